@@ -1,0 +1,39 @@
+"""Partial noising and deterministic DDIM denoising, on the paper's schedule.
+
+Song et al. 2021 (arXiv 2010.02502), eq. 12 with eta = 0; Diff-2-in-1, Sec. 3: T = 600, 50 calls.
+"""
+
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+
+def timesteps(strength: float, steps: int, train_steps: int = 1000) -> list[int]:
+    """The timesteps of all U-Net calls between T = strength * train_steps and 0, T / steps apart.
+
+    They end at 1, so (0.6, 50) gives 589, 577, ..., 13, 1 as the paper's code does; diffusers'
+    image-to-image would make only 30 of these 50 calls.
+    """
+    last = round(strength * train_steps)
+    if not 0 < strength <= 1:
+        raise ValueError(f"strength {strength}: expected more than 0, at most 1")
+    if not 1 <= steps <= last:
+        raise ValueError(f"{steps} steps: expected 1 to {last} at strength {strength}")
+    return [1 + i * last // steps for i in reversed(range(steps))]
+
+
+def ddim_step(
+    scheduler: DDIMScheduler, output: Tensor, t: int, t_next: int | None, latents: Tensor
+) -> Tensor:
+    """From x_t to x_(t_next) with the U-Net's output at t; None goes to the scheduler's last level."""
+    abar = scheduler.alphas_cumprod[t].to(latents)
+    last = scheduler.final_alpha_cumprod
+    abar_next = (last if t_next is None else scheduler.alphas_cumprod[t_next]).to(latents)
+    kind = scheduler.config.prediction_type
+    if kind == "epsilon":
+        eps, x0 = output, (latents - (1 - abar).sqrt() * output) / abar.sqrt()
+    elif kind == "v_prediction":
+        eps = abar.sqrt() * output + (1 - abar).sqrt() * latents
+        x0 = abar.sqrt() * latents - (1 - abar).sqrt() * output
+    else:
+        raise ValueError(f"prediction type {kind!r}: expected epsilon or v_prediction")
+    return abar_next.sqrt() * x0 + (1 - abar_next).sqrt() * eps

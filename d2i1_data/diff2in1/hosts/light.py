@@ -1,0 +1,48 @@
+"""`light`: our own small host, several tasks at once over one shared decoder."""
+
+from typing import Any
+
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..adapter import FeatureAdapter, Residual
+from ..perception import Perception
+
+
+class Light(Perception):
+    """A feature adapter, upsampling convolutions and a 1x1 head per task, normalised by group.
+
+    tasks: see `Perception`. pyramid_channels: `one_pass.pyramid_channels` of the U-Net. width:
+    channels of the shared decoder, a multiple of 16. upsamplings: how often the decoder doubles the
+    latent resolution before the last bilinear step to pixels.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        tasks: dict[str, dict[str, Any]],
+        pyramid_channels: list[int],
+        width: int = 96,
+        upsamplings: int = 2,
+    ) -> None:
+        super().__init__()
+        self.add_families(tasks)
+        self.adapter = FeatureAdapter(pyramid_channels, width)
+        widths = [max(width >> i, 16) for i in range(upsamplings + 1)]
+        self.upsample = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(wide, slim, 3, padding=1), Residual(slim))
+            for wide, slim in zip(widths[:-1], widths[1:], strict=True)
+        )
+        self.norm = nn.GroupNorm(8, widths[-1])
+        self.heads = nn.ModuleDict(
+            {name: nn.Conv2d(widths[-1], f.raw_channels, 1) for name, f in self.families.items()}
+        )
+
+    def forward(self, pyramid: tuple[Tensor, ...], size: tuple[int, int]) -> dict[str, Tensor]:
+        x = self.adapter(pyramid)
+        for block in self.upsample:
+            x = block(F.interpolate(x, scale_factor=2.0, mode="bilinear"))
+        x = F.silu(self.norm(x))
+        raw = {name: head(x) for name, head in self.heads.items()}
+        return {name: F.interpolate(r, size, mode="bilinear") for name, r in raw.items()}

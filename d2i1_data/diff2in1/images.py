@@ -1,0 +1,62 @@
+"""Images in and out: what people pass to a pipeline, as tensors at the base's stride.
+
+B batch, H W pixels; tensors are [B, 3, H, W] in [-1, 1].
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL.Image import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def to_batches(images: Any) -> list[Tensor]:
+    """One [1, 3, H, W] tensor in [-1, 1] per image.
+
+    Takes a PIL image, an array [H, W, 3] or [B, H, W, 3] (uint8, or float in [0, 1]), a tensor
+    [3, H, W] or [B, 3, H, W] in [0, 1], or a list of these.
+    """
+    if isinstance(images, list | tuple):
+        return [batch for image in images for batch in to_batches(image)]
+    if isinstance(images, Image):
+        images = np.asarray(images.convert("RGB"))
+    if isinstance(images, np.ndarray):
+        images = torch.from_numpy(np.array(images))
+        if images.ndim not in (3, 4) or images.shape[-1] != 3:
+            raise ValueError(f"image array of shape {tuple(images.shape)}: expected [..., H, W, 3]")
+        images = images.movedim(-1, -3)
+        images = images.float() / 255 if images.dtype == torch.uint8 else images
+    if not isinstance(images, Tensor):
+        raise TypeError(f"expected PIL images, arrays or tensors, got {type(images).__name__}")
+    if images.ndim not in (3, 4) or images.shape[-3] != 3:
+        raise ValueError(f"image tensor of shape {tuple(images.shape)}: expected [..., 3, H, W]")
+    if images.min() < 0 or images.max() > 1:
+        raise ValueError("image tensor: expected floats in [0, 1] or uint8 arrays")
+    return list((images.float() * 2 - 1).view(-1, *images.shape[-3:]).split(1))
+
+
+def pad_to_stride(images: Tensor, stride: int) -> Tensor:
+    """Extend right and below, by reflection, to multiples of the stride."""
+    height, width = images.shape[-2:]
+    right, below = -width % stride, -height % stride
+    mode = "reflect" if right < width and below < height else "replicate"
+    return F.pad(images, (0, right, 0, below), mode) if right or below else images
+
+
+def fit_longer_side(images: Tensor, resolution: int | None) -> Tensor:
+    """Scale so that the longer side has this many pixels, aspect kept; None leaves them alone."""
+    height, width = images.shape[-2:]
+    if resolution is None or max(height, width) == resolution:
+        return images
+    scale = resolution / max(height, width)
+    size = (max(1, round(height * scale)), max(1, round(width * scale)))
+    return F.interpolate(images, size, mode="bilinear", antialias=True)
+
+
+def to_uint8(images: Tensor) -> NDArray[np.uint8]:
+    """[B, 3, H, W] in [-1, 1] to [B, H, W, 3] uint8."""
+    pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte()
+    return pixels.movedim(1, -1).contiguous().cpu().numpy()

@@ -1,0 +1,134 @@
+"""One pass of the U-Net that gives the noise and every feature map behind it.
+
+Letters in shape comments: B batch, C channels, h w latent pixels, L tokens, D width of the context.
+"""
+
+from typing import NamedTuple
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+UNSUPPORTED = ("class_embed_type", "addition_embed_type", "encoder_hid_dim_type", "num_class_embeds")
+
+
+class OnePass(NamedTuple):
+    """noise: what `unet(...)` returns, [B, C, h, w]. pyramid: all maps of a resolution concatenated
+    over channels, finest first; level l is [B, C_l, h / 2^l, w / 2^l]."""
+
+    noise: Tensor
+    pyramid: tuple[Tensor, ...]
+
+
+def one_pass(
+    unet: UNet2DConditionModel, latents: Tensor, t: Tensor | int, context: Tensor
+) -> OnePass:
+    """Walk the U-Net's public parts; the noise is bit-equal to `unet(latents, t, context)`.
+
+    latents [B, C, h, w], t a number or [B], context [B, L, D]. The pyramid holds what the paper's
+    head reads (Fig. 2; released code: all input, middle and output blocks): the output of every
+    resnet with its attention, of every down- and upsampler, of the middle and of the first
+    convolution. No hooks, so it compiles; gradient checkpointing and offload hooks are honoured.
+    """
+    for name in UNSUPPORTED:
+        if unet.config.get(name) is not None:
+            raise ValueError(f"one_pass does not support a U-Net with {name}={unet.config[name]!r}")
+    hook = getattr(unet, "_hf_hook", None)  # accelerate's offloading replaces `unet.forward`
+    if hook is not None:
+        (latents, t, context), _ = hook.pre_forward(unet, latents, t, context)
+
+    # 1. Time embedding and first convolution
+    emb = unet.time_embedding(unet.get_time_embed(sample=latents, timestep=t))
+    if unet.time_embed_act is not None:
+        emb = unet.time_embed_act(emb)
+    x = unet.conv_in(2 * latents - 1.0 if unet.config.center_input_sample else latents)
+    pyramid: list[list[Tensor]] = [[] for _ in unet.down_blocks]
+    pyramid[0].append(x)
+
+    # 2. Down: each block gives the output of its layers, then of its downsampler
+    residuals = [x]
+    for level, block in enumerate(unet.down_blocks):
+        if getattr(block, "has_cross_attention", False):
+            x, outputs = block(hidden_states=x, temb=emb, encoder_hidden_states=context)
+        else:
+            x, outputs = block(hidden_states=x, temb=emb)
+        residuals += outputs
+        layers = len(block.resnets)
+        pyramid[level] += outputs[:layers]
+        if block.downsamplers is not None:
+            pyramid[level + 1] += outputs[layers:]
+
+    # 3. Middle
+    if unet.mid_block is not None:
+        if getattr(unet.mid_block, "has_cross_attention", False):
+            x = unet.mid_block(x, emb, encoder_hidden_states=context)
+        else:
+            x = unet.mid_block(x, emb)
+        pyramid[-1].append(x)
+
+    # 4. Up: layer by layer, because a block gives only its last output
+    for below, block in enumerate(unet.up_blocks):
+        level = len(unet.down_blocks) - 1 - below
+        attentions = getattr(block, "attentions", [None] * len(block.resnets))
+        for resnet, attention in zip(block.resnets, attentions, strict=True):
+            x = torch.cat([x, residuals.pop()], dim=1)
+            x = _layer(block, resnet, attention, x, emb, context)
+            pyramid[level].append(x)
+        if block.upsamplers is not None:
+            pyramid[level].pop()  # the paper's last map of a block is the upsampled one
+            size = residuals[-1].shape[2:]
+            doubled = size == (2 * x.shape[2], 2 * x.shape[3])
+            for upsampler in block.upsamplers:
+                x = upsampler(x, None if doubled else size)
+            pyramid[level - 1].append(x)
+
+    # 5. Noise
+    noise = x
+    if unet.conv_norm_out is not None:
+        noise = unet.conv_act(unet.conv_norm_out(noise))
+    noise = unet.conv_out(noise)
+    # GroupNorm's backward on the CPU crashes for channels-last input that needs no gradient
+    maps = tuple(torch.cat(level, dim=1).contiguous() for level in pyramid)
+    result = OnePass(noise, maps)
+    return result if hook is None else hook.post_forward(unet, result)
+
+
+def _layer(
+    block: torch.nn.Module,
+    resnet: torch.nn.Module,
+    attention: torch.nn.Module | None,
+    x: Tensor,
+    emb: Tensor,
+    context: Tensor,
+) -> Tensor:
+    """A resnet and its attention, recomputed in the backward pass if the block checkpoints."""
+
+    def run(x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
+        x = resnet(x, emb)
+        if attention is not None:
+            x = attention(x, encoder_hidden_states=context, return_dict=False)[0]
+        return x
+
+    if torch.is_grad_enabled() and getattr(block, "gradient_checkpointing", False):
+        return torch.utils.checkpoint.checkpoint(run, x, emb, context, use_reentrant=False)  # type: ignore[no-any-return]
+    return run(x, emb, context)
+
+
+def pyramid_channels(unet: UNet2DConditionModel) -> list[int]:
+    """C_l of every level, read off the U-Net's parts."""
+    down = [block.resnets[0].out_channels for block in unet.down_blocks]
+    channels = [0] * len(down)
+    channels[0] += unet.conv_in.out_channels
+    for level, block in enumerate(unet.down_blocks):
+        channels[level] += sum(resnet.out_channels for resnet in block.resnets)
+        if block.downsamplers is not None:
+            channels[level + 1] += down[level]
+    if unet.mid_block is not None:
+        channels[-1] += down[-1]
+    for below, block in enumerate(unet.up_blocks):
+        level = len(down) - 1 - below
+        outputs = [resnet.out_channels for resnet in block.resnets]
+        channels[level] += sum(outputs[:-1] if block.upsamplers is not None else outputs)
+        if block.upsamplers is not None:
+            channels[level - 1] += outputs[-1]
+    return channels

@@ -1,0 +1,29 @@
+"""Perception: what every host is, a model from the pyramid of one pass to raw maps per task."""
+
+from typing import Any
+
+from diffusers import ConfigMixin, ModelMixin
+from torch import Tensor
+
+from .families import Family, make_family
+
+
+class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Base of all hosts: a component of the pipeline, saved in its folder `perception/`.
+
+    A host registers `tasks` in its config: task name -> the config of its family, such as
+    `{"normals": {"family": "unit_vector"}, "semseg": {"family": "label_map", "names": [...]}}`.
+    """
+
+    families: dict[str, Family]
+    own_context: Tensor | None = None  # a host that conditions the U-Net itself brings its context
+
+    def add_families(self, tasks: dict[str, dict[str, Any]]) -> None:
+        """Make the families the config names; called first by every host."""
+        if not tasks:
+            raise ValueError("a host needs at least one task")
+        self.families = {name: make_family(config) for name, config in tasks.items()}
+
+    def forward(self, pyramid: tuple[Tensor, ...], size: tuple[int, int]) -> dict[str, Tensor]:
+        """Raw maps [B, R, H, W] per task at `size` = (H, W) pixels from a pyramid, finest first."""
+        raise NotImplementedError

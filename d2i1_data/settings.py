@@ -1,0 +1,56 @@
+"""What can be set when data is written. Fields are flags, YAML keys and documentation at once."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(kw_only=True)
+class WriteSettings:
+    """What every act that writes a dataset has in common."""
+
+    source: str
+    """rooms[:SPLIT], folder:FILE.yaml[:SPLIT] or dataset:PATH_OR_ID[:SPLIT]."""
+    output_dir: str
+    num_samples: int | None = None
+    """How many; None is one per image of the source."""
+    max_source_samples: int | None = None
+    """Use only the first images of the source."""
+    resolution: str | None = None
+    """Longer side (512), or height x width (480x640); None keeps the images' own."""
+    shard_size: int = 64
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """`skip` leaves unusable rows out and lists them in skipped.json."""
+    overwrite: bool = False
+    """Replace a dataset of another plan in output_dir."""
+
+
+@dataclass(kw_only=True)
+class ImportSettings(WriteSettings):
+    """Write real data as a dataset in our schema."""
+
+
+@dataclass(kw_only=True)
+class LabelSettings(WriteSettings):
+    """Label images as they are with a trained pipeline, and keep them as a dataset."""
+
+    pipeline: str
+    """Folder or Hub id of a Diff2in1Pipeline; its weights are theta_C."""
+    batch_size: int = 16
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class CreateSettings(LabelSettings):
+    """Write a dataset of images created from real ones, and labelled, by theta_C."""
+
+    strength: float = 0.6
+    """Noise level T / 1000, in (0, 1] (paper: 0.6)."""
+    num_inference_steps: int | None = None
+    """U-Net calls really made; None is the checkpoint's default (paper: 50)."""
+    guidance_scale: float | None = None
+    """1 is none (paper); None is the checkpoint's default."""
+    negative_prompt: str = ""
+    labels_from: Literal["latent", "last_step", "image"] = "latent"
+    """The final latent at t = 0, the last denoising step (paper), or the 8-bit image."""
+    prompt: str | None = None
+    """One prompt for all, instead of the source's captions."""

@@ -1,0 +1,32 @@
+"""Sources: real data in its own layout, as samples."""
+
+from .base import Resized, Rows, Source, parse_resolution, usable_rows
+
+__all__ = ["Rows", "Source", "open_source", "usable_rows"]
+
+
+def open_source(spec: str, resolution: str | int | None = None) -> Source:
+    """The source a `--source` names, at its own or another resolution (see `parse_resolution`).
+
+    `rooms[:SPLIT]`, `folder:FILE.yaml[:SPLIT]`, or `dataset:PATH_OR_ID[:SPLIT]`.
+    """
+    kind, _, rest = spec.partition(":")
+    place, _, split = rest.partition(":")
+    if kind == "rooms":
+        from .rooms import Rooms
+
+        source: Source = Rooms(place or "train")
+    elif kind == "folder" and place:
+        from .folder import Folder
+
+        source = Folder(place, split or None)
+    elif kind == "dataset" and place:
+        from .dataset import Dataset
+
+        source = Dataset(place, split or None)
+    else:
+        from ..errors import InputError
+
+        allowed = "rooms[:SPLIT], folder:FILE.yaml[:SPLIT], dataset:PATH_OR_ID[:SPLIT]"
+        raise InputError(f"source {spec!r}: expected one of {allowed}")
+    return source if resolution is None else Resized(source, parse_resolution(resolution))

@@ -1,0 +1,117 @@
+"""Source: a sequence of samples with known tasks. How images are brought to a working size."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import InputError
+from ..sample import Sample
+from ..tasks import Task
+
+Size = tuple[int, int]
+
+
+class Source(Protocol):
+    """What every source offers. `notes` counts what was done to its data, such as resized maps."""
+
+    name: str
+    tasks: Mapping[str, Task]
+    notes: dict[str, int]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def __iter__(self) -> Iterator[Sample]: ...
+
+    def identity(self, index: int) -> str:
+        """The id of a sample, without reading it."""
+        ...
+
+
+class Rows(NamedTuple):
+    """Which rows of a source can be used, and why the others cannot."""
+
+    usable: list[int]
+    skipped: dict[str, str]
+
+    def write_report(self, file: Path) -> None:
+        """List the skipped rows, if there are any."""
+        if self.skipped:
+            file.write_text(json.dumps(self.skipped, indent=2) + "\n")
+
+
+def usable_rows(source: Source, limit: int | None, on_bad_row: str) -> Rows:
+    """The first rows of a source; with `skip` every row is read once and unusable ones are left out."""
+    rows = Rows(list(range(min(len(source), limit or len(source)))), {})
+    if on_bad_row == "skip":
+        for index in list(rows.usable):
+            try:
+                source[index]
+            except InputError as error:
+                rows.skipped[source.identity(index)] = str(error)
+                rows.usable.remove(index)
+    if not rows.usable:
+        raise InputError(f"source {source.name}: no usable sample among {len(source)}")
+    return rows
+
+
+def parse_resolution(text: str | int) -> int | Size:
+    """`512`: the longer side, aspect kept. `480x640`: height and width, cut to that aspect first."""
+    parts = str(text).split("x")
+    if not all(part.isdigit() and int(part) > 0 for part in parts) or len(parts) > 2:
+        raise InputError(f"resolution {text!r}: expected a number such as 512, or 480x640")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+class Resized:
+    """A source whose samples are brought to another resolution: images by area, targets nearest."""
+
+    def __init__(self, source: Source, resolution: int | Size) -> None:
+        self.source, self.resolution = source, resolution
+        self.name, self.tasks, self.notes = source.name, source.tasks, source.notes
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def identity(self, index: int) -> str:
+        return self.source.identity(index)
+
+    def __getitem__(self, index: int) -> Sample:
+        sample = self.source[index]
+        box, size = _crop(sample.size, self.resolution)
+        image = Image.fromarray(sample.image).crop(box).resize(size[::-1], Image.Resampling.LANCZOS)
+        targets = {name: nearest(_cut(map_, box), size) for name, map_ in sample.targets.items()}
+        return replace(sample, image=np.asarray(image), targets=targets)
+
+
+def nearest(pixels: NDArray[np.generic], size: Size) -> NDArray[np.generic]:
+    """Resize a map without mixing pixels."""
+    rows, columns = ((np.arange(n) + 0.5) * m / n for n, m in zip(size, pixels.shape, strict=False))
+    return pixels[rows.astype(int)[:, None], columns.astype(int)]
+
+
+def _crop(size: Size, resolution: int | Size) -> tuple[tuple[int, int, int, int], Size]:
+    """The box to keep (left, top, right, bottom) and the size to bring it to."""
+    height, width = size
+    if isinstance(resolution, int):
+        scale = resolution / max(size)
+        return (0, 0, width, height), (max(1, round(height * scale)), max(1, round(width * scale)))
+    aspect = resolution[1] / resolution[0]
+    h, w = min(height, round(width / aspect)), min(width, round(height * aspect))
+    left, top = (width - w) // 2, (height - h) // 2
+    return (left, top, left + w, top + h), resolution
+
+
+def _cut(pixels: NDArray[np.generic], box: tuple[int, int, int, int]) -> NDArray[np.generic]:
+    left, top, right, bottom = box
+    return pixels[top:bottom, left:right]

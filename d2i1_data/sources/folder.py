@@ -1,0 +1,262 @@
+"""Your own images and labels in folders, described by a few lines of YAML.
+
+    name: camvid
+    licence: cc-by-nc-4.0
+    root: $PHOTOS/camvid              # default: the folder of the YAML file
+    columns:
+      image: "{split}/image"          # {split} is the last part of folder:camvid.yaml:val
+      semseg: "{split}/label"         # or {folder: ..., scale: ...}
+    classes:
+      semseg: {names: [sky, road], palette: [[128, 128, 128], [128, 64, 128]], ignore: [11]}
+    split: "*"                        # a glob over ids, a list of ids, or a text file of ids
+    caption: {template: "a street with {classes}", of: semseg, at_least: 0.01}   # or {folder: texts}
+
+An id is a file's path in its folder without the ending. `ignore` lists ids that mean unknown.
+`scale` is the stored value of one unit: 1000 (depth in millimetres), 254 (probabilities), 255 for
+masks of 0 and 255; masks of one bit need none.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..diff2in1.families import LabelMap, MetricMap, ProbabilityMap
+from ..errors import InputError
+from ..sample import Provenance, Sample, image_sha256
+from ..schema import decode_rgb
+from ..tasks import TASKS, Task
+from .base import nearest
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Column:
+    """Where a column's files lie."""
+
+    folder: str
+    scale: float | None = None
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a label map."""
+
+    names: list[str]
+    palette: list[list[int]] | None = None
+    ignore: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Caption:
+    """Where captions come from: text files, or a template over the class names of a label map."""
+
+    folder: str | None = None
+    template: str | None = None
+    of: str = "semseg"
+    at_least: float = 0.01
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The YAML file."""
+
+    columns: dict[str, Any]
+    name: str = "folder"
+    licence: str | None = None
+    root: str = "."
+    classes: dict[str, Any] = field(default_factory=dict)
+    split: str | list[str] = "*"
+    caption: dict[str, Any] | None = None
+
+
+class Folder:
+    """Samples from folders; pairs are made by id, and a missing partner is an error."""
+
+    def __init__(self, file: str, split: str | None = None) -> None:
+        self.file = file
+        layout = read_layout(file, split)
+        self.name, self.licence = layout.name, layout.licence
+        self.notes: dict[str, int] = {}
+        self.root = Path(file).parent / os.path.expandvars(layout.root)
+        columns = {name: _column(value, file) for name, value in layout.columns.items()}
+        self.classes = {n: _build(Classes, c, f"{file}: classes: {n}") for n, c in layout.classes.items()}
+        self.columns = columns
+        self.tasks = {name: self._task(name) for name in columns if name != "image"}
+        self.caption = _build(Caption, layout.caption, f"{file}: caption") if layout.caption else None
+        self.files = {name: self._list(column.folder) for name, column in columns.items()}
+        self.ids = self._choose(layout.split)
+        for name, files in self.files.items():
+            missing = [i for i in self.ids if i not in files]
+            if missing:
+                raise InputError(
+                    f"{file}: {len(missing)} of {len(self.ids)} images have no {name},"
+                    f" the first is {missing[0]!r} in {self.root / columns[name].folder}"
+                )
+
+    def _task(self, name: str) -> Task:
+        if name not in TASKS:
+            known = ", ".join(["image", *TASKS])
+            raise InputError(f"{self.file}: unknown column {name!r}, allowed are {known}")
+        task = TASKS[name]
+        if not isinstance(task.family, LabelMap):
+            return task
+        if name not in self.classes:
+            raise InputError(f"{self.file}: column {name!r} needs its class names under `classes`")
+        try:
+            return task.with_classes(self.classes[name].names, self.classes[name].palette)
+        except ValueError as error:
+            raise InputError(f"{self.file}: classes: {name}: {error}") from error
+
+    def _list(self, folder: str) -> dict[str, Path]:
+        path = self.root / folder
+        if not path.is_dir():
+            raise InputError(f"{self.file}: no such folder: {path}")
+        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in ENDINGS)
+        return {f.relative_to(path).with_suffix("").as_posix(): f for f in files}
+
+    def _choose(self, split: str | list[str]) -> list[str]:
+        images = self.files["image"]
+        if isinstance(split, list):
+            chosen = [str(i) for i in split]
+        elif split.endswith(".txt"):
+            listing = self.root / split
+            if not listing.is_file():
+                raise InputError(f"{self.file}: no such list of ids: {listing}")
+            chosen = listing.read_text().split()
+        else:
+            chosen = [i for i in images if fnmatch(i, split)]
+        if not chosen:
+            raise InputError(f"{self.file}: split {split!r} leaves none of {len(images)} images")
+        return chosen
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def identity(self, index: int) -> str:
+        return self.ids[index]
+
+    def __getitem__(self, index: int) -> Sample:
+        identity = self.ids[index]
+        image = _read(self.files["image"][identity], decode_rgb)
+        targets = {name: self._target(name, identity, image.shape[:2]) for name in self.tasks}
+        provenance = Provenance("real", self.name, identity, image_sha256(image), self.licence)
+        return Sample(identity, image, targets, self._caption(identity, targets), provenance)
+
+    def _target(self, name: str, identity: str, size: tuple[int, ...]) -> NDArray[np.generic]:
+        path, family = self.files[name][identity], self.tasks[name].family
+        target = _read(path, family.from_png)
+        scale = self.columns[name].scale
+        if isinstance(family, LabelMap):
+            target = np.where(np.isin(target, self.classes[name].ignore), 255, target)
+        elif scale is not None and isinstance(family, MetricMap | ProbabilityMap):
+            target = (_read(path, _values) / scale).astype(np.float32)
+        complaint = family.complaint(target)
+        if complaint:
+            raise InputError(f"{path}: {name} {complaint}")
+        if target.shape[:2] == size:
+            return target
+        height, width = target.shape[:2]
+        if abs(height * size[1] - width * size[0]) > max(*size, height, width):
+            raise InputError(
+                f"{path}: {name} is {width}x{height}, of another aspect ratio than its image"
+                f" of {size[1]}x{size[0]}"
+            )
+        self.notes[f"{name} resized"] = self.notes.get(f"{name} resized", 0) + 1
+        return nearest(target, (size[0], size[1]))
+
+    def _caption(self, identity: str, targets: Mapping[str, NDArray[np.generic]]) -> str | None:
+        if self.caption is None:
+            return None
+        if self.caption.template is None:
+            return _read_text(self.root / str(self.caption.folder) / f"{identity}.txt")
+        family = self.tasks[self.caption.of].family
+        assert isinstance(family, LabelMap)
+        counts = np.bincount(targets[self.caption.of].ravel().astype(int), minlength=256)[:255]
+        share = counts / max(counts.sum(), 1)
+        present = [family.names[i] for i in np.argsort(-share) if share[i] >= self.caption.at_least]
+        return self.caption.template.format(classes=", ".join(name.lower() for name in present))
+
+
+def read_layout(file: str, split: str | None) -> Layout:
+    """The YAML file with `{split}` filled in."""
+    if not Path(file).is_file():
+        raise InputError(f"no such file: {file}")
+    try:
+        content = yaml.safe_load(Path(file).read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from error
+    layout = _build(Layout, _fill(content, split, file), file)
+    if "image" not in layout.columns:
+        raise InputError(f"{file}: columns: no `image` among {', '.join(layout.columns)}")
+    caption = layout.caption
+    if caption and ("template" in caption) == ("folder" in caption):
+        raise InputError(f"{file}: caption: give either `template` or `folder`")
+    of = (caption or {}).get("of", "semseg")
+    if caption and "template" in caption and of not in layout.classes:
+        raise InputError(f"{file}: caption: the template is over {of!r}, which has no `classes`")
+    return layout
+
+
+def _fill(value: Any, split: str | None, file: str) -> Any:
+    """Replace `{split}` in every string."""
+    if isinstance(value, dict):
+        return {key: _fill(inner, split, file) for key, inner in value.items()}
+    if isinstance(value, str) and "{split}" in value:
+        if split is None:
+            raise InputError(f"{file}: uses {{split}}: name one, as in folder:{file}:train")
+        return value.replace("{split}", split)
+    return value
+
+
+def _build(kind: Any, content: Any, where: str) -> Any:
+    """A dataclass from a mapping; an unknown key stops with the nearest known one."""
+    known = [f.name for f in fields(kind)]
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: expected the keys {', '.join(known)}, got {content!r}")
+    for key in content:
+        if key not in known:
+            near = get_close_matches(str(key), known, 1, 0)
+            raise InputError(f"{where}: unknown key {key!r}, did you mean {near[0]!r}?")
+    try:
+        return kind(**content)
+    except TypeError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _column(value: Any, file: str) -> Column:
+    if isinstance(value, str):
+        return Column(value)
+    column: Column = _build(Column, value, f"{file}: columns")
+    return column
+
+
+def _read(path: Path, decode: Any) -> Any:
+    try:
+        return decode(path.read_bytes())
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for broken files
+        raise InputError(f"{path}: not a readable image ({error})") from error
+
+
+def _values(data: bytes) -> NDArray[np.float32]:
+    from ..diff2in1.families import decode_png
+
+    return decode_png(data).astype(np.float32)
+
+
+def _read_text(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"no caption for this image: {path}")
+    return path.read_text().strip()

@@ -1,0 +1,85 @@
+"""The embedded source: seeded furnished rooms with exact labels and captions, at any resolution."""
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+
+from ...errors import InputError
+from ...sample import Provenance, Sample, image_sha256
+from ...tasks import DEPTH, EDGES, NORMALS, SALIENCY, SEMSEG, Task
+from .render import CLASSES, View, edges, render
+from .scene import SHAPES, Room, draw_room
+
+PALETTE = (
+    *((120, 94, 70), (222, 222, 214), (176, 190, 205), (120, 200, 255), (160, 100, 40)),
+    *((96, 64, 112), (70, 110, 90), (230, 60, 60), (60, 120, 230), (70, 190, 80), (240, 190, 50)),
+)
+SPLITS = {"train": 20_000, "val": 500, "test": 500}
+VISIBLE = 0.012  # a thing counts as seen when it covers this share of the picture
+
+
+class Rooms:
+    """Seeded rooms; the same index is the same room on every machine.
+
+    split: `train`, `val` or `test`, which never share a room. size: height and width in pixels.
+    """
+
+    name = "rooms"
+    licence = "cc0-1.0"
+    tasks: dict[str, Task] = {
+        task.name: task
+        for task in (NORMALS, DEPTH, SEMSEG.with_classes(CLASSES, PALETTE), SALIENCY, EDGES)
+    }
+
+    def __init__(self, split: str = "train", size: tuple[int, int] = (64, 64)) -> None:
+        if split not in SPLITS:
+            raise InputError(f"rooms has no split {split!r}: choose from {', '.join(SPLITS)}")
+        self.split, self.size = split, size
+        self.notes: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return SPLITS[self.split]
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def identity(self, index: int) -> str:
+        return f"rooms-{self.split}-{index:05d}"
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"room {index} of {len(self)}")
+        identity = self.identity(index)
+        seed = hashlib.blake2b(identity.encode(), digest_size=8).digest()
+        rng, caption = np.random.default_rng(int.from_bytes(seed, "big")), None
+        while caption is None:  # a room that hides all its objects is drawn again
+            room = draw_room(rng)
+            image, view = render(room, self.size)
+            caption = describe(room, view)
+        provenance = Provenance("real", self.name, identity, image_sha256(image), self.licence)
+        return Sample(identity, image, _targets(room, view, self.size), caption, provenance)
+
+
+def _targets(room: Room, view: View, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    depth, classes = view.depth.reshape(size), view.classes.reshape(size)
+    normals = view.normals @ room.camera.T  # the camera frame: x right, y up, z towards the viewer
+    return {
+        "normals": normals.reshape(*size, 3).astype(np.float32),
+        "depth": depth,
+        "semseg": classes,
+        "saliency": (classes >= CLASSES.index(SHAPES[0])).astype(np.float32),
+        "edges": edges(depth, classes),
+    }
+
+
+def describe(room: Room, view: View) -> str | None:
+    """Caption naming the visible objects, largest first, then the furniture; None without an object."""
+    share = np.bincount(view.things + 1, minlength=len(room.solids) + 1)[1:] / view.things.size
+    order = [i for i in np.argsort(-share, kind="stable") if share[i] >= VISIBLE]
+    objects = [f"{room.solids[i].colour_name} {room.solids[i].kind}" for i in order if room.solids[i].colour_name]
+    if not objects:
+        return None
+    kinds = {room.solids[i].kind for i in order if not room.solids[i].colour_name}
+    things = [f"a {thing}" for thing in [*objects, *sorted(kinds)]]
+    return "a room with " + (things[0] if len(things) == 1 else f"{', '.join(things[:-1])} and {things[-1]}")

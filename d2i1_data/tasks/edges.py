@@ -1,0 +1,14 @@
+"""Edges of objects; our extension, the paper has no such task."""
+
+from ..diff2in1.families import ProbabilityMap
+from .base import Task
+from .meters import AveragePrecision
+
+EDGES = Task(
+    name="edges",
+    family=ProbabilityMap(),
+    meter=AveragePrecision(),
+    weight=5.0,
+    sentence="Probability of an object edge, 8-bit PNG: `p = value / 254`, 255 is unknown.",
+    tags=("edge-detection",),
+)

@@ -1,0 +1,157 @@
+"""Meters: how predictions are scored. Every figure is over pooled pixels.
+
+A meter has no state. `measure` gives sums per sample, [B, S] float64, and `summary` turns their
+total into figures; so samples, batches and ranks merge by addition, and a bootstrap is a weighted
+sum.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+
+class Meter(ABC):
+    """The scoring of one task. `metric` names the headline figure."""
+
+    metric: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+
+    @abstractmethod
+    def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """Sums of each sample over its valid pixels, [B, S] float64; maps are [B, C, H, W]."""
+
+    @abstractmethod
+    def summary(self, total: Tensor) -> dict[str, float]:
+        """Figures from summed sums [S]; nan where no pixel was valid."""
+
+
+def _sums(valid: Tensor, *columns: Tensor) -> Tensor:
+    """Count of valid pixels, then the sum of each column over them, [B, 1 + columns]."""
+    maps = torch.cat([torch.ones_like(valid, dtype=torch.float64), *(c.double() for c in columns)], 1)
+    return torch.where(valid, maps, 0.0).sum((2, 3))
+
+
+def _histogram(bins: Tensor, valid: Tensor, count: int) -> Tensor:
+    """How many valid pixels of each sample fall into each bin, [B, count] float64."""
+    batch = torch.arange(len(bins), device=bins.device).view(-1, 1, 1, 1)
+    flat = (batch * count + bins.clamp(0, count - 1))[valid]
+    return torch.bincount(flat, minlength=len(bins) * count).view(-1, count).double()
+
+
+class AngularError(Meter):
+    """Angle between unit vectors in degrees: mean, median (to 0.01), RMSE, share under thresholds.
+
+    Exact 11.25 and pi, unlike several released evaluations.
+    """
+
+    metric = "mean"
+    higher_is_better = False
+    thresholds = (11.25, 22.5, 30.0)
+    bins = 18_000
+
+    def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        one, other = prediction.double(), target.double()
+        cross = torch.linalg.cross(one, other, dim=1).norm(dim=1, keepdim=True)
+        angle = torch.rad2deg(torch.atan2(cross, (one * other).sum(1, keepdim=True)))
+        under = [angle < threshold for threshold in self.thresholds]
+        counts = _histogram((angle * (self.bins / 180)).long(), valid, self.bins)
+        return torch.cat([_sums(valid, angle, angle**2, *under), counts], 1)
+
+    def summary(self, total: Tensor) -> dict[str, float]:
+        n, angle, square, *under = (total[: 3 + len(self.thresholds)] / total[0]).tolist()
+        half = torch.searchsorted(total[3 + len(self.thresholds) :].cumsum(0), total[0] / 2)
+        figures = {
+            "mean": angle,
+            "median": (half.item() + 0.5) * 180 / self.bins if n == n else math.nan,
+            "rmse": math.sqrt(square) if n == n else math.nan,
+        }
+        return figures | {f"under_{t:g}": u for t, u in zip(self.thresholds, under, strict=True)}
+
+
+class DepthError(Meter):
+    """RMSE in metres, mean absolute relative error, share of pixels within factors of 1.25^k."""
+
+    metric = "abs_rel"
+    higher_is_better = False
+
+    def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        one, other = prediction.double(), target.double().clamp(min=1e-9)
+        ratio = torch.maximum(one / other, other / one.clamp(min=1e-9))
+        within = [ratio < 1.25**k for k in (1, 2, 3)]
+        return _sums(valid, (one - other) ** 2, (one - other).abs() / other, *within)
+
+    def summary(self, total: Tensor) -> dict[str, float]:
+        _, square, relative, *within = (total / total[0]).tolist()
+        figures = {"rmse": math.sqrt(square) if square == square else square, "abs_rel": relative}
+        return figures | {f"delta{k}": share for k, share in enumerate(within, 1)}
+
+
+class IntersectionOverUnion(Meter):
+    """Mean IoU over the classes that occur in truth or prediction, and pixel accuracy."""
+
+    metric = "miou"
+    higher_is_better = True
+
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
+
+    def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        cell = torch.where(valid, target.long(), 0) * self.classes + prediction.long()
+        return _histogram(cell, valid, self.classes**2)
+
+    def summary(self, total: Tensor) -> dict[str, float]:
+        confusion = total.view(self.classes, self.classes)
+        hits = confusion.diagonal()
+        union = confusion.sum(0) + confusion.sum(1) - hits
+        seen = union > 0
+        accuracy = hits.sum() / confusion.sum()
+        return {"miou": (hits[seen] / union[seen]).mean().item(), "accuracy": accuracy.item()}
+
+
+class FMeasure(Meter):
+    """Maximal F-measure with beta^2 = 0.3 over thresholds 0.05 apart, and mean absolute error.
+
+    Truth above 0.5 counts as positive. The protocol of InvPT and TaskPrompter without their second
+    sigmoid.
+    """
+
+    metric = "max_f"
+    higher_is_better = True
+    thresholds = tuple(step / 20 for step in range(1, 20))
+
+    def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        truth = target > 0.5
+        chosen = [prediction > threshold for threshold in self.thresholds]
+        found = [mask & truth for mask in chosen]
+        return _sums(valid, (prediction - target).abs(), truth, *chosen, *found)
+
+    def summary(self, total: Tensor) -> dict[str, float]:
+        count, error, positive = total[:3].tolist()
+        chosen, found = total[3:].view(2, -1)
+        precision, recall = found / chosen.clamp(min=1), found / max(positive, 1.0)
+        f = 1.3 * precision * recall / (0.3 * precision + recall).clamp(min=1e-12)
+        return {"max_f": f.max().item(), "mae": error / count if count else math.nan}
+
+
+class AveragePrecision(Meter):
+    """Area under the precision-recall curve over 1000 levels of the predicted probability."""
+
+    metric = "ap"
+    higher_is_better = True
+    bins = 1000
+
+    def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        level = (prediction * self.bins).long()
+        edge = target > 0.5
+        positives = _histogram(level, valid & edge, self.bins)
+        return torch.cat([positives, _histogram(level, valid & ~edge, self.bins)], 1)
+
+    def summary(self, total: Tensor) -> dict[str, float]:
+        positives, negatives = total.view(2, -1).flip(1).cumsum(1)  # from the surest level down
+        precision = positives / (positives + negatives).clamp(min=1)
+        recall = positives / positives[-1]
+        steps = torch.diff(recall, prepend=recall.new_zeros(1))
+        return {"ap": (precision * steps).sum().item()}

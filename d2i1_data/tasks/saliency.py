@@ -1,0 +1,15 @@
+"""Saliency: how likely a pixel belongs to what people look at."""
+
+from ..diff2in1.families import ProbabilityMap
+from .base import Task
+from .meters import FMeasure
+
+SALIENCY = Task(
+    name="saliency",
+    family=ProbabilityMap(),
+    meter=FMeasure(),
+    weight=5.0,  # InvPT and TaskPrompter, PASCAL-Context
+    sentence="Probability of being salient, 8-bit PNG: `p = value / 254`, 255 is unknown.",
+    tags=("saliency", "salient-object-detection"),
+    categories=("image-segmentation",),
+)

@@ -1,0 +1,20 @@
+"""Semantic segmentation; a source names its own classes, the default is PASCAL's 21."""
+
+from ..diff2in1.families import LabelMap
+from .base import Task
+from .meters import IntersectionOverUnion
+
+PASCAL = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),
+    *("cow", "dining table", "dog", "horse", "motorbike", "person", "potted plant", "sheep"),
+    *("sofa", "train", "tv monitor"),
+)
+
+SEMSEG = Task(
+    name="semseg",
+    family=LabelMap(PASCAL),
+    meter=IntersectionOverUnion(len(PASCAL)),
+    sentence="Semantic class ids, 8-bit PNG, 255 is unknown; names and colours are listed below.",
+    tags=("semantic-segmentation",),
+    categories=("image-segmentation",),
+)

@@ -1,0 +1,85 @@
+"""Small complete bases from scratch: autoencoder first, then text encoder and U-Net on its latents."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from d2i1_data.errors import InputError
+from d2i1_data.sources import open_source
+from d2i1_data.write import claim_run
+
+from ..settings import BaseSettings
+from .denoiser import fit_unet
+from .evaluate import evaluate_base
+from .parts import build_scheduler, build_text_encoder, build_unet, build_vae, train_tokenizer
+from .vae import encode_all, fit_vae
+
+
+def base(settings: BaseSettings) -> None:
+    """Train a base, or with `evaluate` score one."""
+    if settings.evaluate is None:
+        train_base(settings)
+    else:
+        evaluate_base(settings)
+
+
+def train_base(settings: BaseSettings) -> Path:
+    """Train a base and write it, in diffusers layout, to `output_dir/pipeline`; that folder."""
+    folder = Path(settings.output_dir)
+    claim_run(folder, asdict(settings), resume=settings.resume_from_checkpoint)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(settings.seed)
+    images, captions = gather(settings)
+    tokenizer = train_tokenizer(captions, settings, folder / "tokenizer")
+    vae = build_vae(settings, (images.shape[2], images.shape[3])).to(device)
+    fit_vae(vae, images, settings, folder)
+    latents = encode_all(vae, images, settings)
+    text_encoder = build_text_encoder(tokenizer, settings).to(device)
+    unet = build_unet(settings, (latents.shape[2], latents.shape[3])).to(device)
+    base = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    fit_unet(base, latents, captions, settings, folder)
+    base.to("cpu", torch.float16).save_pretrained(folder / "pipeline")
+    return folder / "pipeline"
+
+
+def gather(settings: BaseSettings) -> tuple[Tensor, list[str]]:
+    """All images of the source, [N, 3, H, W] uint8 with sides padded to the stride, and captions."""
+    source = open_source(settings.source, resolution=settings.resolution)
+    count = min(len(source), settings.max_train_samples or len(source))
+    loader = DataLoader(
+        source,
+        batch_size=None,
+        sampler=range(count),
+        num_workers=settings.dataloader_num_workers,
+    )
+    stride = 2 ** (len(settings.vae_channels) + len(settings.unet_channels) - 2)
+    images, captions = [], []
+    for sample in tqdm(loader, "images", total=count):
+        if sample.caption is None:
+            raise InputError(f"{settings.source}: sample {sample.id} has no caption; a base needs them")
+        pixels = torch.from_numpy(sample.image).permute(2, 0, 1)
+        height, width = sample.size
+        padding = (0, -width % stride, 0, -height % stride)
+        images.append(F.pad(pixels[None].float(), padding, "reflect")[0].byte())
+        captions.append(sample.caption)
+        if images[-1].shape != images[0].shape:
+            raise InputError(
+                f"{settings.source}: {sample.id} is {width}x{height}, others are not;"
+                " a base is trained on images of one size"
+            )
+    return torch.stack(images), captions

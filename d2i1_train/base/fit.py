@@ -1,0 +1,133 @@
+"""The one loop both parts of a base are fitted with: AdamW, warm-up and decay, EMA, resume, previews."""
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How one part is fitted. `every`: steps between checkpoints, each with a preview."""
+
+    steps: int
+    learning_rate: float
+    ema_decay: float
+    every: int
+    seed: int
+
+
+def fit(
+    name: str,
+    model: nn.Module,
+    loss: Callable[[torch.Generator], Tensor],
+    recipe: Fit,
+    folder: Path,
+    preview: Callable[[], None],
+) -> None:
+    """Minimise `loss` over the parameters of `model`, which holds the averaged weights afterwards.
+
+    `loss` draws everything random from the generator it is given, seeded by (seed, step), so a run
+    resumed from `folder` continues exactly as if it had not been interrupted.
+    """
+    parameters = dict(model.named_parameters())
+    average = {key: value.detach().clone() for key, value in parameters.items()}
+    optimizer = torch.optim.AdamW(parameters.values(), recipe.learning_rate, (0.9, 0.99))
+    start = _resume(folder / name, parameters, average, optimizer)
+    bar = tqdm(range(start, recipe.steps), name, initial=start, total=recipe.steps, mininterval=2)
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * _schedule(step, recipe.steps)
+        value = loss(torch.Generator().manual_seed(recipe.seed * 1_000_003 + step))
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        decay = min(recipe.ema_decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(
+            list(average.values()), [p.detach() for p in parameters.values()], 1 - decay
+        )
+        if step % 50 == 0:
+            bar.set_postfix(loss=f"{value.item():.4f}")
+        if (step + 1) % recipe.every == 0 or step + 1 == recipe.steps:
+            _save(folder / name, step + 1, parameters, average, optimizer)
+            _with_average(parameters, average, preview)
+    with torch.no_grad():
+        for key, parameter in parameters.items():
+            parameter.copy_(average[key])
+
+
+def _schedule(step: int, steps: int) -> float:
+    """Linear warm-up over 2 % of the steps, then half a cosine down to 2 % of the rate."""
+    warm = max(1, steps // 50)
+    if step < warm:
+        return (step + 1) / warm
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+@torch.no_grad()
+def _with_average(
+    parameters: dict[str, nn.Parameter], average: dict[str, Tensor], act: Callable[[], None]
+) -> None:
+    current = {key: value.detach().clone() for key, value in parameters.items()}
+    for key, parameter in parameters.items():
+        parameter.copy_(average[key])
+    act()
+    for key, parameter in parameters.items():
+        parameter.copy_(current[key])
+
+
+def _save(
+    path: Path,
+    step: int,
+    parameters: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> None:
+    """One safetensors file, written beside and renamed, so an interruption leaves the older one."""
+    path.mkdir(parents=True, exist_ok=True)
+    tensors = {f"parameters.{key}": value.detach() for key, value in parameters.items()}
+    tensors |= {f"average.{key}": value for key, value in average.items()}
+    for index, moments in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
+    tensors = {key: value.contiguous() for key, value in tensors.items()}
+    save_file(tensors, path / "state.tmp", {"step": json.dumps(step)})
+    os.replace(path / "state.tmp", path / "state.safetensors")
+
+
+def _resume(
+    path: Path,
+    parameters: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> int:
+    """Load the last complete state, if there is one; its step."""
+    file = path / "state.safetensors"
+    if not file.exists():
+        return 0
+    tensors = load_file(file)
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, moment = key.split(".", 2)
+            state.setdefault(int(index), {})[moment] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    with torch.no_grad():
+        for key, parameter in parameters.items():
+            parameter.copy_(tensors[f"parameters.{key}"])
+            average[key].copy_(tensors[f"average.{key}"])
+    return _step(file)
+
+
+def _step(file: Path) -> int:
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as opened:
+        return int(json.loads(opened.metadata()["step"]))

@@ -1,0 +1,133 @@
+"""The doors: `d2i1 ACT`. Every act is a function, a command and a script, fed by one dataclass."""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from d2i1_data import settings as data_settings
+from d2i1_data.errors import InputError
+
+from . import settings as train_settings
+
+ACTS = {
+    "demo": ("d2i1_train.demo:demo", train_settings.DemoSettings),
+    "base": ("d2i1_train.base:base", train_settings.BaseSettings),
+    "import": ("d2i1_data.create:import_source", data_settings.ImportSettings),
+    "warm-up": ("d2i1_train.warm_up:warm_up", train_settings.WarmUpSettings),
+    "create": ("d2i1_data.create:create", data_settings.CreateSettings),
+    "label": ("d2i1_data.create:label", data_settings.LabelSettings),
+    "self-improve": ("d2i1_train.self_improve:self_improve", train_settings.SelfImproveSettings),
+    "evaluate": ("d2i1_train.evaluate:evaluate", train_settings.EvaluateSettings),
+    "env": ("d2i1_train.environment:env", train_settings.EnvSettings),
+}
+PRESETS = Path(__file__).parent / "presets"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one act; the exit code: 0, or 2 for wrong input, which is told in one line."""
+    act, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if act in ("-h", "--help"):
+        print(overview())  # noqa: T201
+        return 0
+    try:
+        if act not in ACTS:
+            raise InputError(f"no act {act!r}{_nearest(act, list(ACTS))}; see d2i1 --help")
+        return run_act(act, rest)
+    except InputError as error:
+        print(f"d2i1 {act}: error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        return 2
+
+
+def overview() -> str:
+    """What `d2i1 --help` shows."""
+    lines = [f"  {act:13} {(kind.__doc__ or '').splitlines()[0]}" for act, (_, kind) in ACTS.items()]
+    return "\n".join(["usage: d2i1 ACT [--config FILE.yaml] [--flag value ...]", "", *lines, "", "d2i1 ACT --help lists the flags of an act."])
+
+
+def run_act(act: str, arguments: list[str]) -> int:
+    """Read the settings of an act and call its function."""
+    path, kind = ACTS[act]
+    settings = read_settings(act, kind, arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # two processes on few cores else stall
+    module, function = path.split(":")
+    getattr(importlib.import_module(module), function)(settings)
+    return 0
+
+
+def read_settings(act: str, kind: Any, arguments: list[str]) -> Any:
+    """The dataclass of an act from --config files and flags; flags override."""
+    import jsonargparse
+
+    class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
+        def error(self, message: str, *_: Any) -> Any:
+            raise InputError(message)
+
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = Parser(prog=f"d2i1 {act}", description=kind.__doc__, allow_abbrev=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of these settings.")
+    parser.add_class_arguments(kind)
+    return kind(**_only(kind, parser.parse_args(_checked(kind, arguments))))
+
+
+def _only(kind: Any, parsed: Any) -> dict[str, Any]:
+    return {field.name: parsed[field.name] for field in fields(kind)}
+
+
+def _checked(kind: Any, arguments: list[str]) -> list[str]:
+    """The arguments with presets found and bare switches set; unknown names are refused."""
+    known = {field.name: field.type for field in fields(kind)}
+    allowed = [*known, "config", "help", "print_config"]
+    result: list[str] = []
+    for place, argument in enumerate(arguments):
+        name, _, value = argument.removeprefix("--").partition("=")
+        if not argument.startswith("--"):
+            previous = arguments[place - 1] if place else ""
+            result.append(_config(argument, known) if previous == "--config" else argument)
+            continue
+        if name not in allowed:
+            raise InputError(f"unknown flag --{name}{_nearest(name, allowed, '--')}")
+        following = arguments[place + 1 : place + 2]
+        bare = not value and (not following or following[0].startswith("--"))
+        if name == "config" and value:
+            result += ["--config", _config(value, known)]
+        elif known.get(name) in (bool, "bool") and bare:
+            result.append(f"--{name}=true")
+        else:
+            result.append(argument)
+    return result
+
+
+def _config(name: str, known: dict[str, Any]) -> str:
+    """The path of a settings file, ours by its name; its keys must be known."""
+    import yaml
+
+    path = Path(name)
+    if not path.is_file() and (PRESETS / f"{name}.yaml").is_file():
+        path = PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        ours = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
+        raise InputError(f"--config {name}: no such file; presets are {ours}")
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected `key: value` lines")
+    for key in content:
+        if key not in known:
+            raise InputError(f"{path}: unknown key {key!r}{_nearest(str(key), list(known))}")
+    return str(path)
+
+
+def _nearest(name: str, known: list[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, known, 1, 0.0)
+    return f", did you mean {prefix}{near[0]}?" if near else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,139 @@
+"""Evaluation: a pipeline's predictions against the truth of a source, every figure on pooled pixels."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from torch import Tensor
+from tqdm import tqdm
+
+from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.errors import InputError
+from d2i1_data.loading import fetch, fingerprint, open_pipeline
+from d2i1_data.schema import read_tasks
+from d2i1_data.sources import Source, open_source, usable_rows
+from d2i1_data.tasks import Task
+
+from .checkpoint import complete_checkpoints, load_tensors
+from .settings import EvaluateSettings
+from .theta import make_theta
+
+Sums = dict[str, Tensor]  # task -> a meter's sums, [N, S] per sample or [S] in total
+
+
+def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
+    """Score a pipeline on a source, write and return the figures."""
+    source = open_source(settings.source, settings.resolution)
+    rows = usable_rows(source, settings.max_samples, settings.on_bad_row)
+    state = PartialState()
+    pipe = open_theta(settings.pipeline, settings.theta).to(state.device)
+    tasks = common_tasks(pipe, source)
+    mine = rows.usable[state.process_index :: state.num_processes]
+    sums = measure(pipe, source, mine, tasks, flip=settings.flip, window=settings.window)
+    total = {name: reduce(sums[name].sum(0).to(state.device), "sum").cpu() for name in tasks}
+    results = {
+        "source": source.name,
+        "samples": len(rows.usable),
+        "skipped": len(rows.skipped),
+        "fingerprint": fingerprint(fetch(settings.pipeline, "pipeline")),
+        "settings": {k: v for k, v in asdict(settings).items() if k not in ("output_file", "pipeline")},
+        "tasks": figures(tasks, total),
+    }
+    if settings.output_file and state.is_main_process:
+        Path(settings.output_file).parent.mkdir(parents=True, exist_ok=True)
+        Path(settings.output_file).write_text(json.dumps(results, indent=2) + "\n")
+    return results
+
+
+def open_theta(pipeline: str, theta: str) -> Diff2in1Pipeline:
+    """A pipeline with theta_C's weights, its own, or theta_E's from the checkpoint beside it."""
+    pipe = open_pipeline(pipeline)
+    if theta == "exploitation":
+        checkpoints = complete_checkpoints(Path(pipeline).parent)
+        if not checkpoints:
+            raise InputError(f"--theta exploitation: no checkpoint-N beside {pipeline}")
+        own = make_theta(pipe)
+        load_tensors(checkpoints[-1] / "exploitation.safetensors", own, own)
+        pipe.perception.eval()
+    return pipe
+
+
+def common_tasks(pipe: Diff2in1Pipeline, source: Source) -> dict[str, Task]:
+    """The tasks of the pipeline that the source has truth for, with the pipeline's classes."""
+    configs = {name: family.config() for name, family in pipe.perception.families.items()}
+    tasks = {n: t for n, t in read_tasks(configs, "pipeline").items() if n in source.tasks}
+    if not tasks:
+        raise InputError(
+            f"source {source.name} has labels of {', '.join(source.tasks) or 'nothing'},"
+            f" the pipeline predicts {', '.join(configs)}"
+        )
+    for name, task in tasks.items():
+        if task.family.config() != source.tasks[name].family.config():
+            raise InputError(f"{name}: the source {source.name} has other classes than the pipeline")
+    return tasks
+
+
+def measure(
+    pipe: Diff2in1Pipeline,
+    source: Source,
+    rows: Sequence[int],
+    tasks: dict[str, Task],
+    *,
+    flip: bool = False,
+    window: int | None = None,
+    batch_size: int = 16,
+    quiet: bool = False,
+) -> Sums:
+    """Every meter's sums of every sample, [N, S]: their total gives the figures."""
+    sums: dict[str, list[Tensor]] = {name: [] for name in tasks}
+    starts = range(0, len(rows), batch_size)
+    for start in tqdm(starts, "evaluate", unit="batch", disable=quiet, leave=False):
+        samples = [source[row] for row in rows[start : start + batch_size]]
+        images = [sample.image for sample in samples]
+        found = pipe.predict(images, flip=flip, window=window, output_type="pt").predictions
+        for name, task in tasks.items():
+            for sample, prediction in zip(samples, found[name], strict=True):
+                target = task.family.blank(sample.size)
+                if name in sample.targets:
+                    target = task.family.to_tensor(sample.targets[name])
+                one, other = prediction[None].cpu(), target[None]
+                sums[name].append(task.meter.measure(one, other, task.family.valid(other)))
+    return {name: torch.cat(parts) if parts else _empty(tasks[name]) for name, parts in sums.items()}
+
+
+def _empty(task: Task) -> Tensor:
+    """No sample's sums, as wide as one sample's: a rank without samples still takes part."""
+    blank = task.family.blank((1, 1))[None]
+    return task.meter.measure(blank, blank, task.family.valid(blank))[:0]
+
+
+def figures(tasks: dict[str, Task], total: Sums) -> dict[str, dict[str, float]]:
+    """Each task's figures from summed sums."""
+    return {name: task.meter.summary(total[name]) for name, task in tasks.items()}
+
+
+def bootstrap(task: Task, one: Tensor, other: Tensor, rounds: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """How a figure differs between two models on the same samples, with its spread over samples.
+
+    one, other: sums per sample, [N, S]. Samples are redrawn with replacement, the same for both.
+    Gives per figure the difference other - one and its bootstrap standard deviation.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    names = task.meter.summary(one.sum(0))
+    draws = torch.randint(len(one), (rounds, len(one)), generator=generator)
+    weights = torch.stack([torch.bincount(d, minlength=len(one)) for d in draws]).double()  # [rounds, N]
+    a = [task.meter.summary(total) for total in weights @ one]
+    b = [task.meter.summary(total) for total in weights @ other]
+    final_a, final_b = task.meter.summary(one.sum(0)), task.meter.summary(other.sum(0))
+    return {
+        name: {
+            "difference": final_b[name] - final_a[name],
+            "spread": torch.tensor([y[name] - x[name] for x, y in zip(a, b, strict=True)]).std().item(),
+        }
+        for name in names
+    }

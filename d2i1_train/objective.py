@@ -1,0 +1,37 @@
+"""The objective: the weighted losses of all tasks on truth or belief."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from d2i1_data.diff2in1 import Family
+
+from .theta import Raw
+
+Targets = dict[str, Tensor]
+
+
+def believe(
+    families: Mapping[str, Family], raw: Raw, targets: Targets, believed: Tensor
+) -> Targets:
+    """theta_C's finished prediction where `believed` [B, 1, H, W] says so, the truth elsewhere."""
+    return {
+        name: torch.where(believed, family.finish(raw[name]).detach(), targets[name])
+        for name, family in families.items()
+    }
+
+
+def objective(
+    families: Mapping[str, Family], weights: Mapping[str, float], raw: Raw, targets: Targets
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Sum over tasks of weight times mean loss over the micro-batch; that, and each task's loss.
+
+    A sample's loss is the mean over its valid pixels, and the divisor is the size of the
+    micro-batch whatever is known in it. So the objective is linear in samples, and accumulation or
+    more ranks change nothing but rounding. A task without labels in the micro-batch contributes
+    zero, with gradients, as several processes need it.
+    """
+    losses = {name: f.loss(raw[name], targets[name]).mean() for name, f in families.items()}
+    total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
+    return total, {name: loss.detach() for name, loss in losses.items()}

@@ -1,0 +1,86 @@
+"""Stage 2, self-improving: theta_E learns from real and created samples, theta_C follows."""
+
+from pathlib import Path
+
+import torch
+
+from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.loading import open_pipeline
+from d2i1_data.sources import open_source, usable_rows
+from d2i1_data.tasks import TASKS
+
+from .batches import Draws, Examples
+from .checkpoint import load_optimizer
+from .evaluate import common_tasks
+from .objective import believe, objective
+from .run import Run
+from .settings import SelfImproveSettings
+from .theta import Follower, make_theta, twin
+
+
+def self_improve(settings: SelfImproveSettings) -> Path:
+    """Improve a warmed-up pipeline; the folder of theta_C's pipeline.
+
+    Paper Sec. 3 and Fig. 2, second stage; theta_C labels the created samples anew with its current
+    weights each time they are drawn. `created="none"` is the real-only baseline: the same real
+    draws, steps, optimiser state and following, without created samples.
+    """
+    source = open_source(settings.source, settings.resolution)
+    rows = usable_rows(source, settings.max_train_samples, settings.on_bad_row)
+    run = Run(settings, "self-improve")
+    pipe = open_pipeline(settings.pipeline).to(run.device)
+    common_tasks(pipe, source)
+    exploitation = make_theta(pipe)
+    creation = twin(exploitation)
+    run.prepare(exploitation, creation)
+    if run.step == 0 and not settings.fresh_optimizer:
+        load_optimizer(run.optimizer, Path(settings.pipeline).parent)
+    follower = Follower(settings.alpha, settings.follow_every, **run.counters)
+    context = pipe.encode_prompt([""])
+    families = pipe.perception.families
+    weights = {name: TASKS[name].weight for name in families}
+    real = Examples(source, rows.usable, pipe, exploitation, context)
+    mix = mix_samples(settings, real)
+    pipes = {"theta_E": pipe, "theta_C": with_perception(pipe, creation)}
+
+    for _ in run.steps():
+        for batch in run.batches(mix):
+            # see: while the U-Net is frozen, one pyramid feeds both
+            with torch.no_grad(), run.accelerator.autocast():
+                pyramid = batch.pyramid or creation.see(batch.latents, context)
+                # truth for real samples, theta_C's belief for created ones
+                targets = batch.targets
+                if batch.believed.any():
+                    belief = creation(batch.latents, context, batch.size, pyramid)
+                    targets = believe(families, belief, targets, batch.believed)
+            # objective
+            raw = run.model(batch.latents, context, batch.size, pyramid)
+            loss, losses = objective(families, weights, raw, targets)
+            # step
+            run.learn(loss)
+        # follow
+        follower.follow(creation, exploitation, run.samples_a_step(mix))
+        run.after(losses, pipes, {"consumed": follower.consumed, "followed": follower.followed})
+    return run.finish(pipes["theta_C"])
+
+
+def mix_samples(settings: SelfImproveSettings, real: Examples) -> list[tuple[Draws, int]]:
+    """Which orders of draws a step takes how many samples from."""
+    seed, flip, size = settings.seed, settings.random_flip, settings.real_batch_size
+    if settings.created == "none":
+        return [(Draws([real], seed, flip=flip), size)]
+    source = open_source(f"dataset:{settings.created}", settings.resolution)
+    rows = usable_rows(source, settings.max_created_samples, settings.on_bad_row)
+    created = Examples(source, rows.usable, real.pipe, real.theta, real.context, created=True)
+    more = settings.created_batch_size or size
+    if settings.mix == "union":
+        return [(Draws([real, created], seed, flip=flip), size + more)]
+    return [(Draws([real], seed, flip=flip), size), (Draws([created], seed, flip=flip), more)]
+
+
+def with_perception(pipe: Diff2in1Pipeline, theta: torch.nn.Module) -> Diff2in1Pipeline:
+    """The same pipeline with another theta's perception."""
+    other = Diff2in1Pipeline(**{**pipe.components, "perception": theta.perception})
+    other.register_to_config(**{k: v for k, v in pipe.config.items() if k not in pipe.components})
+    other.set_progress_bar_config(disable=True)
+    return other

@@ -1,0 +1,170 @@
+"""What can be set: one flat dataclass an act. Fields are flags, YAML keys and documentation at once."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(kw_only=True)
+class BaseSettings:
+    """Train a small latent diffusion base from scratch on the images and captions of a source."""
+
+    output_dir: str
+    source: str = "rooms:train"
+    """rooms[:SPLIT], folder:FILE.yaml[:SPLIT] or dataset:PATH_OR_ID[:SPLIT]."""
+    evaluate: str | None = None
+    """Instead of training, score this base (a name, folder or Hub id) on the source."""
+    resolution: str | None = None
+    """Longer side (512), or height x width (480x640); None keeps the images' own."""
+    max_train_samples: int | None = None
+    """Use only the first samples of the source."""
+    random_flip: bool = True
+    """Train on mirrored images too; not for captions that say left or right."""
+    vae_channels: list[int] = field(default_factory=lambda: [16, 32, 96])
+    """Channels a level, multiples of 8; each level but the last halves the sides."""
+    vae_layers: int = 1
+    vae_steps: int = 4500
+    vae_batch_size: int = 16
+    vae_learning_rate: float = 1.5e-3
+    unet_channels: list[int] = field(default_factory=lambda: [64, 96, 128])
+    """Channels a level, multiples of 16."""
+    unet_layers: int = 1
+    unet_steps: int = 13_000
+    unet_batch_size: int = 32
+    unet_learning_rate: float = 1e-3
+    ema_decay: float = 0.9995
+    snr_gamma: float = 5.0
+    """Min-SNR weighting (Hang et al. 2023, arXiv 2303.09556); 0 turns it off."""
+    caption_dropout: float = 0.1
+    """Share of captions left empty: perception and guidance use the empty prompt."""
+    vocabulary: int = 1000
+    """Most tokens the tokenizer may learn."""
+    text_length: int = 32
+    """Tokens a caption may have, with its start and end."""
+    text_width: int = 128
+    text_layers: int = 3
+    checkpointing_steps: int = 500
+    """Steps between saved states and previews."""
+    resume_from_checkpoint: str | None = None
+    """`latest` continues a run in output_dir."""
+    mixed_precision: Literal["bf16", "no"] = "bf16"
+    dataloader_num_workers: int = 2
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class TrainSettings:
+    """What warm-up and self-improving have in common."""
+
+    source: str
+    """Real labelled data: rooms[:SPLIT], folder:FILE.yaml[:SPLIT] or dataset:PATH_OR_ID[:SPLIT]."""
+    output_dir: str
+    """Gets pipeline/, checkpoint-N/ and logs/."""
+    max_train_steps: int = 1000
+    max_train_samples: int | None = None
+    """Use only the first samples of the source."""
+    resolution: str | None = None
+    """Longer side (512), or height x width (480x640); None keeps the images' own."""
+    random_flip: bool = True
+    """Mirror samples at random, in theta_C's and theta_E's view alike."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """`skip` leaves unusable rows out and lists them in skipped.json."""
+    real_batch_size: int = 8
+    """Real samples a micro-batch, on each process."""
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 1e-3
+    lr_scheduler: str = "constant_with_warmup"
+    """A name diffusers' `get_scheduler` knows: constant, linear, cosine, ..."""
+    lr_warmup_steps: int = 0
+    adam_weight_decay: float = 1e-2
+    max_grad_norm: float = 1.0
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    validation_source: str | None = None
+    """Labelled data scored, and its first samples shown, while training."""
+    validation_steps: int = 500
+    num_validation_samples: int = 16
+    checkpointing_steps: int = 500
+    checkpoints_total_limit: int | None = None
+    """Keep only the newest checkpoints."""
+    resume_from_checkpoint: str | None = None
+    """`latest`, or a checkpoint-N of output_dir."""
+    report_to: Literal["tensorboard", "none"] = "tensorboard"
+    logging_steps: int = 10
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class WarmUpSettings(TrainSettings):
+    """Stage 1: train a fresh host on real labels."""
+
+    base: str = "rooms"
+    """An embedded base, a folder or a Hub id in Stable Diffusion's layout."""
+    host: str = "light"
+    tasks: str = "normals,depth,semseg"
+    """Comma-separated; the source must have their labels."""
+    width: int = 96
+    """Channels of the host's shared decoder."""
+
+
+@dataclass(kw_only=True)
+class SelfImproveSettings(TrainSettings):
+    """Stage 2: theta_E learns from real and created samples, theta_C follows and labels the created."""
+
+    pipeline: str
+    """What the warm-up gave; theta_C and theta_E both begin there."""
+    created: str = "none"
+    """A dataset that `d2i1 create` wrote, or `none`: the real-only baseline."""
+    created_batch_size: int | None = None
+    """Created samples a micro-batch; None is as many as real ones."""
+    max_created_samples: int | None = None
+    """Use only the first created samples."""
+    mix: Literal["paired", "union"] = "paired"
+    """`paired` draws both kinds in every step; `union` shuffles them into one set, as the authors do."""
+    alpha: float = 0.998
+    """theta_C keeps this share of itself at every update (paper: 0.998; 0.999 on PASCAL-Context)."""
+    follow_every: int = 40
+    """Samples theta_E consumes between updates of theta_C (paper: 40)."""
+    fresh_optimizer: bool = False
+    """Begin with an empty optimiser state, as the authors do, instead of the warm-up's."""
+
+
+@dataclass(kw_only=True)
+class EvaluateSettings:
+    """Score a pipeline against the labels of a source."""
+
+    pipeline: str
+    source: str
+    output_file: str | None = None
+    """Where the figures are written as JSON."""
+    max_samples: int | None = None
+    resolution: str | None = None
+    """Longer side (512), or height x width (480x640); None keeps the images' own."""
+    theta: Literal["creation", "exploitation"] = "creation"
+    """theta_C, which a pipeline holds, or theta_E from the checkpoint beside it."""
+    flip: bool = False
+    """Average with the mirrored image."""
+    window: int | None = None
+    """Predict in overlapping windows of this side."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+
+
+@dataclass(kw_only=True)
+class DemoSettings:
+    """Run the whole loop on the embedded default and show what it gives."""
+
+    output_dir: str = "runs/demo"
+    real: int = 24
+    """Labelled rooms to learn from."""
+    created: int = 240
+    """Rooms to create."""
+    warm_up_steps: int = 600
+    self_improve_steps: int = 600
+    num_inference_steps: int = 25
+    strength: float = 0.6
+    held_out: int = 300
+    """Rooms to evaluate on."""
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class EnvSettings:
+    """Print the versions that a report of a problem should name."""

@@ -1,0 +1,105 @@
+"""theta: the parameters that perceive. One module, its twin, and how the twin follows."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from accelerate.utils import broadcast
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+
+from d2i1_data.diff2in1 import Diff2in1Pipeline, Perception, one_pass
+
+Raw = dict[str, Tensor]
+
+
+class Theta(nn.Module):
+    """U-Net and perception: theta_E, and as its twin theta_C.
+
+    What of it is trained is said by `requires_grad` of theta_E, so one code path serves every way
+    to train.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, perception: Perception) -> None:
+        super().__init__()
+        self.unet, self.perception = unet, perception
+
+    def forward(
+        self,
+        latents: Tensor,
+        context: Tensor,
+        size: tuple[int, int],
+        pyramid: tuple[Tensor, ...] | None = None,
+    ) -> Raw:
+        """Raw maps [B, R, *size] of latents [B, C, h, w] under context [1 or B, L, D], at t = 0.
+
+        pyramid: of the same latents, where a frozen U-Net has given it already.
+        """
+        if pyramid is None:
+            pyramid = self.see(latents, context)
+        raw: Raw = self.perception(pyramid, size)
+        return raw
+
+    def see(self, latents: Tensor, context: Tensor) -> tuple[Tensor, ...]:
+        """The pyramid of one pass."""
+        return one_pass(self.unet, latents, 0, context.expand(len(latents), -1, -1)).pyramid
+
+
+def make_theta(pipe: Diff2in1Pipeline) -> Theta:
+    """theta_E of a pipeline, the U-Net frozen; it shares the pipeline's modules."""
+    for part in (pipe.vae, pipe.text_encoder, pipe.unet):
+        part.requires_grad_(False).eval()
+    pipe.perception.requires_grad_(True).train()
+    return Theta(pipe.unet, pipe.perception)
+
+
+def twin(theta: Theta) -> Theta:
+    """theta_C: a copy of what is trained, sharing every frozen parameter; it never gets gradients.
+
+    Made once device, dtype and `requires_grad` of theta_E are final, and before it is wrapped for
+    several processes. Nothing may call `.to(dtype)` afterwards: it would change the shared tensors
+    of both.
+    """
+    shared = {id(p): p for p in theta.parameters() if not p.requires_grad}
+    return copy.deepcopy(theta, memo=shared).eval().requires_grad_(False)
+
+
+def trained_tensors(theta: Theta, like: Theta) -> dict[str, Tensor]:
+    """By name, the tensors of theta whose counterparts in `like` (theta_E) are trained, and buffers."""
+    names = {name for name, parameter in like.named_parameters() if parameter.requires_grad}
+    names |= {f"perception.{name}" for name, _ in like.perception.named_buffers()}
+    state = {**dict(theta.named_parameters()), **dict(theta.named_buffers())}
+    return {name: state[name].detach() for name in sorted(names)}
+
+
+@dataclass
+class Follower:
+    """theta_C <- alpha^k theta_C + (1 - alpha^k) theta_E, once per `every` consumed samples.
+
+    Paper: every 40 samples, alpha 0.998 (0.999 on PASCAL-Context). One optimiser step may consume
+    several times 40 samples (k > 1) or fewer (k = 0): `consumed` and `followed` keep the count.
+    """
+
+    alpha: float
+    every: int
+    consumed: int = 0
+    followed: int = 0
+
+    @torch.no_grad()
+    def follow(self, creation: Theta, exploitation: Theta, samples: int) -> None:
+        """Count the samples of one optimiser step and move theta_C as often as is due."""
+        self.consumed += samples
+        k = self.consumed // self.every - self.followed
+        self.followed += k
+        if k == 0:
+            return
+        target = trained_tensors(creation, exploitation)
+        source = trained_tensors(exploitation, exploitation)
+        if target.keys() != source.keys():
+            raise ValueError(f"theta_C and theta_E differ in {sorted(target.keys() ^ source.keys())}")
+        parameters = dict(exploitation.named_parameters())
+        for name, tensor in target.items():
+            if name in parameters:
+                tensor.lerp_(source[name], 1 - self.alpha**k)
+            else:  # buffers, such as running statistics, are rank 0's
+                tensor.copy_(broadcast(source[name]))
