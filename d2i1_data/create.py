@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Item(NamedTuple):
     """One sample to make: which image of the source, which of its variants."""
 
-    index: int
+    row: int
     variant: int
 
 
@@ -63,11 +63,15 @@ def _write_dataset(settings: WriteSettings) -> Path:
     source = open_source(settings.source, settings.resolution)
     rows = usable_rows(source, settings.max_source_samples, settings.on_bad_row)
     shards = plan_shards(rows.usable, settings)
-    maker = _open(settings, source) if isinstance(settings, LabelSettings) else Importer(source, settings)
+    maker = (
+        _open(settings, source)
+        if isinstance(settings, LabelSettings)
+        else Importer(source, settings)
+    )
     folder, state = Path(settings.output_dir), PartialState()
     if state.is_main_process:
         plan = maker.plan() | {"source": source.name, "resolution": settings.resolution}
-        names = [[[source.identity(index), variant] for index, variant in shard] for shard in shards]
+        names = [[[source.identity(row), variant] for row, variant in shard] for shard in shards]
         plan |= {"shards": names, "versions": library_versions()}
         claim_folder(folder, plan, settings.overwrite)
         rows.write_report(folder / "skipped.json")
@@ -118,7 +122,7 @@ class Importer:
     def make(self, items: Sequence[Item], progress: Callable[[int], Any]) -> Iterator[Sample]:
         """The samples of a shard."""
         for item in items:
-            yield self.source[item.index]
+            yield self.source[item.row]
             progress(1)
 
 
@@ -178,7 +182,7 @@ class Creator:
 
     def make(self, items: Sequence[Item], progress: Callable[[int], Any]) -> Iterator[Sample]:
         """The samples of a shard, batch by batch; images of another size begin a new batch."""
-        loaded = ((self.source[item.index], item.variant) for item in items)
+        loaded = ((self.source[item.row], item.variant) for item in items)
         for _, same in groupby(loaded, lambda pair: pair[0].size):
             batch = []
             for pair in same:
@@ -207,9 +211,9 @@ class Creator:
                 strength=self.origin.strength,
                 num_inference_steps=self.origin.steps,
                 guidance_scale=self.origin.guidance,
-                negative_prompt=self.origin.negative_prompt,
+                negative_prompt=self.origin.negative_prompt or "",
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                labels_from=self.origin.labels_from,
+                labels_from=self.origin.labels_from,  # type: ignore[arg-type]
             )
         else:
             output = self.pipe.predict(images)

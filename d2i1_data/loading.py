@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
 
@@ -24,7 +24,8 @@ def find_base(name: str) -> str:
     missing += [part for part in PARTS if part not in missing and not (folder / part).is_dir()]
     if missing:
         raise InputError(
-            f"base {name}: {', '.join(missing)} missing; a base has {', '.join(PARTS)} in diffusers layout"
+            f"base {name}: {', '.join(missing)} missing;"
+            f" a base has {', '.join(PARTS)} in diffusers layout"
         )
     return str(folder)
 
@@ -62,12 +63,12 @@ def fetch(name: str, kind: str) -> Path:
         raise InputError(f"{kind} {name}: neither a folder nor on the Hub: {first}") from error
 
 
-def read_index(folder: Path, kind: str) -> dict[str, list[str]]:
+def read_index(folder: Path, kind: str) -> dict[str, Any]:
     """model_index.json of a folder in diffusers layout."""
     file = folder / "model_index.json"
     if not file.is_file():
         raise InputError(f"{kind} {folder}: no model_index.json there, expected diffusers layout")
-    index: dict[str, list[str]] = json.loads(file.read_text())
+    index: dict[str, Any] = json.loads(file.read_text())
     return index
 
 

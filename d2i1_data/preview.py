@@ -14,7 +14,9 @@ LONGER_SIDE = 192
 
 def preview(samples: Sequence[Sample], tasks: Mapping[str, Task]) -> Image.Image:
     """One row per sample: RGB, then each task's map; what a sample lacks stays black."""
-    return grid([[s.image, *(_coloured(s, name, task) for name, task in tasks.items())] for s in samples])
+    return grid(
+        [[s.image, *(_coloured(s, name, task) for name, task in tasks.items())] for s in samples]
+    )
 
 
 def _coloured(sample: Sample, name: str, task: Task) -> NDArray[np.uint8]:

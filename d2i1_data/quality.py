@@ -13,8 +13,8 @@ def score_labels(pipe: Diff2in1Pipeline, output: Diff2in1Output) -> list[dict[st
     """Quality per image and task of what the pipeline made.
 
     confidence: mean over the pixels of one minus the family's uncertainty. flip: agreement with the
-    labels of the mirrored image. reencode: agreement with the labels of the stored 8-bit image, which
-    are what anybody who runs `predict` on it gets.
+    labels of the mirrored image. reencode: agreement with the labels of the stored 8-bit image,
+    which are what anybody who runs `predict` on it gets.
     """
     images = [np.asarray(image) for image in output.images]
     again = pipe.predict(images).predictions

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a sample comes from; real samples fill the first five fields, created ones all of them."""
+    """Where a sample comes from; real samples fill the first five fields, created ones all."""
 
     kind: Literal["real", "created"] = "real"
     source_dataset: str | None = None
@@ -35,7 +35,7 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Quality:
-    """Three scores in [0, 1] for one task of one sample, higher is better, None where not measured."""
+    """Three scores in [0, 1] of one task of one sample, higher is better, None if not measured."""
 
     confidence: float | None = None
     flip: float | None = None
@@ -64,7 +64,7 @@ class Sample:
 
 
 def image_sha256(image: NDArray[np.uint8]) -> str:
-    """Hash of the decoded pixels and their shape: the same picture in another file is the same image."""
+    """Hash of the pixels and their shape: the same picture in another file is the same image."""
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(np.ascontiguousarray(image).tobytes())
     return digest.hexdigest()

@@ -93,14 +93,14 @@ def describe_tasks(tasks: Mapping[str, Task]) -> dict[str, Any]:
 
 def read_tasks(configs: Mapping[str, Any], where: str) -> dict[str, Task]:
     """Tasks with the classes that a checkpoint or a metadata file gives them."""
-    tasks = {}
-    for name, config in configs.items():
+    for name in configs:
         if name not in TASKS:
             raise InputError(f"{where}: unknown task {name!r}, known are {', '.join(TASKS)}")
-        task = TASKS[name]
+    tasks = {name: task for name, task in TASKS.items() if name in configs}
+    for name, task in tasks.items():
         if isinstance(task.family, LabelMap):
-            task = task.with_classes(config["names"], config.get("palette"))
-        tasks[name] = task
+            config = configs[name]
+            tasks[name] = task.with_classes(config["names"], config.get("palette"))
     return tasks
 
 

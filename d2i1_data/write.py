@@ -77,7 +77,9 @@ def claim_folder(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> None
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         file = folder / PLAN
         if not file.is_file():
-            raise InputError(f"{folder} is not empty and holds no {PLAN}: choose another --output_dir")
+            raise InputError(
+                f"{folder} is not empty and holds no {PLAN}: choose another --output_dir"
+            )
         old = json.loads(file.read_text())
         differing = sorted(key for key in {*old, *plan} if old.get(key) != plan.get(key))
         if differing:

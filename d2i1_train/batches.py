@@ -152,5 +152,7 @@ def stack(examples: Sequence[Example], device: torch.device) -> Batch:
         torch.stack([example.latents for example in examples]).to(device),
         {n: torch.stack([e.targets[n] for e in examples]).to(device) for n in names},
         (torch.stack([example.inside for example in examples]) & created).to(device),
-        tuple(torch.stack(level).to(device) for level in zip(*pyramids, strict=True)) if whole else None,
+        tuple(torch.stack(level).to(device) for level in zip(*pyramids, strict=True))
+        if whole
+        else None,
     )

@@ -35,7 +35,9 @@ def save_checkpoint(
     if accelerator.is_main_process:
         for name, theta in thetas.items():
             tensors = trained_tensors(theta, thetas["exploitation"])
-            save_file({k: t.contiguous() for k, t in tensors.items()}, temporary / f"{name}.safetensors")
+            save_file(
+                {k: t.contiguous() for k, t in tensors.items()}, temporary / f"{name}.safetensors"
+            )
         (temporary / "counters.json").write_text(json.dumps({"step": step, **counters}) + "\n")
         for file in temporary.iterdir():
             with file.open("rb") as opened:
@@ -52,18 +54,23 @@ def prune_checkpoints(folder: Path, limit: int | None) -> None:
 
 def complete_checkpoints(folder: Path) -> list[Path]:
     """All checkpoints, oldest first; what a killed run left half-written has another name."""
-    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
+    found = [
+        path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)
+    ]
     return sorted(found, key=lambda path: int(path.name.split("-")[1]))
 
 
 def find_checkpoint(folder: Path, wanted: str) -> Path | None:
     """`latest` is the newest one or None; otherwise the named one, which must exist."""
     if wanted == "latest":
-        return (complete_checkpoints(folder) or [None])[-1]
+        found = complete_checkpoints(folder)
+        return found[-1] if found else None
     path = Path(wanted) if Path(wanted).is_dir() else folder / wanted
     if not (path / "counters.json").is_file():
         names = ", ".join(c.name for c in complete_checkpoints(folder)) or "none"
-        raise InputError(f"--resume_from_checkpoint {wanted}: not a checkpoint; {folder} has {names}")
+        raise InputError(
+            f"--resume_from_checkpoint {wanted}: not a checkpoint; {folder} has {names}"
+        )
     return path
 
 

@@ -45,23 +45,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def overview() -> str:
     """What `d2i1 --help` shows."""
-    lines = [f"  {act:13} {(kind.__doc__ or '').splitlines()[0]}" for act, (_, kind) in ACTS.items()]
-    return "\n".join(["usage: d2i1 ACT [--config FILE.yaml] [--flag value ...]", "", *lines, "", "d2i1 ACT --help lists the flags of an act."])
+    lines = [
+        f"  {act:13} {(kind.__doc__ or '').splitlines()[0]}" for act, (_, kind) in ACTS.items()
+    ]
+    return "\n".join(
+        [
+            "usage: d2i1 ACT [--config FILE.yaml] [--flag value ...]",
+            "",
+            *lines,
+            "",
+            "d2i1 ACT --help lists the flags of an act.",
+        ]
+    )
 
 
 def run_act(act: str, arguments: list[str]) -> int:
     """Read the settings of an act and call its function."""
-    path, kind = ACTS[act]
-    settings = read_settings(act, kind, arguments)
+    path, _ = ACTS[act]
+    settings = read_settings(act, arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # two processes on few cores else stall
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that torchvision is missing
     module, function = path.split(":")
+    if act != "env":
+        _quieten()
     getattr(importlib.import_module(module), function)(settings)
     return 0
 
 
-def read_settings(act: str, kind: Any, arguments: list[str]) -> Any:
+def _quieten() -> None:
+    """No bars for loading files of a few megabytes between our own."""
+    import datasets
+    import diffusers.utils.logging
+    import transformers.utils.logging
+
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+
+
+def read_settings(act: str, arguments: list[str]) -> Any:
     """The dataclass of an act from --config files and flags; flags override."""
     import jsonargparse
+
+    _, kind = ACTS[act]
 
     class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
         def error(self, message: str, *_: Any) -> Any:

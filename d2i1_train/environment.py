@@ -5,7 +5,18 @@ from importlib.metadata import PackageNotFoundError, version
 
 from .settings import EnvSettings
 
-PACKAGES = ("diff2in1", "torch", "diffusers", "transformers", "datasets", "huggingface-hub", "accelerate", "peft", "numpy", "pillow")
+PACKAGES = (
+    "diff2in1",
+    "torch",
+    "diffusers",
+    "transformers",
+    "datasets",
+    "huggingface-hub",
+    "accelerate",
+    "peft",
+    "numpy",
+    "pillow",
+)
 
 
 def env(settings: EnvSettings) -> None:

@@ -1,8 +1,9 @@
-"""Evaluation: a pipeline's predictions against the truth of a source, every figure on pooled pixels."""
+"""Evaluation: a pipeline's predictions against the truth of a source, on pooled pixels."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.loading import fetch, fingerprint, open_pipeline
+from d2i1_data.sample import Sample
 from d2i1_data.schema import read_tasks
 from d2i1_data.sources import Source, open_source, usable_rows
 from d2i1_data.tasks import Task
@@ -34,14 +36,17 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     pipe = open_theta(settings.pipeline, settings.theta).to(state.device)
     tasks = common_tasks(pipe, source)
     mine = rows.usable[state.process_index :: state.num_processes]
-    sums = measure(pipe, source, mine, tasks, flip=settings.flip, window=settings.window)
+    samples = (source[row] for row in mine)
+    sums = measure(pipe, samples, tasks, flip=settings.flip, window=settings.window)
     total = {name: reduce(sums[name].sum(0).to(state.device), "sum").cpu() for name in tasks}
     results = {
         "source": source.name,
         "samples": len(rows.usable),
         "skipped": len(rows.skipped),
         "fingerprint": fingerprint(fetch(settings.pipeline, "pipeline")),
-        "settings": {k: v for k, v in asdict(settings).items() if k not in ("output_file", "pipeline")},
+        "settings": {
+            k: v for k, v in asdict(settings).items() if k not in ("output_file", "pipeline")
+        },
         "tasks": figures(tasks, total),
     }
     if settings.output_file and state.is_main_process:
@@ -74,14 +79,15 @@ def common_tasks(pipe: Diff2in1Pipeline, source: Source) -> dict[str, Task]:
         )
     for name, task in tasks.items():
         if task.family.config() != source.tasks[name].family.config():
-            raise InputError(f"{name}: the source {source.name} has other classes than the pipeline")
+            raise InputError(
+                f"{name}: the source {source.name} has other classes than the pipeline"
+            )
     return tasks
 
 
 def measure(
     pipe: Diff2in1Pipeline,
-    source: Source,
-    rows: Sequence[int],
+    samples: Iterable[Sample],
     tasks: dict[str, Task],
     *,
     flip: bool = False,
@@ -91,19 +97,27 @@ def measure(
 ) -> Sums:
     """Every meter's sums of every sample, [N, S]: their total gives the figures."""
     sums: dict[str, list[Tensor]] = {name: [] for name in tasks}
-    starts = range(0, len(rows), batch_size)
-    for start in tqdm(starts, "evaluate", unit="batch", disable=quiet, leave=False):
-        samples = [source[row] for row in rows[start : start + batch_size]]
-        images = [sample.image for sample in samples]
+    shown = tqdm(samples, "evaluate", unit="image", disable=quiet, leave=False, mininterval=1)
+    for batch in batched(shown, batch_size):
+        images = [sample.image for sample in batch]
         found = pipe.predict(images, flip=flip, window=window, output_type="pt").predictions
         for name, task in tasks.items():
-            for sample, prediction in zip(samples, found[name], strict=True):
+            for sample, prediction in zip(batch, found[name], strict=True):
                 target = task.family.blank(sample.size)
                 if name in sample.targets:
                     target = task.family.to_tensor(sample.targets[name])
                 one, other = prediction[None].cpu(), target[None]
                 sums[name].append(task.meter.measure(one, other, task.family.valid(other)))
-    return {name: torch.cat(parts) if parts else _empty(tasks[name]) for name, parts in sums.items()}
+    return {
+        name: torch.cat(parts) if parts else _empty(tasks[name]) for name, parts in sums.items()
+    }
+
+
+def batched(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
+    """Lists of up to `size` samples."""
+    iterator = iter(samples)
+    while batch := list(islice(iterator, size)):
+        yield batch
 
 
 def _empty(task: Task) -> Tensor:
@@ -117,7 +131,9 @@ def figures(tasks: dict[str, Task], total: Sums) -> dict[str, dict[str, float]]:
     return {name: task.meter.summary(total[name]) for name, task in tasks.items()}
 
 
-def bootstrap(task: Task, one: Tensor, other: Tensor, rounds: int = 1000, seed: int = 0) -> dict[str, Any]:
+def bootstrap(
+    task: Task, one: Tensor, other: Tensor, rounds: int = 1000, seed: int = 0
+) -> dict[str, Any]:
     """How a figure differs between two models on the same samples, with its spread over samples.
 
     one, other: sums per sample, [N, S]. Samples are redrawn with replacement, the same for both.
@@ -126,14 +142,18 @@ def bootstrap(task: Task, one: Tensor, other: Tensor, rounds: int = 1000, seed: 
     generator = torch.Generator().manual_seed(seed)
     names = task.meter.summary(one.sum(0))
     draws = torch.randint(len(one), (rounds, len(one)), generator=generator)
-    weights = torch.stack([torch.bincount(d, minlength=len(one)) for d in draws]).double()  # [rounds, N]
+    weights = torch.stack(
+        [torch.bincount(d, minlength=len(one)) for d in draws]
+    ).double()  # [rounds, N]
     a = [task.meter.summary(total) for total in weights @ one]
     b = [task.meter.summary(total) for total in weights @ other]
     final_a, final_b = task.meter.summary(one.sum(0)), task.meter.summary(other.sum(0))
     return {
         name: {
             "difference": final_b[name] - final_a[name],
-            "spread": torch.tensor([y[name] - x[name] for x, y in zip(a, b, strict=True)]).std().item(),
+            "spread": torch.tensor([y[name] - x[name] for x, y in zip(a, b, strict=True)])
+            .std()
+            .item(),
         }
         for name in names
     }

@@ -1,4 +1,4 @@
-"""Run: what both stages share around their loop; processes, optimiser, progress, logs, checkpoints."""
+"""Run: what both stages share around their loop; processes, optimiser, logs, checkpoints."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -40,7 +40,7 @@ SUPPORTED = (
 
 
 class Run:
-    """One stage of training. After `prepare`, `model` is what every forward of theta_E goes through."""
+    """One stage of training. Every forward of theta_E goes through `model`, see `prepare`."""
 
     def __init__(self, settings: TrainSettings, name: str) -> None:
         self.settings, self.name = settings, name
@@ -63,7 +63,7 @@ class Run:
         self.step = 0
 
     def prepare(self, exploitation: Theta, creation: Theta | None = None) -> None:
-        """Make optimiser and schedule for theta_E, wrap it, and load the checkpoint to resume from."""
+        """Make optimiser and schedule for theta_E, wrap it, load what to resume from."""
         settings = self.settings
         self.thetas = {"exploitation": exploitation}
         if creation is not None:
@@ -78,10 +78,14 @@ class Run:
             num_warmup_steps=settings.lr_warmup_steps,
             num_training_steps=settings.max_train_steps,
         )
-        self.rate = schedule.lr_lambdas[0]  # a pure function of the step: nothing to save or prepare
+        self.rate = schedule.lr_lambdas[
+            0
+        ]  # a pure function of the step: nothing to save or prepare
         self.model, self.optimizer = self.accelerator.prepare(exploitation, self.optimizer)
         # weights are kept by name in our own files, so that no model is unpickled or stored twice
-        self.accelerator.register_save_state_pre_hook(lambda models, weights, folder: weights.clear())
+        self.accelerator.register_save_state_pre_hook(
+            lambda models, weights, folder: weights.clear()
+        )
         self.accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
         if settings.resume_from_checkpoint:
             self._resume(settings.resume_from_checkpoint)
@@ -102,13 +106,16 @@ class Run:
         """The optimiser steps still to make, with a progress bar."""
         total = self.settings.max_train_steps
         quiet = not self.accelerator.is_local_main_process
-        with tqdm(total=total, initial=self.step, desc=self.name, unit="step", disable=quiet) as bar:
+        options = {"desc": self.name, "unit": "step", "mininterval": 1.0, "disable": quiet}
+        with tqdm(total=total, initial=self.step, **options) as bar:
             self.bar = bar
             while self.step < total:
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.settings.learning_rate * self.rate(self.step)
                 # what a host draws at random (dropout) follows from seed, step and rank alone
-                torch.manual_seed(hash((self.settings.seed, self.step, self.accelerator.process_index)))
+                torch.manual_seed(
+                    hash((self.settings.seed, self.step, self.accelerator.process_index))
+                )
                 yield self.step
                 self.step += 1
                 bar.update()
@@ -119,16 +126,18 @@ class Run:
         Processes and micro-batches take turns along an order, so how a batch is divided among them
         does not change which samples a step sees.
         """
-        accumulation, ranks = self.settings.gradient_accumulation_steps, self.accelerator.num_processes
+        accumulation, ranks = (
+            self.settings.gradient_accumulation_steps,
+            self.accelerator.num_processes,
+        )
         for micro in range(accumulation):
             turn = (self.step * accumulation + micro) * ranks + self.accelerator.process_index
             examples = [draws.at(turn * size + n) for draws, size in mix for n in range(size)]
             with self.accelerator.accumulate(self.model):
                 yield stack(examples, self.device)
 
-    def samples_a_step(self, mix: Sequence[tuple[Draws, int]]) -> int:
-        """How many samples all processes consume in one optimiser step."""
-        size = sum(size for _, size in mix)
+    def samples_a_step(self, size: int) -> int:
+        """Samples in one optimiser step of all processes, `size` a micro-batch."""
         return size * self.settings.gradient_accumulation_steps * self.accelerator.num_processes
 
     def learn(self, loss: Tensor) -> None:
@@ -140,14 +149,18 @@ class Run:
         self.optimizer.zero_grad()
 
     def after(
-        self, losses: Mapping[str, Tensor], pipes: Mapping[str, Diff2in1Pipeline], counters: dict[str, int]
+        self,
+        losses: Mapping[str, Tensor],
+        pipes: Mapping[str, Diff2in1Pipeline],
+        counters: dict[str, int],
     ) -> None:
         """Log, validate and save where it is due. pipes: by theta's name, to validate with."""
         step, settings = self.step + 1, self.settings
         last = step == settings.max_train_steps
         if step % settings.logging_steps == 0 or last:
             values = {f"loss/{name}": loss.item() for name, loss in losses.items()}
-            self.bar.set_postfix({name: f"{loss.item():.3f}" for name, loss in losses.items()})
+            shown = {name: f"{loss.item():.3f}" for name, loss in losses.items()}
+            self.bar.set_postfix(shown, refresh=False)
             self.accelerator.log(values | {"lr": self.optimizer.param_groups[0]["lr"]}, step)
         if settings.validation_source and (step % settings.validation_steps == 0 or last):
             for name, pipe in pipes.items():
@@ -166,7 +179,7 @@ class Run:
         rows = usable_rows(source, settings.num_validation_samples, settings.on_bad_row).usable
         tasks, training = common_tasks(pipe, source), pipe.perception.training
         pipe.perception.eval()
-        sums = measure(pipe, source, rows, tasks, quiet=True)
+        sums = measure(pipe, (source[row] for row in rows), tasks, quiet=True)
         scores = figures(tasks, {key: value.sum(0) for key, value in sums.items()})
         shown = [source[row] for row in rows[:4]]
         output = pipe.predict([sample.image for sample in shown])
@@ -182,8 +195,10 @@ class Run:
             pictures.append(row)
         flat = {f"{name}/{key}/{m}": v for key, values in scores.items() for m, v in values.items()}
         self.accelerator.log(flat, step)
+        picture = {f"{name}/validation": np.asarray(grid(pictures))[None]}  # [1, H, W, 3]
         for tracker in self.accelerator.trackers:
-            tracker.log_images({f"{name}/validation": np.asarray(grid(pictures))[None]}, step)
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images(picture, step, **layout)
 
     def finish(self, pipe: Diff2in1Pipeline) -> Path:
         """Write the trained pipeline and end the run; its folder."""

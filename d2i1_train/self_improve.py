@@ -41,6 +41,8 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     weights = {name: TASKS[name].weight for name in families}
     real = Examples(source, rows.usable, pipe, exploitation, context)
     mix = mix_samples(settings, real)
+    # the baseline follows at the same steps, so it counts the created samples it does without
+    consumed = run.samples_a_step(settings.real_batch_size + created_batch_size(settings))
     pipes = {"theta_E": pipe, "theta_C": with_perception(pipe, creation)}
 
     for _ in run.steps():
@@ -59,23 +61,29 @@ def self_improve(settings: SelfImproveSettings) -> Path:
             # step
             run.learn(loss)
         # follow
-        follower.follow(creation, exploitation, run.samples_a_step(mix))
+        follower.follow(creation, exploitation, consumed)
         run.after(losses, pipes, {"consumed": follower.consumed, "followed": follower.followed})
     return run.finish(pipes["theta_C"])
 
 
 def mix_samples(settings: SelfImproveSettings, real: Examples) -> list[tuple[Draws, int]]:
     """Which orders of draws a step takes how many samples from."""
-    seed, flip, size = settings.seed, settings.random_flip, settings.real_batch_size
+    seed, flip = settings.seed, settings.random_flip
+    size, more = settings.real_batch_size, created_batch_size(settings)
     if settings.created == "none":
         return [(Draws([real], seed, flip=flip), size)]
     source = open_source(f"dataset:{settings.created}", settings.resolution)
     rows = usable_rows(source, settings.max_created_samples, settings.on_bad_row)
     created = Examples(source, rows.usable, real.pipe, real.theta, real.context, created=True)
-    more = settings.created_batch_size or size
     if settings.mix == "union":
         return [(Draws([real, created], seed, flip=flip), size + more)]
     return [(Draws([real], seed, flip=flip), size), (Draws([created], seed, flip=flip), more)]
+
+
+def created_batch_size(settings: SelfImproveSettings) -> int:
+    """Created samples a micro-batch; as many as real ones unless said otherwise."""
+    own = settings.created_batch_size
+    return settings.real_batch_size if own is None else own
 
 
 def with_perception(pipe: Diff2in1Pipeline, theta: torch.nn.Module) -> Diff2in1Pipeline:

@@ -1,4 +1,4 @@
-"""What can be set: one flat dataclass an act. Fields are flags, YAML keys and documentation at once."""
+"""What can be set: one flat dataclass an act, at once flags, YAML keys and documentation."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -98,16 +98,17 @@ class WarmUpSettings(TrainSettings):
 
     base: str = "rooms"
     """An embedded base, a folder or a Hub id in Stable Diffusion's layout."""
-    host: str = "light"
-    tasks: str = "normals,depth,semseg"
-    """Comma-separated; the source must have their labels."""
+    host: str
+    """Which discriminative method reads the pyramid; `light` is our own."""
+    tasks: str | None = None
+    """Comma-separated; None is all the source has labels for."""
     width: int = 96
     """Channels of the host's shared decoder."""
 
 
 @dataclass(kw_only=True)
 class SelfImproveSettings(TrainSettings):
-    """Stage 2: theta_E learns from real and created samples, theta_C follows and labels the created."""
+    """Stage 2: train theta_E on real and created samples; theta_C labels these, and follows."""
 
     pipeline: str
     """What the warm-up gave; theta_C and theta_E both begin there."""
@@ -118,9 +119,9 @@ class SelfImproveSettings(TrainSettings):
     max_created_samples: int | None = None
     """Use only the first created samples."""
     mix: Literal["paired", "union"] = "paired"
-    """`paired` draws both kinds in every step; `union` shuffles them into one set, as the authors do."""
+    """`paired` draws both kinds in every step; `union` shuffles them into one (authors)."""
     alpha: float = 0.998
-    """theta_C keeps this share of itself at every update (paper: 0.998; 0.999 on PASCAL-Context)."""
+    """What theta_C keeps of itself at an update (paper: 0.998; 0.999 on PASCAL-Context)."""
     follow_every: int = 40
     """Samples theta_E consumes between updates of theta_C (paper: 40)."""
     fresh_optimizer: bool = False
@@ -162,6 +163,8 @@ class DemoSettings:
     strength: float = 0.6
     held_out: int = 300
     """Rooms to evaluate on."""
+    overwrite: bool = False
+    """Delete what an earlier demo left in output_dir."""
     seed: int = 0
 
 

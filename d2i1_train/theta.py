@@ -65,7 +65,7 @@ def twin(theta: Theta) -> Theta:
 
 
 def trained_tensors(theta: Theta, like: Theta) -> dict[str, Tensor]:
-    """By name, the tensors of theta whose counterparts in `like` (theta_E) are trained, and buffers."""
+    """By name, the tensors of theta that are trained in `like` (theta_E), and its buffers."""
     names = {name for name, parameter in like.named_parameters() if parameter.requires_grad}
     names |= {f"perception.{name}" for name, _ in like.perception.named_buffers()}
     state = {**dict(theta.named_parameters()), **dict(theta.named_buffers())}
@@ -96,7 +96,9 @@ class Follower:
         target = trained_tensors(creation, exploitation)
         source = trained_tensors(exploitation, exploitation)
         if target.keys() != source.keys():
-            raise ValueError(f"theta_C and theta_E differ in {sorted(target.keys() ^ source.keys())}")
+            raise ValueError(
+                f"theta_C and theta_E differ in {sorted(target.keys() ^ source.keys())}"
+            )
         parameters = dict(exploitation.named_parameters())
         for name, tensor in target.items():
             if name in parameters:

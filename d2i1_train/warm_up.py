@@ -49,16 +49,18 @@ def warm_up(settings: WarmUpSettings) -> Path:
     return run.finish(pipe)
 
 
-def choose_tasks(names: str, source: Source) -> dict[str, Task]:
-    """The source's tasks of these comma-separated names."""
-    chosen = [name.strip() for name in names.split(",") if name.strip()]
-    for name in chosen or [names]:
+def choose_tasks(names: str | None, source: Source) -> dict[str, Task]:
+    """The source's tasks of these comma-separated names; None is all of them."""
+    wanted = list(source.tasks) if names is None else [name.strip() for name in names.split(",")]
+    for name in wanted:
         if name not in TASKS:
             raise InputError(f"--tasks: unknown task {name!r}, choose from {', '.join(TASKS)}")
         if name not in source.tasks:
             has = ", ".join(source.tasks) or "none"
             raise InputError(f"--tasks: source {source.name} has no labels of {name}, it has {has}")
-    return {name: source.tasks[name] for name in chosen}
+    if not wanted:
+        raise InputError(f"source {source.name} has no labels to learn from")
+    return {name: source.tasks[name] for name in wanted}
 
 
 def mount(settings: WarmUpSettings, tasks: dict[str, Task]) -> Diff2in1Pipeline:

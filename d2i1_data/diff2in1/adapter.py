@@ -34,10 +34,9 @@ class FeatureAdapter(nn.Module):
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
         """Pyramid, finest first, to [B, width, h, w] at its finest resolution."""
-        merged = None
-        for level in reversed(range(len(self.narrow))):
+        merged = self.merge[-1](self.narrow[-1](pyramid[-1]))
+        for level in reversed(range(len(self.narrow) - 1)):
             x = self.narrow[level](pyramid[level])
-            if merged is not None:
-                x = x + F.interpolate(merged, x.shape[-2:], mode="bilinear")
+            x = x + F.interpolate(merged, x.shape[-2:], mode="bilinear")
             merged = self.merge[level](x)
         return merged

@@ -24,7 +24,7 @@ def timesteps(strength: float, steps: int, train_steps: int = 1000) -> list[int]
 def ddim_step(
     scheduler: DDIMScheduler, output: Tensor, t: int, t_next: int | None, latents: Tensor
 ) -> Tensor:
-    """From x_t to x_(t_next) with the U-Net's output at t; None goes to the scheduler's last level."""
+    """From x_t to x_(t_next) with the U-Net's output at t; None is the scheduler's last level."""
     abar = scheduler.alphas_cumprod[t].to(latents)
     last = scheduler.final_alpha_cumprod
     abar_next = (last if t_next is None else scheduler.alphas_cumprod[t_next]).to(latents)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 
 def encode_png(pixels: NDArray[np.generic]) -> bytes:
-    """PNG bytes of uint8 or uint16 pixels. Level 1: three times the speed of the default, 8 % larger."""
+    """PNG bytes of uint8 or uint16 pixels; level 1 is three times as fast as the default."""
     file = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", compress_level=1)
     return file.getvalue()
@@ -32,7 +32,7 @@ def decode_png(data: bytes) -> NDArray[np.generic]:
 
 
 def mean_over(error: Tensor, valid: Tensor) -> Tensor:
-    """Mean of error [B, 1, H, W] over the valid pixels of each sample, 0 where there are none, [B]."""
+    """Mean of error [B, 1, H, W] over each sample's valid pixels, 0 where there are none, [B]."""
     total = torch.where(valid, error, 0.0).sum((1, 2, 3))
     return total / valid.sum((1, 2, 3)).clamp(min=1)
 
@@ -87,7 +87,7 @@ class Family(ABC):
         """Where two maps count as equal, [B, 1, H, W] bool."""
 
     def agreement(self, one: Tensor, other: Tensor) -> Tensor:
-        """Share of the pixels known in both maps on which they agree, nan without such pixels, [B]."""
+        """Share of the pixels known in both maps on which they agree, nan without such, [B]."""
         both = self.valid(one) & self.valid(other)
         return (self.agrees(one, other) & both).sum((1, 2, 3)) / both.sum((1, 2, 3))
 
@@ -260,19 +260,23 @@ class MetricMap(Family):
 
 
 class LabelMap(Family):
-    """Class ids, 0 to K - 1; unknown is 255. Raw: K logits. PNG: 8 bit, mode L, the ids themselves."""
+    """Class ids, 0 to K - 1; unknown is 255. Raw: K logits. PNG: 8 bit, mode L, the ids."""
 
     name = "label_map"
     unknown = 255.0
     dtype = torch.int64
 
-    def __init__(self, names: Sequence[str], palette: Sequence[Sequence[int]] | None = None) -> None:
+    def __init__(
+        self, names: Sequence[str], palette: Sequence[Sequence[int]] | None = None
+    ) -> None:
         if not 1 <= len(names) <= 255:
             raise ValueError(f"a label map needs 1 to 255 class names, got {len(names)}")
         if palette is not None and len(palette) != len(names):
             raise ValueError(f"{len(palette)} palette colours for {len(names)} class names")
         self.names = tuple(names)
-        self.palette = tuple((int(r), int(g), int(b)) for r, g, b in palette or _palette(len(names)))
+        self.palette = tuple(
+            (int(r), int(g), int(b)) for r, g, b in palette or _palette(len(names))
+        )
 
     @property
     def raw_channels(self) -> int:
@@ -356,7 +360,8 @@ class ProbabilityMap(Family):
             return f"has shape {array.shape}, expected height x width"
         if not np.isfinite(array).all():
             return "holds NaN or infinite values"
-        inside = (array == -1) | ((array >= 0) & (array <= 1))
+        values = np.asarray(array, np.float32)
+        inside = (values == -1) | ((values >= 0) & (values <= 1))
         return None if inside.all() else "holds values outside of [0, 1]; -1 is unknown"
 
     def to_png(self, array: NDArray[np.generic]) -> bytes:

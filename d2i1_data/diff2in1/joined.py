@@ -17,27 +17,21 @@ def join_modules(entry: str) -> str:
 
     def visit(name: str) -> None:
         module = importlib.import_module(name)
-        package = module.__package__ or ""
-        tree = ast.parse(inspect.getsource(module))
+        lines, tree = inspect.getsource(module).splitlines(), ast.parse(inspect.getsource(module))
         docstring = ast.get_docstring(tree, clean=False)
-        body = []
-        for node in tree.body:
+        parts = []
+        for node in tree.body[0 if docstring is None else 1 :]:
             if isinstance(node, ast.ImportFrom) and node.level:
-                if any(alias.asname for alias in node.names):
-                    raise ValueError(f"{name}: a joined module cannot rename what it imports")
-                below = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+                below = _imported(node, module.__package__ or "")
                 if below not in sections:
                     visit(below)
-            elif not (docstring is not None and node is tree.body[0]):
-                body.append(node)
-        for node in body:
+                continue
             for defined in _defined(node):
                 if owner.setdefault(defined, name) != name:
                     raise ValueError(f"{defined} is defined by both {owner[defined]} and {name}")
-        lines = inspect.getsource(module).splitlines()
-        parts = ["\n".join(lines[_start(node) - 1 : node.end_lineno]) for node in body]
-        heading = f'"""{docstring}"""\n' if name == entry else f"# --- {name.rsplit('.', 1)[-1]} ---\n"
-        sections[name] = heading + "\n" + "\n\n".join(parts)
+            parts.append("\n".join(lines[_start(node) - 1 : node.end_lineno]))
+        heading = f'"""{docstring}"""' if name == entry else f"# --- {name.rsplit('.', 1)[-1]} ---"
+        sections[name] = heading + "\n\n" + "\n\n".join(parts)
 
     visit(entry)
     own = sections.pop(entry)
@@ -45,6 +39,13 @@ def join_modules(entry: str) -> str:
         return inspect.getsource(importlib.import_module(entry))
     docstring_end = own.index('"""\n', 3) + 4
     return "\n\n\n".join([own[:docstring_end], *sections.values(), own[docstring_end:]]) + "\n"
+
+
+def _imported(node: ast.ImportFrom, package: str) -> str:
+    """Full name of the module a relative import names."""
+    if any(alias.asname for alias in node.names):
+        raise ValueError(f"{package}: a joined module cannot rename what it imports")
+    return importlib.util.resolve_name("." * node.level + (node.module or ""), package)
 
 
 def _start(node: ast.stmt) -> int:

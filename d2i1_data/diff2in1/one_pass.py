@@ -9,7 +9,12 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-UNSUPPORTED = ("class_embed_type", "addition_embed_type", "encoder_hid_dim_type", "num_class_embeds")
+UNSUPPORTED = (
+    "class_embed_type",
+    "addition_embed_type",
+    "encoder_hid_dim_type",
+    "num_class_embeds",
+)
 
 
 class OnePass(NamedTuple):

@@ -22,7 +22,8 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """Make the families the config names; called first by every host."""
         if not tasks:
             raise ValueError("a host needs at least one task")
-        self.families = {name: make_family(config) for name, config in tasks.items()}
+        # sorted, as a config comes back from its file: heads keep their order, optimisers theirs
+        self.families = {name: make_family(tasks[name]) for name in sorted(tasks)}
 
     def forward(self, pyramid: tuple[Tensor, ...], size: tuple[int, int]) -> dict[str, Tensor]:
         """Raw maps [B, R, H, W] per task at `size` = (H, W) pixels from a pyramid, finest first."""

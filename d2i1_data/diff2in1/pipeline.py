@@ -13,7 +13,13 @@ from typing import Any, Literal
 import numpy as np
 import PIL.Image
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, ModelMixin, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiffusionPipeline,
+    ModelMixin,
+    UNet2DConditionModel,
+)
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
@@ -34,9 +40,10 @@ LabelsFrom = Literal["latent", "last_step", "image"]
 class Diff2in1Output(BaseOutput):  # type: ignore[misc]
     """What a pipeline gives, one entry per image; images of one call may differ in size.
 
-    images: PIL images, or [3, H, W] tensors in [0, 1] for `output_type="pt"`. predictions: per task,
-    maps in physical units: normals [H, W, 3] unit vectors, depth [H, W] metres, class ids [H, W]
-    uint8, probabilities [H, W]; tensors [C, H, W] for "pt". uncertainty: per task, [H, W] in [0, 1].
+    images: PIL images, or [3, H, W] tensors in [0, 1] for `output_type="pt"`. predictions: by task,
+    maps in the physical units of the task's family: unit vectors [H, W, 3], metres [H, W], class
+    ids [H, W] uint8, probabilities [H, W]; tensors [C, H, W] for "pt". uncertainty: by task, in
+    [0, 1], [H, W]; [1, H, W] for "pt".
     """
 
     images: list[Any]
@@ -98,7 +105,11 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         hosts = importlib.import_module("d2i1_data.diff2in1.hosts").HOSTS  # not in published files
         if host not in hosts:
             raise ValueError(f"unknown host {host!r}: choose from {', '.join(hosts)}")
-        parts = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+        parts = {
+            "safety_checker": None,
+            "feature_extractor": None,
+            "requires_safety_checker": False,
+        }
         loaded = DiffusionPipeline.from_pretrained(base, dtype=torch.float32, **parts)
         perception = hosts[host](tasks, pyramid_channels(loaded.unet), **options)
         return cls(
@@ -129,11 +140,11 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         image: see `images.to_batches`; all of one size. prompt: one, or one per image. strength:
         noise level T / 1000 in [0, 1]; 0 keeps the image and labels it. num_inference_steps: U-Net
         calls really made between T and 0, T / steps apart, the last at t = 1 (paper: 50); unlike
-        diffusers' image-to-image, which makes int(steps * strength) calls. guidance_scale: 1 is none
-        (paper). generator: one, or one per image. labels_from: "latent", one more pass on the final
-        latent at t = 0; "last_step", the features of the last denoising call (paper; free);
-        "image", the 8-bit image encoded again, exactly what `predict` gives on it. output_type: "pil"
-        (arrays for maps) or "pt".
+        diffusers' image-to-image, which makes int(steps * strength) calls. guidance_scale: 1 is
+        none (paper). generator: one, or one per image. labels_from: "latent", one more pass on the
+        final latent at t = 0; "last_step", the features of the last denoising call (paper; free);
+        "image", the 8-bit image encoded again, exactly what `predict` gives on it. output_type:
+        "pil" (arrays for maps) or "pt".
         """
         # 1. Settings of the call, else of the checkpoint
         strength = self.config.default_strength if strength is None else strength
@@ -142,11 +153,15 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         if labels_from not in ("latent", "last_step", "image"):
             raise ValueError(f"labels_from {labels_from!r}: expected latent, last_step or image")
         if labels_from == "last_step" and self.perception.own_context is not None:
-            raise ValueError("labels_from='last_step' needs a host that reads the caption's context")
+            raise ValueError(
+                "labels_from='last_step' needs a host that reads the caption's context"
+            )
         batches = to_batches(image)
         if strength == 0:
             kept = self.predict(image, output_type=output_type)
-            return Diff2in1Output(self._images(batches, output_type), kept.predictions, kept.uncertainty)
+            return Diff2in1Output(
+                self._images(batches, output_type), kept.predictions, kept.uncertainty
+            )
         pixels = torch.cat(batches).to(self._execution_device)  # [B, 3, H, W]
         size = (pixels.shape[2], pixels.shape[3])
 
@@ -202,9 +217,9 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         """Label images of any size; the same input gives the same output.
 
         The latent is the posterior's mode, t = 0, without noise, under the empty prompt.
-        processing_resolution: longer side the model works at; answers come back at the input's size.
-        flip: average with the mirrored image. window: side of overlapping square windows (two thirds
-        of it apart) instead of the whole image at once. output_type: as for creating.
+        processing_resolution: longer side the model works at; answers have the input's size.
+        flip: average with the mirrored image. window: side of overlapping square windows, two
+        thirds of it apart, instead of the whole image at once. output_type: as for creating.
         """
         batches = to_batches(image)
         resolution = processing_resolution or self.config.default_processing_resolution
@@ -232,7 +247,9 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         """Raw maps at the size of the pixels, at once or averaged over windows."""
         height, width = pixels.shape[-2:]
         if window is None or max(height, width) <= window:
-            return self.perceive(self.encode_image(pad_to_stride(pixels, self.stride)), (height, width))
+            return self.perceive(
+                self.encode_image(pad_to_stride(pixels, self.stride)), (height, width)
+            )
         total: dict[str, Tensor] = {}
         count = pixels.new_zeros(1, 1, height, width)
         for top in _starts(height, window):
@@ -247,7 +264,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
     def perceive(
         self, latents: Tensor, size: tuple[int, int], pyramid: tuple[Tensor, ...] | None = None
     ) -> dict[str, Tensor]:
-        """Raw maps [B, R, *size] from scaled latents [B, C, h, w], or from a pyramid already there."""
+        """Raw maps [B, R, *size] from scaled latents [B, C, h, w], or from a pyramid of them."""
         if pyramid is None:
             context = self.perception.own_context
             if context is None:

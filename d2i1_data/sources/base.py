@@ -21,8 +21,10 @@ class Source(Protocol):
     """What every source offers. `notes` counts what was done to its data, such as resized maps."""
 
     name: str
-    tasks: Mapping[str, Task]
     notes: dict[str, int]
+
+    @property
+    def tasks(self) -> Mapping[str, Task]: ...
 
     def __len__(self) -> int: ...
 
@@ -48,7 +50,7 @@ class Rows(NamedTuple):
 
 
 def usable_rows(source: Source, limit: int | None, on_bad_row: str) -> Rows:
-    """The first rows of a source; with `skip` every row is read once and unusable ones are left out."""
+    """The first rows of a source; `skip` reads each row once and leaves unusable ones out."""
     rows = Rows(list(range(min(len(source), limit or len(source)))), {})
     if on_bad_row == "skip":
         for index in list(rows.usable):
@@ -63,7 +65,7 @@ def usable_rows(source: Source, limit: int | None, on_bad_row: str) -> Rows:
 
 
 def parse_resolution(text: str | int) -> int | Size:
-    """`512`: the longer side, aspect kept. `480x640`: height and width, cut to that aspect first."""
+    """`512`: the longer side, aspect kept. `480x640`: height x width, cut to that aspect first."""
     parts = str(text).split("x")
     if not all(part.isdigit() and int(part) > 0 for part in parts) or len(parts) > 2:
         raise InputError(f"resolution {text!r}: expected a number such as 512, or 480x640")

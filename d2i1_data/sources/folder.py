@@ -9,7 +9,8 @@
     classes:
       semseg: {names: [sky, road], palette: [[128, 128, 128], [128, 64, 128]], ignore: [11]}
     split: "*"                        # a glob over ids, a list of ids, or a text file of ids
-    caption: {template: "a street with {classes}", of: semseg, at_least: 0.01}   # or {folder: texts}
+    caption: {template: "a street with {classes}", of: semseg, at_least: 0.01}
+                                    # or {folder: texts}, one .txt per image
 
 An id is a file's path in its folder without the ending. `ignore` lists ids that mean unknown.
 `scale` is the stored value of one unit: 1000 (depth in millimetres), 254 (probabilities), 255 for
@@ -27,7 +28,6 @@ from typing import Any
 import numpy as np
 import yaml
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..diff2in1.families import LabelMap, MetricMap, ProbabilityMap
 from ..errors import InputError
@@ -89,10 +89,14 @@ class Folder:
         self.notes: dict[str, int] = {}
         self.root = Path(file).parent / os.path.expandvars(layout.root)
         columns = {name: _column(value, file) for name, value in layout.columns.items()}
-        self.classes = {n: _build(Classes, c, f"{file}: classes: {n}") for n, c in layout.classes.items()}
+        self.classes = {
+            n: _build(Classes, c, f"{file}: classes: {n}") for n, c in layout.classes.items()
+        }
         self.columns = columns
         self.tasks = {name: self._task(name) for name in columns if name != "image"}
-        self.caption = _build(Caption, layout.caption, f"{file}: caption") if layout.caption else None
+        self.caption = (
+            _build(Caption, layout.caption, f"{file}: caption") if layout.caption else None
+        )
         self.files = {name: self._list(column.folder) for name, column in columns.items()}
         self.ids = self._choose(layout.split)
         for name, files in self.files.items():

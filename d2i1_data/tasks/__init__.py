@@ -8,8 +8,6 @@ from .normals import NORMALS
 from .saliency import SALIENCY
 from .semseg import SEMSEG
 
-TASKS = {
-    task.name: task for task in (NORMALS, DEPTH, SEMSEG, HUMAN_PARSING, SALIENCY, EDGES)
-}
+TASKS = {task.name: task for task in (NORMALS, DEPTH, SEMSEG, HUMAN_PARSING, SALIENCY, EDGES)}
 
 __all__ = ["DEPTH", "EDGES", "HUMAN_PARSING", "NORMALS", "SALIENCY", "SEMSEG", "TASKS", "Task"]

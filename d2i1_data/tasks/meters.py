@@ -14,9 +14,10 @@ from torch import Tensor
 
 
 class Meter(ABC):
-    """The scoring of one task. `metric` names the headline figure."""
+    """The scoring of one task. metric: the headline figure. shown: those for tables."""
 
     metric: ClassVar[str]
+    shown: ClassVar[tuple[str, ...]]
     higher_is_better: ClassVar[bool]
 
     @abstractmethod
@@ -30,7 +31,9 @@ class Meter(ABC):
 
 def _sums(valid: Tensor, *columns: Tensor) -> Tensor:
     """Count of valid pixels, then the sum of each column over them, [B, 1 + columns]."""
-    maps = torch.cat([torch.ones_like(valid, dtype=torch.float64), *(c.double() for c in columns)], 1)
+    maps = torch.cat(
+        [torch.ones_like(valid, dtype=torch.float64), *(c.double() for c in columns)], 1
+    )
     return torch.where(valid, maps, 0.0).sum((2, 3))
 
 
@@ -48,6 +51,7 @@ class AngularError(Meter):
     """
 
     metric = "mean"
+    shown = ("mean", "median", "rmse", "under_11.25", "under_22.5", "under_30")
     higher_is_better = False
     thresholds = (11.25, 22.5, 30.0)
     bins = 18_000
@@ -75,6 +79,7 @@ class DepthError(Meter):
     """RMSE in metres, mean absolute relative error, share of pixels within factors of 1.25^k."""
 
     metric = "abs_rel"
+    shown = ("rmse", "abs_rel", "delta1")
     higher_is_better = False
 
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -93,6 +98,7 @@ class IntersectionOverUnion(Meter):
     """Mean IoU over the classes that occur in truth or prediction, and pixel accuracy."""
 
     metric = "miou"
+    shown = ("miou",)
     higher_is_better = True
 
     def __init__(self, classes: int) -> None:
@@ -119,6 +125,7 @@ class FMeasure(Meter):
     """
 
     metric = "max_f"
+    shown = ("max_f", "mae")
     higher_is_better = True
     thresholds = tuple(step / 20 for step in range(1, 20))
 
@@ -140,6 +147,7 @@ class AveragePrecision(Meter):
     """Area under the precision-recall curve over 1000 levels of the predicted probability."""
 
     metric = "ap"
+    shown = ("ap",)
     higher_is_better = True
     bins = 1000
 

@@ -1,4 +1,4 @@
-"""Small complete bases from scratch: autoencoder first, then text encoder and U-Net on its latents."""
+"""Small complete bases from scratch: autoencoder, then text encoder and U-Net on its latents."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from d2i1_data.errors import InputError
+from d2i1_data.sample import Sample
 from d2i1_data.sources import open_source
 from d2i1_data.write import claim_run
 
@@ -58,11 +59,11 @@ def train_base(settings: BaseSettings) -> Path:
 
 
 def gather(settings: BaseSettings) -> tuple[Tensor, list[str]]:
-    """All images of the source, [N, 3, H, W] uint8 with sides padded to the stride, and captions."""
+    """All images of the source, [N, 3, H, W] uint8, sides padded to the stride, and captions."""
     source = open_source(settings.source, resolution=settings.resolution)
     count = min(len(source), settings.max_train_samples or len(source))
-    loader = DataLoader(
-        source,
+    loader: DataLoader[Sample] = DataLoader(
+        source,  # type: ignore[arg-type]  # a Source is indexed as a Dataset is
         batch_size=None,
         sampler=range(count),
         num_workers=settings.dataloader_num_workers,
@@ -71,7 +72,9 @@ def gather(settings: BaseSettings) -> tuple[Tensor, list[str]]:
     images, captions = [], []
     for sample in tqdm(loader, "images", total=count):
         if sample.caption is None:
-            raise InputError(f"{settings.source}: sample {sample.id} has no caption; a base needs them")
+            raise InputError(
+                f"{settings.source}: sample {sample.id} has no caption; a base needs them"
+            )
         pixels = torch.from_numpy(sample.image).permute(2, 0, 1)
         height, width = sample.size
         padding = (0, -width % stride, 0, -height % stride)

@@ -1,4 +1,4 @@
-"""The one loop both parts of a base are fitted with: AdamW, warm-up and decay, EMA, resume, previews."""
+"""The loop both parts of a base are fitted with: AdamW, schedule, EMA, resume, previews."""
 
 import json
 import math

@@ -18,8 +18,9 @@ PREVIEWS = 8
 
 def fit_vae(vae: AutoencoderKL, images: Tensor, settings: BaseSettings, folder: Path) -> None:
     """Fit the autoencoder to images [N, 3, H, W] uint8 and set its scaling factor."""
-    device, autocast = vae.device, torch.autocast(
-        vae.device.type, torch.bfloat16, enabled=settings.mixed_precision == "bf16"
+    device, autocast = (
+        vae.device,
+        torch.autocast(vae.device.type, torch.bfloat16, enabled=settings.mixed_precision == "bf16"),
     )
 
     def loss(generator: torch.Generator) -> Tensor:
@@ -46,12 +47,14 @@ def fit_vae(vae: AutoencoderKL, images: Tensor, settings: BaseSettings, folder: 
         settings.seed,
     )
     fit("vae", vae, loss, recipe, folder, preview)
-    sample = torch.cat([_encode(vae, images[i : i + 64]) for i in range(0, min(len(images), 1024), 64)])
+    sample = torch.cat(
+        [_encode(vae, images[i : i + 64]) for i in range(0, min(len(images), 1024), 64)]
+    )
     vae.register_to_config(scaling_factor=round(1 / sample.std().item(), 5))
 
 
 def reconstruction_loss(output: Tensor, image: Tensor) -> Tensor:
-    """L1 of the pixels and of their horizontal and vertical differences, which keeps edges sharp."""
+    """L1 of the pixels and of their differences to neighbours, which keeps edges sharp."""
     rows = F.l1_loss(output.diff(dim=-2), image.diff(dim=-2))
     columns = F.l1_loss(output.diff(dim=-1), image.diff(dim=-1))
     return F.l1_loss(output, image) + rows + columns

@@ -1,5 +1,6 @@
 """`light`: our own small host, several tasks at once over one shared decoder."""
 
+from itertools import pairwise
 from typing import Any
 
 from diffusers.configuration_utils import register_to_config
@@ -32,7 +33,7 @@ class Light(Perception):
         widths = [max(width >> i, 16) for i in range(upsamplings + 1)]
         self.upsample = nn.ModuleList(
             nn.Sequential(nn.Conv2d(wide, slim, 3, padding=1), Residual(slim))
-            for wide, slim in zip(widths[:-1], widths[1:], strict=True)
+            for wide, slim in pairwise(widths)
         )
         self.norm = nn.GroupNorm(8, widths[-1])
         self.heads = nn.ModuleDict(

@@ -1,7 +1,9 @@
 """The embedded source: seeded furnished rooms with exact labels and captions, at any resolution."""
 
 import hashlib
+import re
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 
@@ -9,13 +11,14 @@ from ...errors import InputError
 from ...sample import Provenance, Sample, image_sha256
 from ...tasks import DEPTH, EDGES, NORMALS, SALIENCY, SEMSEG, Task
 from .render import CLASSES, View, edges, render
-from .scene import SHAPES, Room, draw_room
+from .scene import COLOURS, SHAPES, Room, draw_room
 
 PALETTE = (
     *((120, 94, 70), (222, 222, 214), (176, 190, 205), (120, 200, 255), (160, 100, 40)),
     *((96, 64, 112), (70, 110, 90), (230, 60, 60), (60, 120, 230), (70, 190, 80), (240, 190, 50)),
 )
 SPLITS = {"train": 20_000, "val": 500, "test": 500}
+MAIN_OBJECTS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
 VISIBLE = 0.012  # a thing counts as seen when it covers this share of the picture
 
 
@@ -27,7 +30,7 @@ class Rooms:
 
     name = "rooms"
     licence = "cc0-1.0"
-    tasks: dict[str, Task] = {
+    tasks: ClassVar[dict[str, Task]] = {
         task.name: task
         for task in (NORMALS, DEPTH, SEMSEG.with_classes(CLASSES, PALETTE), SALIENCY, EDGES)
     }
@@ -73,13 +76,19 @@ def _targets(room: Room, view: View, size: tuple[int, int]) -> dict[str, np.ndar
     }
 
 
+def main_object(caption: str | None) -> str:
+    """The colour and shape a caption names first: the object that covers most of the picture."""
+    colour, shape = re.findall(r"\w+", caption or "")[4:6]
+    return f"{colour} {shape}"
+
+
 def describe(room: Room, view: View) -> str | None:
-    """Caption naming the visible objects, largest first, then the furniture; None without an object."""
+    """Caption naming visible objects, largest first, then furniture; None without an object."""
     share = np.bincount(view.things + 1, minlength=len(room.solids) + 1)[1:] / view.things.size
-    order = [i for i in np.argsort(-share, kind="stable") if share[i] >= VISIBLE]
-    objects = [f"{room.solids[i].colour_name} {room.solids[i].kind}" for i in order if room.solids[i].colour_name]
+    seen = [room.solids[i] for i in np.argsort(-share, kind="stable") if share[i] >= VISIBLE]
+    objects = [f"{solid.colour_name} {solid.kind}" for solid in seen if solid.colour_name]
     if not objects:
         return None
-    kinds = {room.solids[i].kind for i in order if not room.solids[i].colour_name}
-    things = [f"a {thing}" for thing in [*objects, *sorted(kinds)]]
-    return "a room with " + (things[0] if len(things) == 1 else f"{', '.join(things[:-1])} and {things[-1]}")
+    furniture = sorted({solid.kind for solid in seen if not solid.colour_name})
+    *first, last = [f"a {thing}" for thing in (*objects, *furniture)]
+    return f"a room with {', '.join(first)} and {last}" if first else f"a room with {last}"

@@ -81,7 +81,7 @@ def _walls(room: Room, points: Array) -> tuple[Array, NDArray[np.uint8], Array]:
 
 
 def shade(room: Room, view: View) -> Array:
-    """Lambertian colour under one lamp with shadows, light from the sky above and the window, [N, 3]."""
+    """Lambertian colour under one lamp with shadows, and light from all sides, [N, 3]."""
     start = view.points + 2e-3 * view.normals
     to_light = room.light - start
     dark = np.zeros(len(start), bool)

@@ -1,4 +1,4 @@
-"""What stands in a room: seeded drawing of walls, a window, furniture, coloured objects and a camera.
+"""What stands in a room: seeded walls, a window, furniture, coloured objects and a camera.
 
 World frame: x right, y up, the camera looks along -z. All lengths are metres.
 """
@@ -148,7 +148,9 @@ def _table(plan: Plan) -> list[Solid]:
     top = Solid("box", "table", (x, plan.floor + tall, z), (wide, 0.04, deep), 0.0, colour)
     feet = [(x + i * (wide - 0.05), z + j * (deep - 0.05)) for i in (-1, 1) for j in (-1, 1)]
     size = (0.04, tall / 2, 0.04)
-    legs = [Solid("box", "table", (a, plan.floor + tall / 2, b), size, 0.0, colour) for a, b in feet]
+    legs = [
+        Solid("box", "table", (a, plan.floor + tall / 2, b), size, 0.0, colour) for a, b in feet
+    ]
     return [top, *legs]
 
 

@@ -14,7 +14,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Solid:
-    """A closed convex shape standing upright: `size` is its half extent, `yaw` its turn around y."""
+    """A closed convex shape, upright: `size` is its half extent, `yaw` its turn around y."""
 
     shape: str
     kind: str
@@ -33,7 +33,7 @@ class Solid:
         return (points - np.array(self.centre, np.float32)) @ self._turn().T
 
     def hit(self, origin: Array, ray: Array) -> Array:
-        """Distance along each ray to the first surface point in units of the ray, inf for a miss, [N]."""
+        """How many times each ray reaches the first surface point, inf for a miss, [N]."""
         half = np.array(self.size, np.float32)
         return _HITS[self.shape](self._local(origin), ray @ self._turn().T, half)
 
@@ -63,7 +63,7 @@ def _hit_sphere(o: Array, d: Array, half: Array) -> Array:
 
 
 def _hit_side(o: Array, d: Array, half: Array, slope: float, apex: float) -> Array:
-    """Rays against the side of radius `half[0] + slope * (apex - y)`, between -half[1] and half[1]."""
+    """Rays against the side of radius `half[0] + slope * (apex - y)`, |y| up to half[1]."""
     r0 = half[0] + slope * (apex - o[..., 1])
     k = slope * d[..., 1]
     a = d[..., 0] ** 2 + d[..., 2] ** 2 - k * k

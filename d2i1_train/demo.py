@@ -1,0 +1,202 @@
+"""The demo: the whole loop on rooms, beside the same training on real labels only."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from d2i1_data.create import create
+from d2i1_data.errors import InputError
+from d2i1_data.preview import grid
+from d2i1_data.settings import CreateSettings
+from d2i1_data.sources import open_source
+from d2i1_data.tasks import TASKS
+
+from .cli import read_settings
+from .evaluate import bootstrap, common_tasks, figures, measure, open_theta
+from .self_improve import self_improve
+from .settings import DemoSettings, SelfImproveSettings, WarmUpSettings
+from .warm_up import warm_up
+
+RESULTS = "results.json"
+REOPEN = """
+import sys, numpy as np
+from datasets import load_dataset
+from d2i1_data import Diff2in1Pipeline
+rows = load_dataset(sys.argv[1], split="train")
+pipe = Diff2in1Pipeline.from_pretrained(sys.argv[2])
+output = pipe.predict(rows[0]["image"])
+np.savez(sys.argv[3], count=len(rows), **{k: v[0] for k, v in output.predictions.items()})
+"""
+
+
+def demo(settings: DemoSettings) -> dict[str, Any]:
+    """Warm up, create, self-improve beside the real-only arm, evaluate; returns results."""
+    folder = Path(settings.output_dir)
+    _claim(folder, settings.overwrite)
+    seconds: dict[str, float] = {}
+
+    with _timed("warm-up", seconds):
+        warmed = warm_up(_warm_up(settings, folder))
+    with _timed("create", seconds):
+        dataset = create(_create(settings, folder, warmed))
+    arms = {"real-only": "none", "self-improve": str(dataset)}
+    for name, created in arms.items():
+        with _timed(name, seconds):
+            self_improve(_self_improve(settings, folder, warmed, name, created))
+    shutil.copytree(folder / "self-improve" / "pipeline", folder / "pipeline")
+    with _timed("evaluate", seconds):
+        table, verdict = compare(folder, settings.held_out)
+    with _timed("reopen", seconds):
+        reopened = reopen(folder)
+    show_created(folder, dataset)
+    results = {"table": table, "verdict": verdict, "reopened": reopened, "seconds": seconds}
+    (folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n")
+    print(as_text(results, folder))  # noqa: T201
+    return results
+
+
+def _claim(folder: Path, overwrite: bool) -> None:
+    """A new folder, or with `overwrite` one that an earlier demo filled."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; --output_dir needs a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        ours = (folder / RESULTS).is_file() or (folder / "warm-up" / "run.json").is_file()
+        if not ours:
+            raise InputError(
+                f"{folder} is not empty and holds no demo: choose another --output_dir"
+            )
+        if not overwrite:
+            raise InputError(f"{folder} holds a demo already: repeat it with --overwrite")
+        shutil.rmtree(folder)
+
+
+def _warm_up(settings: DemoSettings, folder: Path) -> WarmUpSettings:
+    preset = read_settings("warm-up", ["--config=rooms", f"--output_dir={folder / 'warm-up'}"])
+    return replace(
+        preset,
+        max_train_samples=settings.real,
+        max_train_steps=settings.warm_up_steps,
+        checkpointing_steps=settings.warm_up_steps,
+        seed=settings.seed,
+    )
+
+
+def _create(settings: DemoSettings, folder: Path, warmed: Path) -> CreateSettings:
+    return CreateSettings(
+        pipeline=str(warmed),
+        source="rooms:train",
+        max_source_samples=settings.real,
+        num_samples=settings.created,
+        strength=settings.strength,
+        num_inference_steps=settings.num_inference_steps,
+        output_dir=str(folder / "dataset"),
+        seed=settings.seed,
+    )
+
+
+def _self_improve(
+    settings: DemoSettings, folder: Path, warmed: Path, name: str, created: str
+) -> SelfImproveSettings:
+    return SelfImproveSettings(
+        pipeline=str(warmed),
+        source="rooms:train",
+        max_train_samples=settings.real,
+        created=created,
+        max_train_steps=settings.self_improve_steps,
+        checkpointing_steps=settings.self_improve_steps,
+        output_dir=str(folder / name),
+        seed=settings.seed,
+    )
+
+
+@contextmanager
+def _timed(act: str, seconds: dict[str, float]) -> Iterator[None]:
+    print(f"\n== {act}", flush=True)  # noqa: T201
+    start = time.perf_counter()
+    yield
+    seconds[act] = round(time.perf_counter() - start, 1)
+
+
+def compare(folder: Path, held_out: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Figures of the warm-up and of theta_E and theta_C of both arms; the arms' difference."""
+    rooms = open_source("rooms:test")
+    samples = [rooms[row] for row in range(held_out)]  # rendered once for five models
+    models = {"warm-up": ("warm-up", "creation")}
+    for arm in ("real-only", "self-improve"):
+        models |= {f"{arm} theta_E": (arm, "exploitation"), f"{arm} theta_C": (arm, "creation")}
+    sums, table = {}, {}
+    for name, (arm, theta) in models.items():
+        pipe = open_theta(str(folder / arm / "pipeline"), theta)
+        tasks = common_tasks(pipe, rooms)
+        sums[name] = measure(pipe, samples, tasks)
+        table[name] = figures(tasks, {key: value.sum(0) for key, value in sums[name].items()})
+    one, other = sums["real-only theta_C"], sums["self-improve theta_C"]
+    verdict = {name: bootstrap(task, one[name], other[name]) for name, task in tasks.items()}
+    return table, verdict
+
+
+def reopen(folder: Path) -> dict[str, Any]:
+    """Open dataset and pipeline in a new process; whether its predictions are identical to ours."""
+    file = folder / "reopened.npz"
+    arguments = [str(folder / "dataset"), str(folder / "pipeline"), str(file)]
+    subprocess.run([sys.executable, "-c", REOPEN, *arguments], check=True, capture_output=True)
+    theirs = dict(np.load(file))
+    file.unlink()
+    count = int(theirs.pop("count"))
+    image = open_source(f"dataset:{folder / 'dataset'}")[0].image
+    ours = open_theta(str(folder / "pipeline"), "creation").predict(image).predictions
+    identical = all(np.array_equal(theirs[name], maps[0]) for name, maps in ours.items())
+    return {"rows": count, "identical": identical}
+
+
+def show_created(folder: Path, dataset: Path, count: int = 6) -> None:
+    """preview.png: the source image, what was created from it, and its labels."""
+    created, rooms = open_source(f"dataset:{dataset}"), open_source("rooms:train")
+    rows = []
+    for n in range(min(count, len(created))):
+        sample, origin = created[n], rooms[n]
+        labels = [task.family.colorize(sample.targets[k]) for k, task in created.tasks.items()]
+        rows.append([origin.image, sample.image, *labels])
+    grid(rows).save(folder / "preview.png")
+
+
+def as_text(results: dict[str, Any], folder: Path) -> str:
+    """The table, one line on the difference, and where things lie."""
+    shown = {name: TASKS[name].meter.shown for name in next(iter(results["table"].values()))}
+    width = max(len(name) for name in results["table"])
+    header = "; ".join(f"{name} {', '.join(figures)}" for name, figures in shown.items())
+    lines = ["", f"held-out rooms: {header}"]
+    for name, values in results["table"].items():
+        cells = [values[task][figure] for task, figures in shown.items() for figure in figures]
+        lines.append(f"{name:{width}}" + "".join(f"{cell:8.3f}" for cell in cells))
+    lines += ["", difference(results["verdict"]), ""]
+    lines += [f"{act:12} {spent:6.1f} s" for act, spent in results["seconds"].items()]
+    lines += [f"{'together':12} {sum(results['seconds'].values()):6.1f} s", ""]
+    same = "identical" if results["reopened"]["identical"] else "DIFFERENT"
+    lines.append(
+        f"reopened in a new process: {results['reopened']['rows']} rows, predictions {same}"
+    )
+    lines.append(f"see {folder / 'preview.png'}, {folder / 'dataset'} and {folder / 'pipeline'}")
+    return "\n".join(lines)
+
+
+def difference(verdict: dict[str, Any]) -> str:
+    """Self-improving minus real-only, theta_C; whether it exceeds the spread over images."""
+    parts = []
+    for name, values in verdict.items():
+        meter = TASKS[name].meter
+        change, spread = (values[meter.metric][key] for key in ("difference", "spread"))
+        better = (change > 0) == meter.higher_is_better
+        beyond = abs(change) > 2 * spread
+        word = ("better" if better else "worse") if beyond else "no clear difference"
+        parts.append(f"{name} {meter.metric} {change:+.4f} (spread {spread:.4f}): {word}")
+    return "self-improving minus real-only, theta_C, clear beyond 2 spreads: " + "; ".join(parts)

@@ -1,0 +1,82 @@
+"""What tests share: a tiny base of random weights, tiny photographs, and the commands people type."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: see CONTRIBUTING.md
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.schema import describe_tasks
+from d2i1_data.sources.rooms import Rooms
+from d2i1_train.cli import main
+from tests.tiny import save_tiny_base
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Datasets keep their Arrow files in a folder of this test run."""
+    import datasets
+
+    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets-cache")
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete base with random weights, stride 4, in Stable Diffusion's layout."""
+    return save_tiny_base(tmp_path_factory.mktemp("tiny") / "base")
+
+
+@pytest.fixture
+def tiny_pipe(tiny_base: Path) -> Diff2in1Pipeline:
+    """The `light` host, fresh, for three tasks of rooms, on the tiny base."""
+    torch.manual_seed(0)
+    names = ("normals", "depth", "semseg")
+    tasks = describe_tasks({name: Rooms.tasks[name] for name in names})
+    pipe = Diff2in1Pipeline.from_base(str(tiny_base), "light", tasks, width=16)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture
+def d2i1(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command as typed, in this process; checks the exit code, gives what it printed."""
+
+    def run(*arguments: object, code: int = 0) -> str:
+        capfd.readouterr()
+        assert main([str(argument) for argument in arguments]) == code, capfd.readouterr().err
+        captured = capfd.readouterr()
+        return captured.out if code == 0 else captured.err
+
+    return run
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A `folder` source: six pictures of 20x14 with class labels of 40x28; its YAML file."""
+    rng = np.random.default_rng(0)
+    for part in ("image", "label"):
+        (tmp_path / "photos" / part).mkdir(parents=True)
+    for n in range(6):
+        image = rng.integers(0, 256, (14, 20, 3), np.uint8)
+        label = rng.integers(0, 4, (28, 40)).astype(np.uint8)  # 3 is what the YAML ignores
+        Image.fromarray(image).save(tmp_path / "photos" / "image" / f"{n}.png")
+        Image.fromarray(label).save(tmp_path / "photos" / "label" / f"{n}.png")
+    file = tmp_path / "photos" / "photos.yaml"
+    file.write_text(
+        "name: photos\nlicence: cc0-1.0\n"
+        "columns: {image: image, semseg: label}\n"
+        "classes: {semseg: {names: [sky, road, tree], ignore: [3]}}\n"
+        'caption: {template: "a street with {classes}"}\n'
+    )
+    return file
