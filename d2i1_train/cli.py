@@ -32,14 +32,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one act; the exit code: 0, or 2 for wrong input, which is told in one line."""
     act, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if act in ("-h", "--help"):
-        print(overview())  # noqa: T201
+        print(overview())
         return 0
     try:
         if act not in ACTS:
             raise InputError(f"no act {act!r}{_nearest(act, list(ACTS))}; see d2i1 --help")
         return run_act(act, rest)
     except InputError as error:
-        print(f"d2i1 {act}: error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        print(f"d2i1 {act}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
 
 
@@ -68,7 +68,9 @@ def run_act(act: str, arguments: list[str]) -> int:
     module, function = path.split(":")
     if act != "env":
         _quieten()
-    getattr(importlib.import_module(module), function)(settings)
+    result = getattr(importlib.import_module(module), function)(settings)
+    if isinstance(result, Path):
+        print(result)
     return 0
 
 

@@ -60,7 +60,7 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
     show_created(folder, dataset)
     results = {"table": table, "verdict": verdict, "reopened": reopened, "seconds": seconds}
     (folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n")
-    print(as_text(results, folder))  # noqa: T201
+    print(as_text(results, folder))
     return results
 
 
@@ -120,7 +120,7 @@ def _self_improve(
 
 @contextmanager
 def _timed(act: str, seconds: dict[str, float]) -> Iterator[None]:
-    print(f"\n== {act}", flush=True)  # noqa: T201
+    print(f"\n== {act}", flush=True)
     start = time.perf_counter()
     yield
     seconds[act] = round(time.perf_counter() - start, 1)

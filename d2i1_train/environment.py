@@ -26,7 +26,7 @@ def env(settings: EnvSettings) -> None:
     lines = [f"python: {platform.python_version()}", f"platform: {platform.platform()}"]
     lines += [f"{name}: {_version(name)}" for name in PACKAGES]
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    print("\n".join([*lines, f"accelerators: {', '.join(gpus) or 'none'}"]))  # noqa: T201
+    print("\n".join([*lines, f"accelerators: {', '.join(gpus) or 'none'}"]))
 
 
 def _version(name: str) -> str:

@@ -49,6 +49,9 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         },
         "tasks": figures(tasks, total),
     }
+    if state.is_main_process:
+        for name, values in results["tasks"].items():
+            print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in values.items()))
     if settings.output_file and state.is_main_process:
         Path(settings.output_file).parent.mkdir(parents=True, exist_ok=True)
         Path(settings.output_file).write_text(json.dumps(results, indent=2) + "\n")

@@ -87,7 +87,7 @@ def evaluate_base(settings: BaseSettings) -> dict[str, Any]:
     folder = Path(settings.output_dir)
     save_grid(rows, folder / "quality.png")
     (folder / "quality.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(json.dumps(results, indent=2))  # noqa: T201
+    print(json.dumps(results, indent=2))
     return results
 
 

@@ -1,0 +1,8 @@
+"""Evaluation on many devices: accelerate launch scripts/evaluate.py --pipeline P ..."""
+
+import sys
+
+from d2i1_train.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

@@ -1,0 +1,8 @@
+"""Labelling on many devices: accelerate launch scripts/label.py --pipeline P ..."""
+
+import sys
+
+from d2i1_train.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main(["label", *sys.argv[1:]]))

@@ -1,0 +1,79 @@
+"""Families: formulas against plain numpy, and the way into a checkpoint's config and back."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from d2i1_data.diff2in1 import FAMILIES, make_family
+
+NAMES = ["sky", "road", "tree"]
+PALETTE = [[1, 2, 3], [40, 50, 60], [255, 0, 9]]
+CONFIGS = [
+    {"family": "unit_vector"},
+    {"family": "metric_map"},
+    {"family": "label_map", "names": NAMES},
+    {"family": "label_map", "names": NAMES, "palette": PALETTE},
+    {"family": "probability_map"},
+]
+
+
+def test_unit_vector_loss_is_the_angular_von_mises_fisher_likelihood() -> None:
+    """Bae et al. 2021 (arXiv 2109.09881), eq. 5, with their activation of kappa."""
+    rng = np.random.default_rng(0)
+    raw = rng.normal(size=(3, 4, 5, 6)).astype(np.float32) * 2
+    target = rng.normal(size=(3, 3, 5, 6)).astype(np.float32)
+    target /= np.linalg.norm(target, axis=1, keepdims=True)
+    target[0, :, :2] = 0  # unknown
+    target[2] = 0  # nothing known
+
+    vectors = raw[:, :3].astype(np.float64)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    theta = np.arccos(np.clip((vectors * target).sum(1), -1, 1))
+    activation = raw[:, 3].astype(np.float64)
+    k = np.where(activation > 0, activation, np.exp(activation) - 1) + 1.01
+    error = -np.log(k**2 + 1) + k * theta + np.log(1 + np.exp(-k * np.pi))
+    expected = [error[0, 2:].mean(), error[1].mean(), 0]
+
+    found = make_family({"family": "unit_vector"}).loss(
+        torch.from_numpy(raw), torch.from_numpy(target)
+    )
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+
+
+def test_metric_map_loss_is_laplace_in_log_depth() -> None:
+    rng = np.random.default_rng(0)
+    raw = rng.normal(size=(2, 2, 3, 4)).astype(np.float32)
+    depth = rng.uniform(0.5, 9, (2, 1, 3, 4)).astype(np.float32)
+    depth[0, 0, 0] = 0  # unknown
+    log_scale = 5 * np.tanh(raw[:, 1] / 5)
+    with np.errstate(divide="ignore"):
+        error = np.abs(raw[:, 0] - np.log(depth[:, 0])) / np.exp(log_scale) + log_scale
+    found = make_family({"family": "metric_map"}).loss(
+        torch.from_numpy(raw), torch.from_numpy(depth)
+    )
+    np.testing.assert_allclose(found.numpy(), [error[0, 1:].mean(), error[1].mean()], atol=1e-5)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: "-".join(config))
+def test_config_survives_a_file(config: dict[str, object]) -> None:
+    family = make_family(config)
+    stored = json.loads(json.dumps(family.config()))
+    again = make_family(stored)
+    assert config.items() <= stored.items()
+    assert type(again) is type(family)
+    assert vars(again) == vars(family)
+
+
+@pytest.mark.parametrize("config", [{"family": "unit_vectors"}, {"names": NAMES}])
+def test_unknown_family_names_the_allowed(config: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="unknown family") as raised:
+        make_family(config)
+    assert all(name in str(raised.value) for name in FAMILIES)
+
+
+@pytest.mark.parametrize(("names", "palette"), [([], None), (["a"] * 256, None), (NAMES, [[0] * 3])])
+def test_label_map_refuses_bad_classes(names: list[str], palette: list[list[int]] | None) -> None:
+    with pytest.raises(ValueError, match="class names"):
+        make_family({"family": "label_map", "names": names, "palette": palette})
