@@ -1,5 +1,6 @@
-"""The card of a dataset, filled from what the shards hold."""
+"""The cards of datasets and checkpoints, filled from what was really made."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow.parquet as pq
 from datasets.info import DatasetInfo, DatasetInfosDict
 from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.metadata import MetadataConfigs
-from huggingface_hub import DatasetCardData
+from huggingface_hub import DatasetCardData, ModelCardData
 
 import hub_cards
 
@@ -40,10 +41,8 @@ def dataset_card(folder: Path, tasks: Mapping[str, Task], facts: Mapping[str, An
     count = sum(pq.read_metadata(shard).num_rows for shard in shards)
     columns = pq.read_table(shards, columns=["id", "quality", "provenance"]).to_pylist()
     shown = [_task(task, [row["quality"][name] for row in columns]) for name, task in tasks.items()]
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(hub_cards.FOLDER), undefined=jinja2.StrictUndefined
-    )
-    body = environment.get_template("dataset.md.jinja").render(
+    body = _render(
+        "dataset.md.jinja",
         title=title,
         count=count,
         created=bool(facts.get("strength")),
@@ -69,16 +68,49 @@ def dataset_card(folder: Path, tasks: Mapping[str, Task], facts: Mapping[str, An
     return f"---\n{data.to_yaml()}\n---\n\n{body}"
 
 
+def write_model_card(
+    folder: Path, tasks: Mapping[str, Task], config: Mapping[str, Any], facts: Mapping[str, Any]
+) -> None:
+    """README.md of a saved pipeline. config: the pipeline's; facts: how it was trained."""
+    title = f"Diff-2-in-1: {', '.join(tasks)}"
+    data = ModelCardData(
+        library_name="diffusers",
+        model_name=title,
+        base_model=config["base"] if "/" in str(config["base"]) else None,
+        pipeline_tag="image-to-image",
+        tags=["diff2in1", *sorted({tag for t in tasks.values() for tag in t.tags})],
+    )
+    body = _render(
+        "model.md.jinja",
+        title=title,
+        tasks=[_described(task) for task in tasks.values()],
+        base=config["base"],
+        host=json.loads((folder / "model_index.json").read_text())["perception"][1],
+        strength=config["default_strength"],
+        load_path=folder.name,
+        facts=facts,
+    )
+    write_text(folder / "README.md", f"---\n{data.to_yaml()}\n---\n\n{body}")
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(hub_cards.FOLDER), undefined=jinja2.StrictUndefined
+    )
+    return environment.get_template(template).render(**values)
+
+
+def _described(task: Task) -> dict[str, Any]:
+    """What templates say of a task itself."""
+    names = task.family.names if isinstance(task.family, LabelMap) else None
+    return {"name": task.name, "sentence": task.sentence, "names": names}
+
+
 def _task(task: Task, quality: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the template says of a task: its sentence, classes and mean quality."""
+    """A task and its mean quality."""
 
     def mean(key: str) -> str:
         known = [row[key] for row in quality if row[key] is not None]
         return f"{np.mean(known):.3f}" if known else "not measured"
 
-    return {
-        "name": task.name,
-        "sentence": task.sentence,
-        "names": task.family.names if isinstance(task.family, LabelMap) else None,
-        **{key: mean(key) for key in ("confidence", "flip", "reencode")},
-    }
+    return _described(task) | {key: mean(key) for key in ("confidence", "flip", "reencode")}

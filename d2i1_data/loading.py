@@ -16,7 +16,7 @@ PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 
 def find_base(name: str) -> str:
     """The folder of a base: an embedded one by its name, a local folder, or one from the Hub."""
-    if (BASES / name / "model_index.json").is_file():
+    if Path(name).name == name and (BASES / name / "model_index.json").is_file():
         return str(BASES / name)
     folder = fetch(name, "base")
     index = read_index(folder, "base")

@@ -80,7 +80,10 @@ def claim_folder(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> None
             raise InputError(
                 f"{folder} is not empty and holds no {PLAN}: choose another --output_dir"
             )
-        old = json.loads(file.read_text())
+        try:
+            old = dict(json.loads(file.read_text()))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{file} is no plan of ours: choose another --output_dir") from error
         differing = sorted(key for key in {*old, *plan} if old.get(key) != plan.get(key))
         if differing:
             raise InputError(

@@ -32,6 +32,7 @@ def save_checkpoint(
         shutil.rmtree(temporary)
     accelerator.wait_for_everyone()
     accelerator.save_state(str(temporary), safe_serialization=True)
+    accelerator.wait_for_everyone()  # every process writes its random states
     if accelerator.is_main_process:
         for name, theta in thetas.items():
             tensors = trained_tensors(theta, thetas["exploitation"])
@@ -42,6 +43,8 @@ def save_checkpoint(
         for file in temporary.iterdir():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
+        if final.exists():  # resumed from an older one: the same checkpoint again
+            shutil.rmtree(final)
         os.replace(temporary, final)
     accelerator.wait_for_everyone()
 

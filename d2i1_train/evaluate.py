@@ -39,6 +39,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     samples = (source[row] for row in mine)
     sums = measure(pipe, samples, tasks, flip=settings.flip, window=settings.window)
     total = {name: reduce(sums[name].sum(0).to(state.device), "sum").cpu() for name in tasks}
+    scores = figures(tasks, total)
     results = {
         "source": source.name,
         "samples": len(rows.usable),
@@ -47,10 +48,10 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         "settings": {
             k: v for k, v in asdict(settings).items() if k not in ("output_file", "pipeline")
         },
-        "tasks": figures(tasks, total),
+        "tasks": scores,
     }
     if state.is_main_process:
-        for name, values in results["tasks"].items():
+        for name, values in scores.items():
             print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in values.items()))
     if settings.output_file and state.is_main_process:
         Path(settings.output_file).parent.mkdir(parents=True, exist_ok=True)

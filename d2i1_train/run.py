@@ -1,10 +1,8 @@
 """Run: what both stages share around their loop; processes, optimiser, logs, checkpoints."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +12,11 @@ from diffusers.optimization import get_scheduler
 from torch import Tensor
 from tqdm import tqdm
 
+from d2i1_data.card import write_model_card
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.preview import grid
+from d2i1_data.schema import read_tasks
 from d2i1_data.sources import open_source, usable_rows
 from d2i1_data.write import claim_run
 
@@ -205,7 +205,10 @@ class Run:
         folder = self.folder / "pipeline"
         if self.accelerator.is_main_process:
             pipe.save_pretrained(folder)
-            scores: dict[str, Any] = {"steps": self.step}
-            (self.folder / "done.json").write_text(json.dumps(scores) + "\n")
+            configs = {name: family.config() for name, family in pipe.perception.families.items()}
+            facts = {"stage": self.name, **asdict(self.settings)}
+            private = ("output_dir", "pipeline", "created", "base", "source", "validation_source")
+            facts = {k: v for k, v in facts.items() if k not in private and v is not None}
+            write_model_card(folder, read_tasks(configs, self.name), pipe.config, facts)
         self.accelerator.end_training()
         return folder

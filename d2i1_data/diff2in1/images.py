@@ -35,7 +35,9 @@ def to_batches(images: Any) -> list[Tensor]:
         raise ValueError(f"image tensor of shape {tuple(images.shape)}: expected [..., 3, H, W]")
     if images.min() < 0 or images.max() > 1:
         raise ValueError("image tensor: expected floats in [0, 1] or uint8 arrays")
-    return list((images.float() * 2 - 1).view(-1, *images.shape[-3:]).split(1))
+    # in one memory layout, as convolutions round differently in another
+    images = (images.float() * 2 - 1).contiguous()
+    return list(images.view(-1, *images.shape[-3:]).split(1))
 
 
 def pad_to_stride(images: Tensor, stride: int) -> Tensor:

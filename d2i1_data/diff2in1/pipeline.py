@@ -148,7 +148,8 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         """
         # 1. Settings of the call, else of the checkpoint
         strength = self.config.default_strength if strength is None else strength
-        steps = num_inference_steps or self.config.default_num_inference_steps
+        default_steps = self.config.default_num_inference_steps
+        steps = default_steps if num_inference_steps is None else num_inference_steps
         guidance = self.config.default_guidance_scale if guidance_scale is None else guidance_scale
         if labels_from not in ("latent", "last_step", "image"):
             raise ValueError(f"labels_from {labels_from!r}: expected latent, last_step or image")
@@ -162,8 +163,13 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             return Diff2in1Output(
                 self._images(batches, output_type), kept.predictions, kept.uncertainty
             )
+        sizes = sorted({(batch.shape[2], batch.shape[3]) for batch in batches})
+        if len(sizes) != 1:
+            raise ValueError(f"images of sizes {sizes}: expected one size in a call that creates")
+        size = sizes[0]
+        if isinstance(generator, list) and len(generator) != len(batches):
+            raise ValueError(f"{len(generator)} generators for {len(batches)} images")
         pixels = torch.cat(batches).to(self._execution_device)  # [B, 3, H, W]
-        size = (pixels.shape[2], pixels.shape[3])
 
         # 2. Contexts: the caption's, and for guidance the negative prompt's
         prompts = [prompt] * len(pixels) if isinstance(prompt, str) else prompt
@@ -197,7 +203,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         # 5. Decoding, then labels
         created = self.decode_latents(latents)[..., : size[0], : size[1]]  # [B, 3, H, W]
         if labels_from == "image":
-            stored = torch.from_numpy(to_uint8(created)).to(device).movedim(-1, 1) / 127.5 - 1
+            stored = torch.cat(to_batches(to_uint8(created))).to(device)
             latents = self.encode_image(pad_to_stride(stored, self.stride))
         raw = self.perceive(latents, size, pyramid)
         predictions, uncertainty = self._finish(raw, output_type)
@@ -274,7 +280,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         factor = self.vae_scale_factor
         padded = (pyramid[0].shape[2] * factor, pyramid[0].shape[3] * factor)
         raw = self.perception(pyramid, padded)
-        return {name: r[..., : size[0], : size[1]] for name, r in raw.items()}
+        return {name: r[..., : size[0], : size[1]].contiguous() for name, r in raw.items()}
 
     def encode_prompt(self, prompts: list[str]) -> Tensor:
         """Text embeddings [B, L, D]."""

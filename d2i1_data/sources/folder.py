@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,7 @@ class Folder:
         }
         self.columns = columns
         self.tasks = {name: self._task(name) for name in columns if name != "image"}
+        self.resized: dict[str, set[str]] = {name: set() for name in self.tasks}
         self.caption = (
             _build(Caption, layout.caption, f"{file}: caption") if layout.caption else None
         )
@@ -116,6 +118,9 @@ class Folder:
             return task
         if name not in self.classes:
             raise InputError(f"{self.file}: column {name!r} needs its class names under `classes`")
+        for label in self.classes[name].names:
+            if not isinstance(label, str):
+                raise InputError(f"{self.file}: classes: {name}: names: {label!r} is no text")
         try:
             return task.with_classes(self.classes[name].names, self.classes[name].palette)
         except ValueError as error:
@@ -178,7 +183,8 @@ class Folder:
                 f"{path}: {name} is {width}x{height}, of another aspect ratio than its image"
                 f" of {size[1]}x{size[0]}"
             )
-        self.notes[f"{name} resized"] = self.notes.get(f"{name} resized", 0) + 1
+        self.resized[name].add(identity)  # however often it is read
+        self.notes[f"{name} resized"] = len(self.resized[name])
         return nearest(target, (size[0], size[1]))
 
     def _caption(self, identity: str, targets: Mapping[str, NDArray[np.generic]]) -> str | None:
@@ -203,6 +209,9 @@ def read_layout(file: str, split: str | None) -> Layout:
     except yaml.YAMLError as error:
         raise InputError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from error
     layout = _build(Layout, _fill(content, split, file), file)
+    for key in ("columns", "classes"):
+        if not isinstance(getattr(layout, key), dict):
+            raise InputError(f"{file}: {key}: expected a mapping, got {getattr(layout, key)!r}")
     if "image" not in layout.columns:
         raise InputError(f"{file}: columns: no `image` among {', '.join(layout.columns)}")
     caption = layout.caption
@@ -211,7 +220,19 @@ def read_layout(file: str, split: str | None) -> Layout:
     of = (caption or {}).get("of", "semseg")
     if caption and "template" in caption and of not in layout.classes:
         raise InputError(f"{file}: caption: the template is over {of!r}, which has no `classes`")
+    if caption and "template" in caption:
+        _check_template(str(caption["template"]), f"{file}: caption")
     return layout
+
+
+def _check_template(template: str, where: str) -> None:
+    try:
+        words = [word for _, word, _, _ in Formatter().parse(template)]
+    except ValueError as error:
+        raise InputError(f"{where}: template {template!r}: {error}") from error
+    for word in words:
+        if word not in (None, "classes"):
+            raise InputError(f"{where}: template has {{{word}}}, the only one known is {{classes}}")
 
 
 def _fill(value: Any, split: str | None, file: str) -> Any:

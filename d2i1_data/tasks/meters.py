@@ -140,7 +140,9 @@ class FMeasure(Meter):
         chosen, found = total[3:].view(2, -1)
         precision, recall = found / chosen.clamp(min=1), found / max(positive, 1.0)
         f = 1.3 * precision * recall / (0.3 * precision + recall).clamp(min=1e-12)
-        return {"max_f": f.max().item(), "mae": error / count if count else math.nan}
+        if not count:
+            return {"max_f": math.nan, "mae": math.nan}
+        return {"max_f": f.max().item(), "mae": error / count}
 
 
 class AveragePrecision(Meter):

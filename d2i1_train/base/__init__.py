@@ -68,7 +68,8 @@ def gather(settings: BaseSettings) -> tuple[Tensor, list[str]]:
         sampler=range(count),
         num_workers=settings.dataloader_num_workers,
     )
-    stride = 2 ** (len(settings.vae_channels) + len(settings.unet_channels) - 2)
+    levels = len(settings.vae_channels) + len(settings.unet_channels) - 2
+    stride = max(8, 2**levels)  # diffusers' pipelines make only multiples of 8
     images, captions = [], []
     for sample in tqdm(loader, "images", total=count):
         if sample.caption is None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm, trange
 
-from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.diff2in1 import HOSTS, Diff2in1Pipeline
 from d2i1_data.loading import find_base
 from d2i1_data.sources import Source, open_source
 from d2i1_data.sources.rooms import MAIN_OBJECTS, Rooms, main_object
@@ -94,7 +94,7 @@ def evaluate_base(settings: BaseSettings) -> dict[str, Any]:
 def _mount(name: str) -> Diff2in1Pipeline:
     """The creation path as users have it; the labels of its untrained host are not looked at."""
     task = {"unused": {"family": "probability_map"}}
-    pipe = Diff2in1Pipeline.from_base(find_base(name), "light", task, width=16)
+    pipe = Diff2in1Pipeline.from_base(find_base(name), next(iter(HOSTS)), task, width=16)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -73,7 +73,9 @@ def test_unknown_family_names_the_allowed(config: dict[str, object]) -> None:
     assert all(name in str(raised.value) for name in FAMILIES)
 
 
-@pytest.mark.parametrize(("names", "palette"), [([], None), (["a"] * 256, None), (NAMES, [[0] * 3])])
+@pytest.mark.parametrize(
+    ("names", "palette"), [([], None), (["a"] * 256, None), (NAMES, [[0] * 3])]
+)
 def test_label_map_refuses_bad_classes(names: list[str], palette: list[list[int]] | None) -> None:
     with pytest.raises(ValueError, match="class names"):
         make_family({"family": "label_map", "names": names, "palette": palette})

@@ -111,9 +111,8 @@ def test_pyramid_holds_the_maps_the_blocks_give() -> None:
         module.register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))
     latents, context = make_inputs()
     unet(latents, 0, context)
-    maps = {name: out[0] if isinstance(out, tuple) else out.sample if hasattr(out, "sample") else out
-            for name, out in seen.items()}
-    # of up block 0 the hook keeps the last attention's call, its first is what the pyramid keeps
+    maps = {name: out[0] if isinstance(out, tuple) else out for name, out in seen.items()}
+    # the last map of up block 0 is the upsampled one, so only its first layer counts below
     finest = torch.cat([maps[n] for n in ("conv_in", "down0", "grown", "up1a", "up1b")], 1)
     coarse = torch.cat([maps[n] for n in ("shrunk", "down1", "mid", "up0")], 1)
     pyramid = one_pass(unet, latents, 0, context).pyramid

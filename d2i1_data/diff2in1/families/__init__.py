@@ -1,0 +1,38 @@
+"""The four kinds of dense map: how each is predicted, scored, stored and shown.
+
+A map has two forms. As an array it is [H, W] or [H, W, 3] in physical units; as a tensor it is
+[B, C, H, W]. In both, unknown pixels hold the family's unknown value: there is no second mask.
+B batch, C channels of the map, R channels of the raw prediction, H W pixels.
+"""
+
+from typing import Any
+
+from .base import Family, decode_png, encode_png
+from .label_map import LabelMap
+from .metric_map import MetricMap
+from .probability_map import ProbabilityMap
+from .unit_vector import UnitVector
+
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "LabelMap",
+    "MetricMap",
+    "ProbabilityMap",
+    "UnitVector",
+    "decode_png",
+    "encode_png",
+    "make_family",
+]
+
+FAMILIES: dict[str, Any] = {
+    family.name: family for family in (UnitVector, MetricMap, LabelMap, ProbabilityMap)
+}
+
+
+def make_family(config: dict[str, Any]) -> Family:
+    """The family a checkpoint's config names, such as `{"family": "label_map", "names": [...]}`."""
+    options = {key: value for key, value in config.items() if key != "family"}
+    if config.get("family") not in FAMILIES:
+        raise ValueError(f"unknown family {config.get('family')!r}: choose from {sorted(FAMILIES)}")
+    return FAMILIES[config["family"]](**options)

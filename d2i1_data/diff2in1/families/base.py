@@ -1,0 +1,109 @@
+"""What is common to all families of dense maps, and their stored form."""
+
+import io
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def encode_png(pixels: NDArray[np.generic]) -> bytes:
+    """PNG bytes of uint8 or uint16 pixels; level 1 is three times as fast as the default."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
+def decode_png(data: bytes) -> NDArray[np.generic]:
+    """Pixels of an image file as stored, without colour conversion."""
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def mean_over(error: Tensor, valid: Tensor) -> Tensor:
+    """Mean of error [B, 1, H, W] over each sample's valid pixels, 0 where there are none, [B]."""
+    total = torch.where(valid, error, 0.0).sum((1, 2, 3))
+    return total / valid.sum((1, 2, 3)).clamp(min=1)
+
+
+class Family(ABC):
+    """What is common to all maps of one kind. Instances hold no tensors and may be shared."""
+
+    name: ClassVar[str]
+    channels: ClassVar[int] = 1
+    unknown: ClassVar[float]
+    dtype: ClassVar[torch.dtype] = torch.float32
+
+    @property
+    @abstractmethod
+    def raw_channels(self) -> int:
+        """R: how many channels a host predicts for this family."""
+
+    def config(self) -> dict[str, Any]:
+        """What `make_family` needs to build this family again."""
+        return {"family": self.name}
+
+    def to_tensor(self, array: NDArray[np.generic]) -> Tensor:
+        """Array to tensor, [C, H, W]."""
+        return torch.from_numpy(np.array(array, np.float32))[None]
+
+    def to_array(self, tensor: Tensor) -> NDArray[np.generic]:
+        """Tensor [C, H, W] to array."""
+        return tensor[0].float().cpu().numpy()
+
+    def blank(self, size: tuple[int, int]) -> Tensor:
+        """A map of which nothing is known, [C, H, W]."""
+        return torch.full((self.channels, *size), self.unknown, dtype=self.dtype)
+
+    @abstractmethod
+    def valid(self, target: Tensor) -> Tensor:
+        """Where the truth is known, [B, 1, H, W] bool."""
+
+    @abstractmethod
+    def finish(self, raw: Tensor) -> Tensor:
+        """Raw prediction [B, R, H, W] to a map [B, C, H, W] in physical units."""
+
+    @abstractmethod
+    def uncertainty(self, raw: Tensor) -> Tensor:
+        """How unsure the prediction is, in [0, 1], [B, 1, H, W]."""
+
+    @abstractmethod
+    def loss(self, raw: Tensor, target: Tensor) -> Tensor:
+        """Negative log-likelihood of the target, mean over the valid pixels of each sample, [B]."""
+
+    @abstractmethod
+    def agrees(self, one: Tensor, other: Tensor) -> Tensor:
+        """Where two maps count as equal, [B, 1, H, W] bool."""
+
+    def agreement(self, one: Tensor, other: Tensor) -> Tensor:
+        """Share of the pixels known in both maps on which they agree, nan without such, [B]."""
+        both = self.valid(one) & self.valid(other)
+        return (self.agrees(one, other) & both).sum((1, 2, 3)) / both.sum((1, 2, 3))
+
+    def flip(self, tensor: Tensor) -> Tensor:
+        """Mirror a map, or a raw prediction, left to right."""
+        return tensor.flip(-1)
+
+    def resize(self, target: Tensor, size: tuple[int, int]) -> Tensor:
+        """Bring a map to another size without mixing pixels (nearest)."""
+        return F.interpolate(target.float(), size, mode="nearest-exact").to(target.dtype)
+
+    @abstractmethod
+    def complaint(self, array: NDArray[np.generic]) -> str | None:
+        """What is wrong with the values of an array, None if nothing is."""
+
+    @abstractmethod
+    def to_png(self, array: NDArray[np.generic]) -> bytes:
+        """The stored form."""
+
+    @abstractmethod
+    def from_png(self, data: bytes) -> NDArray[np.generic]:
+        """The array of a stored form."""
+
+    @abstractmethod
+    def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """A picture for people, unknown pixels black, [H, W, 3]."""

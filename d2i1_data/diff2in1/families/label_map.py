@@ -1,0 +1,92 @@
+"""Class ids, such as a semantic segmentation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import Family, decode_png, encode_png, mean_over
+
+
+class LabelMap(Family):
+    """Class ids, 0 to K - 1; unknown is 255. Raw: K logits. PNG: 8 bit, mode L, the ids."""
+
+    name = "label_map"
+    unknown = 255.0
+    dtype = torch.int64
+
+    def __init__(
+        self, names: Sequence[str], palette: Sequence[Sequence[int]] | None = None
+    ) -> None:
+        if not 1 <= len(names) <= 255:
+            raise ValueError(f"a label map needs 1 to 255 class names, got {len(names)}")
+        if palette is not None and len(palette) != len(names):
+            raise ValueError(f"{len(palette)} palette colours for {len(names)} class names")
+        self.names = tuple(names)
+        self.palette = tuple(
+            (int(r), int(g), int(b)) for r, g, b in palette or _palette(len(names))
+        )
+
+    @property
+    def raw_channels(self) -> int:
+        return len(self.names)
+
+    def config(self) -> dict[str, Any]:
+        palette = [list(colour) for colour in self.palette]
+        return {"family": self.name, "names": list(self.names), "palette": palette}
+
+    def to_tensor(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(np.array(array, np.int64))[None]
+
+    def to_array(self, tensor: Tensor) -> NDArray[np.generic]:
+        return tensor[0].cpu().numpy().astype(np.uint8)
+
+    def valid(self, target: Tensor) -> Tensor:
+        return target != 255
+
+    def finish(self, raw: Tensor) -> Tensor:
+        return raw.argmax(1, keepdim=True)
+
+    def uncertainty(self, raw: Tensor) -> Tensor:
+        """One minus the probability of the predicted class."""
+        return 1 - raw.float().softmax(1).amax(1, keepdim=True)
+
+    def loss(self, raw: Tensor, target: Tensor) -> Tensor:
+        error = F.cross_entropy(raw.float(), target[:, 0], ignore_index=255, reduction="none")
+        return mean_over(error[:, None], self.valid(target))
+
+    def agrees(self, one: Tensor, other: Tensor) -> Tensor:
+        return one == other
+
+    def complaint(self, array: NDArray[np.generic]) -> str | None:
+        if array.ndim != 2:
+            return f"has shape {array.shape}, expected height x width"
+        if array.dtype.kind not in "iub":
+            return f"holds {array.dtype} values, expected class ids"
+        ids = np.unique(array)
+        wrong = ids[(ids < 0) | ((ids >= len(self.names)) & (ids != 255))]
+        allowed = f"0 to {len(self.names) - 1} and 255 (unknown)"
+        return f"holds class id {wrong[0]}, allowed are {allowed}" if len(wrong) else None
+
+    def to_png(self, array: NDArray[np.generic]) -> bytes:
+        return encode_png(np.asarray(array, np.uint8))
+
+    def from_png(self, data: bytes) -> NDArray[np.generic]:
+        return decode_png(data)
+
+    def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(self.palette)] = self.palette
+        return table[np.asarray(array, np.uint8)]
+
+
+def _palette(count: int) -> list[tuple[int, int, int]]:
+    """Well separated colours: the bits of the class number spread over the three channels (VOC)."""
+    return [
+        tuple(sum((i >> (3 * b + c) & 1) << (7 - b) for b in range(3)) for c in range(3))  # type: ignore[misc]
+        for i in range(1, count + 1)
+    ]

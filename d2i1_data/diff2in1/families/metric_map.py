@@ -1,0 +1,76 @@
+"""Distances in metres, such as depth."""
+
+import math
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .base import Family, decode_png, encode_png, mean_over
+
+
+class MetricMap(Family):
+    """Distances in metres, greater than 0; unknown is 0.
+
+    Raw: mean and log-scale of a Laplace distribution over the log of the distance. PNG: 16 bit,
+    millimetres; what is beyond 65.535 m becomes unknown.
+    """
+
+    name = "metric_map"
+    unknown = 0.0
+    raw_channels = 2
+    farthest: ClassVar[float] = 65.535
+
+    def valid(self, target: Tensor) -> Tensor:
+        return target > 0
+
+    def finish(self, raw: Tensor) -> Tensor:
+        return raw[:, :1].float().clamp(-7, 7).exp()
+
+    @staticmethod
+    def _log_scale(raw: Tensor) -> Tensor:
+        return 5 * torch.tanh(raw[:, 1:2].float() / 5)
+
+    def uncertainty(self, raw: Tensor) -> Tensor:
+        """Probability that the truth differs from the prediction by more than a factor of 1.25."""
+        return torch.exp(-math.log(1.25) / self._log_scale(raw).exp())
+
+    def loss(self, raw: Tensor, target: Tensor) -> Tensor:
+        valid, log_scale = self.valid(target), self._log_scale(raw)
+        truth = torch.where(valid, target, 1.0).log()
+        error = (raw[:, :1].float() - truth).abs() / log_scale.exp() + log_scale
+        return mean_over(error, valid)
+
+    def agrees(self, one: Tensor, other: Tensor) -> Tensor:
+        return torch.maximum(one / other, other / one) < 1.25
+
+    def complaint(self, array: NDArray[np.generic]) -> str | None:
+        if array.ndim != 2:
+            return f"has shape {array.shape}, expected height x width"
+        if not np.isfinite(array).all():
+            return "holds NaN or infinite values"
+        return "holds negative values; 0 is unknown" if array.min() < 0 else None
+
+    def beyond(self, array: NDArray[np.generic]) -> int:
+        """How many pixels are too far for the stored form and become unknown in it."""
+        return int((np.asarray(array) >= self.farthest + 0.0005).sum())
+
+    def to_png(self, array: NDArray[np.generic]) -> bytes:
+        millimetres = np.round(np.asarray(array, np.float64) * 1000)
+        return encode_png(np.where(millimetres > 65535, 0, millimetres).astype(np.uint16))
+
+    def from_png(self, data: bytes) -> NDArray[np.generic]:
+        return decode_png(data).astype(np.float32) / 1000
+
+    def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """Near is bright: inverse depth between its 2nd and 98th percentile."""
+        known = np.asarray(array) > 0
+        if not known.any():
+            return np.zeros((*known.shape, 3), np.uint8)
+        inverse = 1 / np.where(known, array, 1)
+        low, high = np.percentile(inverse[known], (2, 98))
+        shade = np.clip((inverse - low) / max(high - low, 1e-6), 0, 1)
+        warm = np.stack([shade**0.5, shade**1.2, 0.35 + 0.4 * shade - 0.6 * shade**3], -1)
+        return np.round(np.clip(warm, 0, 1) * known[..., None] * 255).astype(np.uint8)

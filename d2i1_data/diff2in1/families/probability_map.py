@@ -1,0 +1,59 @@
+"""Probabilities, such as saliency."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import Family, decode_png, encode_png, mean_over
+
+
+class ProbabilityMap(Family):
+    """Probabilities in [0, 1]; unknown is -1. Raw: one logit. PNG: 8 bit, p * 254, 255 unknown."""
+
+    name = "probability_map"
+    unknown = -1.0
+    raw_channels = 1
+
+    def valid(self, target: Tensor) -> Tensor:
+        return target >= 0
+
+    def finish(self, raw: Tensor) -> Tensor:
+        return raw.float().sigmoid()
+
+    def uncertainty(self, raw: Tensor) -> Tensor:
+        """Twice the probability of the less likely answer."""
+        probability = self.finish(raw)
+        return 2 * torch.minimum(probability, 1 - probability)
+
+    def loss(self, raw: Tensor, target: Tensor) -> Tensor:
+        truth = target.clamp(min=0)
+        error = F.binary_cross_entropy_with_logits(raw.float(), truth, reduction="none")
+        return mean_over(error, self.valid(target))
+
+    def agrees(self, one: Tensor, other: Tensor) -> Tensor:
+        return (one - other).abs() < 0.1
+
+    def complaint(self, array: NDArray[np.generic]) -> str | None:
+        if array.ndim != 2:
+            return f"has shape {array.shape}, expected height x width"
+        if not np.isfinite(array).all():
+            return "holds NaN or infinite values"
+        values = np.asarray(array, np.float32)
+        inside = (values == -1) | ((values >= 0) & (values <= 1))
+        return None if inside.all() else "holds values outside of [0, 1]; -1 is unknown"
+
+    def to_png(self, array: NDArray[np.generic]) -> bytes:
+        scaled = np.round(np.asarray(array, np.float32) * 254)
+        return encode_png(np.where(np.asarray(array) < 0, 255, scaled).astype(np.uint8))
+
+    def from_png(self, data: bytes) -> NDArray[np.generic]:
+        pixels = decode_png(data)
+        if pixels.dtype == bool:  # a mask of one bit, as other datasets store it
+            return pixels.astype(np.float32)
+        return np.where(pixels == 255, np.float32(-1), pixels.astype(np.float32) / 254)
+
+    def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
+        grey = np.round(np.clip(np.asarray(array, np.float32), 0, 1) * 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, -1)

@@ -1,0 +1,89 @@
+"""Directions, such as surface normals."""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from .base import Family, decode_png, encode_png, mean_over
+
+
+class UnitVector(Family):
+    """Directions in the camera frame: +x right, +y up, +z towards the viewer; unknown is (0, 0, 0).
+
+    Raw: x, y, z (any length) and the concentration of an angular von Mises-Fisher distribution
+    (Bae et al. 2021, arXiv 2109.09881), before its activation. PNG: round((n + 1) * 127.5), black
+    unknown.
+    """
+
+    name = "unit_vector"
+    channels = 3
+    unknown = 0.0
+    raw_channels = 4
+
+    def to_tensor(self, array: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(np.array(array, np.float32)).permute(2, 0, 1)
+
+    def to_array(self, tensor: Tensor) -> NDArray[np.generic]:
+        return tensor.permute(1, 2, 0).float().cpu().numpy()
+
+    def valid(self, target: Tensor) -> Tensor:
+        return target.abs().sum(1, keepdim=True) > 0
+
+    def finish(self, raw: Tensor) -> Tensor:
+        return F.normalize(raw[:, :3].float(), dim=1, eps=1e-6)
+
+    @staticmethod
+    def _kappa(raw: Tensor) -> Tensor:
+        return F.elu(raw[:, 3:4].float()) + 1.01
+
+    @staticmethod
+    def angle(one: Tensor, other: Tensor) -> Tensor:
+        """Angle between unit vectors in radians, with finite gradients everywhere, [B, 1, H, W]."""
+        cross = torch.linalg.cross(one, other, dim=1).square().sum(1, keepdim=True)
+        return torch.atan2((cross + 1e-12).sqrt(), (one * other).sum(1, keepdim=True))
+
+    def uncertainty(self, raw: Tensor) -> Tensor:
+        """The expected angular error under the predicted distribution, as a share of 90 degrees."""
+        kappa = self._kappa(raw)
+        tail = torch.exp(-kappa * math.pi)
+        expected = 2 * kappa / (kappa**2 + 1) + math.pi * tail / (1 + tail)
+        return (expected / (math.pi / 2)).clamp(0, 1)
+
+    def loss(self, raw: Tensor, target: Tensor) -> Tensor:
+        kappa, angle = self._kappa(raw), self.angle(self.finish(raw), target)
+        error = kappa * angle - torch.log(kappa**2 + 1) + F.softplus(-kappa * math.pi)
+        return mean_over(error, self.valid(target))
+
+    def agrees(self, one: Tensor, other: Tensor) -> Tensor:
+        return self.angle(one, other) < math.radians(11.25)
+
+    def flip(self, tensor: Tensor) -> Tensor:
+        sign = torch.ones(tensor.shape[1], dtype=tensor.dtype, device=tensor.device)
+        sign[0] = -1
+        return tensor.flip(-1) * sign[:, None, None]
+
+    def complaint(self, array: NDArray[np.generic]) -> str | None:
+        if array.ndim != 3 or array.shape[2] != 3:
+            return f"has shape {array.shape}, expected height x width x 3"
+        if not np.isfinite(array).all():
+            return "holds NaN or infinite values"
+        length = np.linalg.norm(array, axis=-1)
+        wrong = int(((np.abs(length - 1) > 0.02) & (length > 0)).sum())
+        return f"holds {wrong} vectors whose length is neither 1 nor 0 (unknown)" if wrong else None
+
+    def to_png(self, array: NDArray[np.generic]) -> bytes:
+        return encode_png(self.colorize(array))
+
+    def from_png(self, data: bytes) -> NDArray[np.generic]:
+        pixels = decode_png(data)
+        vectors = pixels.astype(np.float32) / 127.5 - 1
+        known = pixels.any(-1, keepdims=True)
+        return np.where(known, vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), 0)
+
+    def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
+        pixels = np.round((np.asarray(array, np.float32) + 1) * 127.5).astype(np.uint8)
+        return np.where(np.any(array != 0, -1, keepdims=True), pixels, np.uint8(0))

@@ -1,0 +1,264 @@
+"""Writing datasets: created, labelled and imported ones; made again, interrupted, refused."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+import yaml
+from datasets import load_dataset
+from PIL import Image
+
+from d2i1_data.create import noise_seed
+from d2i1_data.loading import fingerprint, open_pipeline
+from d2i1_data.sample import Sample, image_sha256
+from d2i1_data.sources import open_source
+from d2i1_data.sources.rooms.render import CLASSES
+from d2i1_train.cli import main
+
+TASKS = ("normals", "depth", "semseg")
+SEVEN = (
+    *("--source", "rooms:train", "--max_source_samples", 3, "--resolution", 32),
+    *("--num_samples", 7, "--shard_size", 3, "--num_inference_steps", 2),
+)
+
+
+def run(*arguments: object) -> None:
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a warm-up of one step gives."""
+    folder = tmp_path_factory.mktemp("create") / "warm"
+    source = ("--source", "rooms:train", "--max_train_samples", 2, "--resolution", 32)
+    host = ("--host", "light", "--width", 16, "--tasks", ",".join(TASKS), "--report_to", "none")
+    size = ("--max_train_steps", 1, "--real_batch_size", 2)
+    run("warm-up", "--base", tiny_base, *source, *host, *size, "--output_dir", folder)
+    return folder / "pipeline"
+
+
+@pytest.fixture(scope="module")
+def create(pipeline: Path) -> Callable[..., Path]:
+    """Create seven samples from three rooms in shards of three; the folder."""
+
+    def create(folder: Path, *flags: object) -> Path:
+        run("create", "--pipeline", pipeline, *SEVEN, "--output_dir", folder, *flags)
+        return folder
+
+    return create
+
+
+@pytest.fixture(scope="module")
+def created(create: Callable[..., Path], pipeline: Path) -> Path:
+    """The dataset that others are compared with."""
+    return create(pipeline.parent.parent / "created", "--seed", 3)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by its relative path."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+def shards(folder: Path) -> dict[str, bytes]:
+    return {name: data for name, data in contents(folder).items() if name.endswith(".parquet")}
+
+
+def samples(folder: Path) -> list[Sample]:
+    return list(open_source(f"dataset:{folder}"))
+
+
+def test_shards_load_without_this_package(created: Path) -> None:
+    rows = load_dataset("parquet", data_files=f"{created}/data/*.parquet", split="train")
+    assert list(shards(created)) == [f"data/train-{n:05d}.parquet" for n in range(3)]
+    assert len(set(rows["id"])) == len(rows) == 7
+    for name in ("image", *TASKS):
+        assert rows[0][name].size == (32, 32)
+    assert rows[0]["saliency"] is None and rows[0]["caption"].startswith("a room with")
+    assert load_dataset(str(created), split="train").features == rows.features
+
+
+def test_created_images_differ_from_their_sources(
+    created: Path, create: Callable[..., Path], tmp_path: Path
+) -> None:
+    rooms, weak = (
+        open_source("rooms:train", 32),
+        samples(create(tmp_path / "weak", "--strength", 0.05)),
+    )
+
+    def distance(one: Sample, other: Sample) -> float:
+        return float(np.abs(one.image.astype(float) - other.image).mean())
+
+    for n, sample in enumerate(samples(created)):
+        assert distance(sample, rooms[n % 3]) > 3
+        assert distance(sample, weak[n]) > 1  # strength does something
+
+
+def test_variants_of_an_image_differ_in_noise(created: Path) -> None:
+    found = samples(created)
+    assert [s.provenance.variant for s in found] == [0] * 3 + [1] * 3 + [2]
+    same = [found[n] for n in (0, 3, 6)]
+    assert len({s.provenance.source_id for s in same}) == 1
+    assert len({s.provenance.noise_seed for s in found}) == 7
+    assert len({image_sha256(s.image) for s in same}) == 3
+
+
+def test_provenance_says_how_a_sample_was_made(created: Path, pipeline: Path) -> None:
+    rooms = open_source("rooms:train", 32)
+    for n, sample in enumerate(samples(created)):
+        origin, room = sample.provenance, rooms[n % 3]
+        assert (origin.kind, origin.source_dataset) == ("created", "rooms")
+        assert origin.source_id == room.id and sample.id.startswith(room.id)
+        assert origin.source_sha256 == image_sha256(room.image)
+        assert origin.licence == "cc0-1.0" and sample.caption == room.caption
+        assert origin.noise_seed == noise_seed(room.id, n // 3, 3) and origin.seed == 3
+        assert origin.strength == pytest.approx(0.6) and origin.steps == 2
+        assert origin.fingerprint == fingerprint(pipeline)
+        assert (origin.host, origin.labels_from, origin.precision) == ("light", "latent", "float32")
+        assert (origin.base, origin.guidance) == ("base", 1.0)
+
+
+def test_noise_seeds_are_what_they_were() -> None:
+    seeds = {noise_seed(*key) for key in (("a", 0, 0), ("a", 1, 0), ("a", 0, 1), ("b", 0, 0))}
+    assert len(seeds) == 4 and all(0 <= seed < 2**63 for seed in seeds)
+    assert noise_seed("a", 0, 0) == 2240758724620792649  # published datasets depend on it
+
+
+def test_quality_is_measured_for_what_is_there(created: Path) -> None:
+    for row in pq.read_table(created / "data").to_pylist():
+        for name, scores in row["quality"].items():
+            if name not in TASKS:
+                assert set(scores.values()) == {None}
+            else:
+                assert set(scores) == {"confidence", "flip", "reencode"}
+                assert scores["confidence"] is not None
+                assert all(value is None or 0 <= value <= 1 for value in scores.values())
+
+
+def test_made_again_it_is_byte_identical(
+    created: Path, create: Callable[..., Path], tmp_path: Path
+) -> None:
+    again = contents(create(tmp_path / created.name, "--seed", 3))
+    assert again == contents(created)
+    assert shards(create(tmp_path / "other", "--seed", 4)) != shards(created)
+
+
+def test_an_interrupted_run_makes_only_what_is_missing(
+    created: Path, create: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(created, tmp_path / created.name)
+    whole, last = shards(folder), folder / "data/train-00002.parquet"
+    last.unlink()
+    (folder / "README.md").unlink()
+    last.with_suffix(".tmp").write_bytes(b"half a shard")
+    others = {f: f.stat().st_mtime_ns for f in (folder / "data").glob("*.parquet")}
+    assert len(others) == 2
+    create(folder, "--seed", 3)
+    assert {f: f.stat().st_mtime_ns for f in others} == others
+    assert shards(folder) == whole and (folder / "README.md").is_file()
+    assert not list(folder.rglob("*.tmp"))
+
+
+def test_batch_size_hardly_changes_images(
+    created: Path, create: Callable[..., Path], tmp_path: Path
+) -> None:
+    one, other = (
+        samples(created),
+        samples(create(tmp_path / "single", "--seed", 3, "--batch_size", 1)),
+    )
+    images = np.stack([s.image for s in one]).astype(int) - np.stack([s.image for s in other])
+    assert (np.abs(images) > 1).mean() < 1e-3
+    classes = [np.stack([s.targets["semseg"] for s in found]) for found in (one, other)]
+    assert (classes[0] == classes[1]).mean() > 0.999
+
+
+@pytest.fixture
+def _threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize(
+    ("flags", "threads", "named"),
+    [
+        (("--seed", 4), 2, "made_with"),
+        (("--seed", 3, "--num_samples", 6), 2, "shards"),
+        (("--seed", 3, "--batch_size", 2), 2, "batch_size"),
+        (("--seed", 3, "--prompt", "a cube"), 2, "prompt"),
+        (("--seed", 3), 1, "threads"),
+    ],
+)
+def test_a_folder_with_another_plan_is_left_alone(
+    created: Path,
+    pipeline: Path,
+    d2i1: Callable[..., str],
+    flags: tuple[object, ...],
+    threads: int,
+    named: str,
+) -> None:
+    before = contents(created)
+    torch.set_num_threads(threads)
+    command = ("create", "--pipeline", pipeline, *SEVEN, "--output_dir", created, *flags)
+    message = d2i1(*command, code=2)
+    assert named in message and "--overwrite" in message
+    assert contents(created) == before
+
+
+def test_a_foreign_folder_is_left_alone(d2i1: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    command = ("import", "--source", "rooms:train", "--max_source_samples", 1)
+    d2i1(*command, "--output_dir", tmp_path / "mine", code=2)
+    assert contents(tmp_path / "mine") == {"thesis.txt": b"years of work"}
+
+
+def test_overwrite_replaces(created: Path, create: Callable[..., Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(created, tmp_path / "used")
+    create(folder, "--seed", 5, "--num_samples", 2, "--overwrite")
+    assert list(shards(folder)) == ["data/train-00000.parquet"]
+    assert [s.provenance.seed for s in samples(folder)] == [5] * 2
+
+
+def test_labelling_keeps_images(pipeline: Path, tmp_path: Path) -> None:
+    source = ("--source", "rooms:test", "--max_source_samples", 2, "--batch_size", 1)
+    folder = tmp_path / "labelled"
+    run("label", "--pipeline", pipeline, *source, "--output_dir", folder)
+    rooms, pipe, found = open_source("rooms:test"), open_pipeline(str(pipeline)), samples(folder)
+    assert len(found) == 2
+    for n, sample in enumerate(found):
+        assert np.array_equal(sample.image, rooms[n].image) and sample.caption == rooms[n].caption
+        origin = sample.provenance
+        assert (origin.kind, origin.labels_from, origin.noise_seed) == ("created", "image", None)
+        expected = pipe.predict(sample.image).predictions
+        assert np.array_equal(sample.targets["semseg"], expected["semseg"][0])
+        for name, tolerance in (("depth", 0.001), ("normals", 0.01)):
+            assert np.allclose(sample.targets[name], expected[name][0], atol=tolerance)
+
+
+def test_importing_keeps_images_and_truth(photos: Path, tmp_path: Path) -> None:
+    run("import", "--source", f"folder:{photos}", "--output_dir", tmp_path / "imported")
+    source, found = open_source(f"folder:{photos}"), samples(tmp_path / "imported")
+    assert len(found) == len(source) == 6
+    for own, real in zip(found, source, strict=True):
+        assert np.array_equal(own.image, real.image)
+        assert np.array_equal(own.targets["semseg"], real.targets["semseg"])
+        assert (own.id, own.caption, own.provenance) == (real.id, real.caption, real.provenance)
+    tasks = open_source(f"dataset:{tmp_path / 'imported'}").tasks
+    assert tasks["semseg"].family.config() == source.tasks["semseg"].family.config()
+
+
+def test_card_and_preview(created: Path) -> None:
+    _, front, body = (created / "README.md").read_text().split("---\n", 2)
+    metadata = yaml.safe_load(front)
+    (split,) = metadata["dataset_info"]["splits"]
+    assert (split["name"], split["num_examples"]) == ("train", 7)
+    assert metadata["license"] == "cc0-1.0" and "synthetic" in metadata["tags"]
+    assert all(name in body for name in CLASSES)
+    with Image.open(created / "preview.png") as picture:
+        assert picture.mode == "RGB" and len(picture.getcolors(1 << 20) or []) > 100

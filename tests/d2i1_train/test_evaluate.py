@@ -1,0 +1,130 @@
+"""Evaluation: its figures are those of the meters on what `predict` gives."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from d2i1_data.loading import open_pipeline
+from d2i1_data.sources import open_source
+from d2i1_data.sources.rooms import Rooms
+from d2i1_data.tasks import TASKS, Task
+from d2i1_train.cli import main
+from d2i1_train.evaluate import bootstrap
+
+NAMES = ("normals", "depth", "semseg")
+
+
+def run(*arguments: object) -> None:
+    assert main([str(argument) for argument in arguments]) == 0
+
+
+@pytest.fixture(scope="module")
+def improved(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What self-improving without created samples gives, theta_C having followed once."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    data = ("--source", "rooms:train", "--max_train_samples", 2, "--real_batch_size", 2)
+    data += ("--resolution", 32, "--report_to", "none", "--learning_rate", 0.02)
+    host = ("--host", "light", "--width", 16, "--tasks", ",".join(NAMES), "--max_train_steps", 1)
+    run("warm-up", "--base", tiny_base, *data, *host, "--output_dir", folder / "warm")
+    inputs = ("--pipeline", folder / "warm/pipeline", *data, "--max_train_steps", 4)
+    run("self-improve", *inputs, "--follow_every", 8, "--output_dir", folder / "improved")
+    return folder / "improved/pipeline"
+
+
+@pytest.fixture
+def evaluate(improved: Path, tmp_path: Path) -> Callable[..., dict]:
+    """Evaluate on five rooms of 32 x 32; what the file holds."""
+
+    def evaluate(*flags: object) -> dict:
+        file = tmp_path / "sub" / "figures.json"
+        source = ("--source", "rooms:test", "--max_samples", 5, "--resolution", 32)
+        run("evaluate", "--pipeline", improved, *source, "--output_file", file, *flags)
+        return json.loads(file.read_text())
+
+    return evaluate
+
+
+def by_hand(improved: Path, samples: int, **options: object) -> dict[str, dict[str, float]]:
+    """The same figures with pooled pixels, one image at a time."""
+    pipe, rooms = open_pipeline(str(improved)), open_source("rooms:test", 32)
+    totals: dict[str, Tensor] = {}
+    for sample in [rooms[n] for n in range(samples)]:
+        found = pipe.predict(sample.image, output_type="pt", **options).predictions
+        for name in NAMES:
+            task = Rooms.tasks[name]
+            target = task.family.to_tensor(sample.targets[name])[None]
+            valid = task.family.valid(target)
+            sums = task.meter.measure(found[name][0][None], target, valid)[0]
+            totals[name] = totals.get(name, torch.zeros_like(sums)) + sums
+    return {name: Rooms.tasks[name].meter.summary(total) for name, total in totals.items()}
+
+
+@pytest.mark.parametrize(
+    ("flags", "samples", "options"),
+    [
+        ((), 5, {}),
+        (("--max_samples", 2), 2, {}),
+        (("--flip",), 5, {"flip": True}),
+        (("--window", 20), 5, {"window": 20}),
+    ],
+)
+def test_figures_are_the_meters_on_what_predict_gives(
+    evaluate: Callable[..., dict],
+    improved: Path,
+    flags: tuple[object, ...],
+    samples: int,
+    options: dict[str, object],
+) -> None:
+    results = evaluate(*flags)
+    assert (results["samples"], results["skipped"], results["source"]) == (samples, 0, "rooms")
+    expected = by_hand(improved, samples, **options)
+    assert results["tasks"].keys() == expected.keys()
+    for name, figures in expected.items():
+        assert results["tasks"][name] == pytest.approx(figures, rel=2e-3, abs=2e-3, nan_ok=True)
+
+
+def test_flags_change_the_figures(evaluate: Callable[..., dict]) -> None:
+    figures = [
+        json.dumps(evaluate(*flags)["tasks"])
+        for flags in ((), ("--flip",), ("--window", 20), ("--theta", "exploitation"))
+    ]
+    assert len(set(figures)) == 4
+
+
+def test_theta_exploitation_needs_its_checkpoint(
+    d2i1: Callable[..., str], improved: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "lonely").symlink_to(improved)
+    command = ("evaluate", "--pipeline", tmp_path / "lonely", "--source", "rooms:test")
+    message = d2i1(*command, "--max_samples", 1, "--theta", "exploitation", code=2)
+    assert "no checkpoint-N beside" in message
+
+
+def sums(task: Task, noise: float) -> Tensor:
+    """Sums per sample of twelve random predictions of one task, [12, S]."""
+    generator = torch.Generator().manual_seed(0)
+    target = torch.rand(12, 1, 8, 8, generator=generator) + 1
+    other = target + noise * torch.rand(12, 1, 8, 8, generator=generator)
+    return task.meter.measure(other, target, task.family.valid(target))
+
+
+def test_bootstrap_of_equal_sums_is_zero() -> None:
+    task = TASKS["depth"]
+    same = bootstrap(task, sums(task, 0.3), sums(task, 0.3), rounds=50)
+    assert same.keys() == task.meter.summary(sums(task, 0.3).sum(0)).keys()
+    for figure in same.values():
+        assert figure == {"difference": 0, "spread": 0}
+
+
+def test_bootstrap_tells_models_apart() -> None:
+    task = TASKS["depth"]
+    better, worse = sums(task, 0.3), sums(task, 0.6)
+    found = bootstrap(task, better, worse, rounds=200)["rmse"]
+    figures = [task.meter.summary(part.sum(0))["rmse"] for part in (better, worse)]
+    assert found["difference"] == pytest.approx(figures[1] - figures[0])
+    assert 0 < found["spread"] < 0.2 * found["difference"]
+    assert bootstrap(task, better, worse, rounds=200)["rmse"] == found

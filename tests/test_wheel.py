@@ -1,0 +1,110 @@
+"""The wheel as people install it: the demo in an empty folder, and what it leaves behind."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import load_dataset
+from safetensors.torch import load_file
+
+from d2i1_data.sources.rooms import Rooms
+
+ROOT = Path(__file__).parents[1]
+SMALL = (
+    *("--real", "6", "--created", "8", "--warm_up_steps", "40", "--self_improve_steps", "20"),
+    *("--held_out", "8", "--num_inference_steps", "5"),
+)
+
+
+def run(*command: str, cwd: Path, path: Path) -> str:
+    """Run a command with only the installed wheel of ours on the path; what it printed."""
+    environment = {**os.environ, "PYTHONPATH": str(path)}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the wheel's content, built from this tree."""
+    dist, target = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist)]
+    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    (wheel,) = dist.glob("diff2in1-*.whl")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*pip, "--target", str(target), str(wheel)], check=True, capture_output=True)
+    return target
+
+
+@pytest.fixture(scope="module")
+def demo(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a small demo, run from the wheel, leaves in an empty folder."""
+    empty = tmp_path_factory.mktemp("empty")
+    where = run(
+        sys.executable, "-c", "import d2i1_train as t; print(t.__file__)", cwd=empty, path=installed
+    )
+    assert where.startswith(str(installed))
+    said = run(
+        str(installed / "bin" / "d2i1"),
+        "demo",
+        "--output_dir",
+        "demo",
+        *SMALL,
+        cwd=empty,
+        path=installed,
+    )
+    assert "self-improving minus real-only" in said and "predictions identical" in said
+    return empty / "demo"
+
+
+def test_help_works_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    said = run(str(installed / "bin" / "d2i1"), "demo", "--help", cwd=tmp_path, path=installed)
+    assert "--output_dir" in said
+
+
+def test_the_demo_compares_both_arms(demo: Path) -> None:
+    results = json.loads((demo / "results.json").read_text())
+    arms = [
+        "real-only theta_E",
+        "real-only theta_C",
+        "self-improve theta_E",
+        "self-improve theta_C",
+    ]
+    assert list(results["table"]) == ["warm-up", *arms]
+    for figures in results["table"].values():
+        assert {"mean", "median", "rmse", "under_11.25", "under_22.5", "under_30"} <= set(
+            figures["normals"]
+        )
+        assert {"rmse", "abs_rel", "delta1"} <= set(figures["depth"])
+        assert 0 <= figures["semseg"]["miou"] <= 1
+    assert results["reopened"] == {"rows": 8, "identical": True}
+    assert set(results["seconds"]) >= {"warm-up", "create", "real-only", "self-improve", "evaluate"}
+    assert (demo / "preview.png").stat().st_size > 1000
+
+
+def test_the_loop_turns(demo: Path) -> None:
+    def weights(file: str) -> dict[str, np.ndarray]:
+        return {name: tensor.numpy() for name, tensor in load_file(demo / file).items()}
+
+    warm = weights("warm-up/checkpoint-40/exploitation.safetensors")
+    exploitation = weights("self-improve/checkpoint-20/exploitation.safetensors")
+    creation = weights("self-improve/checkpoint-20/creation.safetensors")
+    for one, other in ((warm, exploitation), (warm, creation), (exploitation, creation)):
+        assert max(np.abs(one[name] - other[name]).max() for name in one) > 1e-6
+
+
+def test_created_rooms_are_neither_copies_nor_labelled_with_the_truth(demo: Path) -> None:
+    created = load_dataset(str(demo / "dataset"), split="train")
+    rooms = Rooms("train")
+    sources = {rooms.identity(n): rooms[n] for n in range(6)}
+    for row in created:
+        source = sources[row["provenance"]["source_id"]]
+        assert row["provenance"]["kind"] == "created" and row["provenance"]["strength"] >= 0.4
+        difference = np.abs(np.asarray(row["image"], float) - source.image).mean()
+        assert difference > 2, "a created image equals its source"
+        labels = np.asarray(row["semseg"])
+        assert (labels != source.targets["semseg"]).mean() > 0.01, "the label is the source's truth"
