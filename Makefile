@@ -18,12 +18,12 @@ check: .venv/installed
 
 test: check
 	$(BIN)/pytest
-	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+	rm -rf build && $(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 test-full: check
 	$(BIN)/pytest -m "not gpu"
 	$(BIN)/pytest -m gpu || test $$? -eq 5
-	$(BIN)/python -m build --wheel --no-isolation --outdir dist
+	rm -rf build && $(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""What tests share: a tiny base of random weights, tiny photographs, and the commands people type."""
+"""What tests share: a tiny base of random weights, tiny photographs, commands as typed."""
 
 import os
 
@@ -19,8 +19,6 @@ from d2i1_data.schema import describe_tasks
 from d2i1_data.sources.rooms import Rooms
 from d2i1_train.cli import main
 from tests.tiny import save_tiny_base
-
-torch.set_num_threads(2)
 
 
 @pytest.fixture(autouse=True, scope="session")

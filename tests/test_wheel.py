@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,8 +33,11 @@ def run(*command: str, cwd: Path, path: Path) -> str:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the wheel's content, built from this tree."""
     dist, target = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("site")
+    tree = tmp_path_factory.mktemp("tree") / "diff2in1"  # a copy: builds leave folders behind
+    left_out = shutil.ignore_patterns(".*", "runs", "build", "dist", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, tree, ignore=left_out)
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(dist)]
-    subprocess.run([*build, str(ROOT)], check=True, capture_output=True)
+    subprocess.run([*build, str(tree)], check=True, capture_output=True)
     (wheel,) = dist.glob("diff2in1-*.whl")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--target", str(target), str(wheel)], check=True, capture_output=True)

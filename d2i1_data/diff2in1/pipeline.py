@@ -223,12 +223,14 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         """Label images of any size; the same input gives the same output.
 
         The latent is the posterior's mode, t = 0, without noise, under the empty prompt.
-        processing_resolution: longer side the model works at; answers have the input's size.
+        processing_resolution: longer side the model works at, 0 for the image's own; answers have
+        the input's size.
         flip: average with the mirrored image. window: side of overlapping square windows, two
         thirds of it apart, instead of the whole image at once. output_type: as for creating.
         """
         batches = to_batches(image)
-        resolution = processing_resolution or self.config.default_processing_resolution
+        default = self.config.default_processing_resolution
+        resolution = default if processing_resolution is None else processing_resolution or None
         predictions: dict[str, list[Any]] = {name: [] for name in self.perception.families}
         uncertainty: dict[str, list[Any]] = {name: [] for name in self.perception.families}
         for size, same in groupby(batches, lambda batch: (batch.shape[2], batch.shape[3])):

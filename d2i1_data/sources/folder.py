@@ -88,7 +88,8 @@ class Folder:
         layout = read_layout(file, split)
         self.name, self.licence = layout.name, layout.licence
         self.notes: dict[str, int] = {}
-        self.root = Path(file).parent / os.path.expandvars(layout.root)
+        place = Path(file) if Path(file).is_dir() else Path(file).parent
+        self.root = place / os.path.expandvars(layout.root)
         columns = {name: _column(value, file) for name, value in layout.columns.items()}
         self.classes = {
             n: _build(Classes, c, f"{file}: classes: {n}") for n, c in layout.classes.items()
@@ -201,7 +202,9 @@ class Folder:
 
 
 def read_layout(file: str, split: str | None) -> Layout:
-    """The YAML file with `{split}` filled in."""
+    """The YAML file with `{split}` filled in; a folder stands for unlabelled images in it."""
+    if Path(file).is_dir():
+        return Layout(columns={"image": "."}, name=Path(file).resolve().name, root=".")
     if not Path(file).is_file():
         raise InputError(f"no such file: {file}")
     try:

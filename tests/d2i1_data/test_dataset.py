@@ -154,7 +154,7 @@ def test_a_wrong_dataset_is_refused(written: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=f"no {METADATA} there"):
         Dataset(str(folder))
     write_metadata(folder, Rooms.tasks)
-    with pytest.raises(InputError, match="copy: cannot be loaded.*test"):
+    with pytest.raises(InputError, match=r"copy: cannot be loaded: .*test"):
         Dataset(str(folder), "test")
     shard_path(folder, 1).write_bytes(b"PAR1 torn")
     with pytest.raises(InputError, match="copy: cannot be loaded") as caught:

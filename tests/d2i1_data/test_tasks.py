@@ -263,11 +263,9 @@ def test_perfect_prediction_has_the_best_figures(task: Task) -> None:
 
 
 def angles(prediction: NDArray[Any], target: NDArray[Any]) -> dict[str, float]:
-    dot = (prediction.astype(np.float64) * target).sum(-1)
-    lengths = np.linalg.norm(prediction.astype(np.float64), axis=-1) * np.linalg.norm(
-        target, axis=-1
-    )
-    angle = np.sort(np.degrees(np.arccos(np.clip(dot / lengths, -1, 1))))
+    p, t = prediction.astype(np.float64), target.astype(np.float64)
+    lengths = np.linalg.norm(p, axis=-1) * np.linalg.norm(t, axis=-1)
+    angle = np.sort(np.degrees(np.arccos(np.clip((p * t).sum(-1) / lengths, -1, 1))))
     return {
         "mean": angle.mean(),
         "median": angle[(len(angle) - 1) // 2],

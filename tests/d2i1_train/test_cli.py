@@ -1,0 +1,206 @@
+"""The doors: wrong input ends with code 2 and one line, and leaves what is there alone."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from d2i1_train.cli import ACTS, PRESETS, main, read_settings
+
+TRAIN = "--max_train_steps 1 --real_batch_size 6 --report_to none --output_dir {tmp}/out"
+MOUNT = f"warm-up --base {{base}} --host light --width 16 {TRAIN}"
+WARM = f"{MOUNT} --source folder:{{photos}}"
+CREATE = "create --source rooms:train --num_samples 1 --output_dir {tmp}/out"
+
+
+@pytest.fixture(scope="module")
+def pipeline(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pipeline for the classes of rooms."""
+    folder = tmp_path_factory.mktemp("cli") / "warm"
+    flags = "--host light --width 16 --source rooms:train --max_train_samples 1 --tasks semseg"
+    size = "--max_train_steps 1 --real_batch_size 1 --report_to none --resolution 32"
+    command = f"warm-up --base {tiny_base} {flags} {size} --output_dir {folder}"
+    assert main(command.split()) == 0
+    return folder / "pipeline"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder by its relative path."""
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+def save(file: Path, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels.astype(np.uint8)).save(file)
+
+
+def spoil(file: Path, old: str, new: str) -> None:
+    file.write_text(file.read_text().replace(old, new))
+
+
+# what is wrong, put into a folder that holds photos/; base is a good base
+WRONG: dict[str, Callable[[Path, Path], object]] = {
+    "": lambda folder, base: None,
+    "folder gone": lambda folder, base: shutil.rmtree(folder / "photos/label"),
+    "label gone": lambda folder, base: (folder / "photos/label/4.png").unlink(),
+    "broken image": lambda folder, base: (folder / "photos/image/3.png").write_bytes(b"\x89PNG"),
+    "other aspect": lambda folder, base: save(folder / "photos/label/3.png", np.zeros((28, 28))),
+    "class 7": lambda folder, base: save(folder / "photos/label/3.png", np.full((28, 40), 7)),
+    "other size": lambda folder, base: save(folder / "photos/image/3.png", np.zeros((28, 40, 3))),
+    "source key": lambda folder, base: spoil(folder / "photos/photos.yaml", "licence", "licens"),
+    "config key": lambda folder, base: (folder / "mine.yaml").write_text("max_train_step: 3\n"),
+    "config list": lambda folder, base: (folder / "mine.yaml").write_text("- 3\n"),
+    "no text encoder": lambda folder, base: shutil.copytree(
+        base, folder / "base", ignore=shutil.ignore_patterns("text_encoder")
+    ),
+    "foreign folder": lambda folder, base: shutil.copytree(folder / "photos", folder / "out"),
+    "a file": lambda folder, base: (folder / "out").write_text("years of work"),
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "command", "told"),
+    [
+        ("", f"{MOUNT} --source folder:{{tmp}}/none.yaml", "no such file: {tmp}/none.yaml"),
+        ("folder gone", WARM, "no such folder: {tmp}/photos/label"),
+        ("label gone", WARM, "1 of 6 images have no semseg, the first is '4'"),
+        ("broken image", WARM, "photos/image/3.png: not a readable image"),
+        ("other aspect", WARM, "photos/label/3.png: semseg is 28x28, of another aspect ratio"),
+        ("class 7", WARM, "photos/label/3.png: semseg holds class id 7, allowed are 0 to 2"),
+        ("other size", WARM, "different sizes in one batch (20x14, 40x28): give --resolution"),
+        ("source key", WARM, "unknown key 'licens', did you mean 'licence'?"),
+        ("config key", f"{WARM} --config {{tmp}}/mine.yaml", "did you mean max_train_steps?"),
+        ("config list", f"{WARM} --config {{tmp}}/mine.yaml", "expected `key: value` lines"),
+        ("", f"{WARM} --config no-such", "no such file; presets are"),
+        ("", f"{WARM} --max_train_stepz 3", "did you mean --max_train_steps?"),
+        ("", f"{WARM} --max_train 3", "did you mean --max_train_steps?"),
+        ("", "warmup --output_dir {tmp}/out", "no act 'warmup', did you mean warm-up?"),
+        ("", f"{WARM} --max_train_steps x", "max_train_steps"),
+        ("", f"{WARM} --mixed_precision fp8", "fp16"),
+        ("", "warm-up --source rooms --output_dir {tmp}/out", "host"),
+        ("no text encoder", f"{WARM} --base {{tmp}}/base", "text_encoder missing"),
+        ("", f"{WARM} --base {{tmp}}/none", "no such folder"),
+        ("foreign folder", WARM, "{tmp}/out is not empty and holds no run"),
+        ("foreign folder", f"{CREATE} --pipeline {{pipeline}}", "is not empty and holds no plan"),
+        ("foreign folder", "base --source folder:{photos} --output_dir {tmp}/out", "not empty"),
+        ("a file", WARM, "{tmp}/out is a file"),
+        ("a file", f"{CREATE} --pipeline {{pipeline}}", "{tmp}/out is a file"),
+        ("", f"{CREATE} --pipeline {{base}}", "is a StableDiffusionPipeline, expected a Diff2in1"),
+        ("", f"{CREATE} --pipeline {{tmp}}/photos", "no model_index.json there"),
+        ("", f"{CREATE} --pipeline {{pipeline}} --strength 1.5", "--strength 1.5: expected more"),
+        ("", f"{CREATE} --pipeline {{pipeline}} --strength 0", "--strength 0.0: expected more"),
+        ("", f"{WARM} --host heavy", "unknown host 'heavy': choose from light"),
+        ("", f"{WARM} --tasks norms", "unknown task 'norms', choose from normals"),
+        ("", f"{WARM} --tasks depth", "source photos has no labels of depth, it has semseg"),
+        ("", f"{MOUNT} --source roms", "source 'roms': expected one of rooms"),
+        ("", f"{MOUNT} --source rooms:dev", "no split 'dev': choose from train, val, test"),
+        ("", f"{MOUNT} --source dataset:{{tmp}}/photos", "was it written by d2i1 create?"),
+        ("", f"{WARM} --resolution large", "resolution 'large': expected a number"),
+        ("", "evaluate --pipeline {pipeline} --source folder:{photos}", "has other classes"),
+    ],
+)
+def test_wrong_input_is_told_in_one_line(
+    d2i1: Callable[..., str],
+    tiny_base: Path,
+    photos: Path,
+    pipeline: Path,
+    tmp_path: Path,
+    wrong: str,
+    command: str,
+    told: str,
+) -> None:
+    places = {"base": tiny_base, "photos": photos, "pipeline": pipeline, "tmp": tmp_path}
+    WRONG[wrong](tmp_path, tiny_base)
+    folders = (tmp_path, tiny_base, pipeline)
+    before = [contents(folder) for folder in folders]
+    error = d2i1(*command.format(**places).split(), code=2)
+    lines = [line for line in re.split(r"[\r\n]+", error) if line and "%|" not in line]
+    assert len(lines) == 1, error
+    assert lines[0].startswith(f"d2i1 {command.split()[0]}: error: ")
+    assert told.format(**places) in lines[0]
+    for folder, old in zip(folders, before, strict=True):
+        new = contents(folder)
+        assert {name: new.get(name) for name in old} == old
+        assert all(name.startswith("out/") for name in new.keys() - old.keys())
+
+
+def test_a_failed_start_claims_no_folder(
+    d2i1: Callable[..., str], tiny_base: Path, photos: Path, tmp_path: Path
+) -> None:
+    places = {"base": tiny_base, "photos": photos, "tmp": tmp_path}
+    command = WARM.format(**places).split()
+    d2i1(*command, "--host", "heavy", code=2)
+    assert not (tmp_path / "out").exists()
+    d2i1(*command)
+    assert (tmp_path / "out/pipeline/model_index.json").is_file()
+    before = contents(tmp_path / "out")
+    message = d2i1(*command, code=2)  # typed twice by mistake
+    assert "--resume_from_checkpoint latest" in message
+    assert contents(tmp_path / "out") == before
+
+
+def test_bad_rows_are_skipped_on_request_and_listed(
+    d2i1: Callable[..., str], tiny_base: Path, photos: Path, tmp_path: Path
+) -> None:
+    WRONG["class 7"](tmp_path, tiny_base)
+    command = ("import", "--source", f"folder:{photos}", "--output_dir", tmp_path / "out")
+    d2i1(*command, code=2)
+    d2i1(*command, "--overwrite", "--on_bad_row", "skip")
+    skipped = json.loads((tmp_path / "out/skipped.json").read_text())
+    assert list(skipped) == ["3"] and "3.png" in skipped["3"]
+
+
+def test_flags_override_files_in_any_order(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("seed: 5\nlearning_rate: 0.5\noutput_dir: there\n")
+    flags = ["--host", "light", "--source", "rooms", "--seed", "7"]
+    settings = read_settings("warm-up", ["--config", str(file), *flags])
+    assert (settings.seed, settings.learning_rate, settings.output_dir) == (7, 0.5, "there")
+    assert settings.max_train_steps == 1000
+
+
+@pytest.mark.parametrize(
+    ("switch", "expected"),
+    [
+        (["--overwrite"], True),
+        (["--overwrite", "--seed", "1"], True),
+        (["--overwrite", "false"], False),
+        (["--overwrite=true"], True),
+        ([], False),
+    ],
+)
+def test_switches_need_no_value(switch: list[str], expected: bool) -> None:
+    flags = ["--pipeline", "p", "--source", "rooms", "--output_dir", "there"]
+    assert read_settings("create", [*flags, *switch]).overwrite is expected
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_every_act_has_help(act: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([act, "--help"])
+    assert stopped.value.code == 0
+    assert f"usage: d2i1 {act}" in capfd.readouterr().out
+
+
+def test_overview_lists_every_act() -> None:
+    command = [sys.executable, "-m", "d2i1_train.cli", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line.split()[0] for line in shown.stdout.splitlines() if line.startswith("  ")] == [
+        *ACTS
+    ]
+    assert shown.stderr == ""
+
+
+@pytest.mark.parametrize("preset", sorted(file.stem for file in PRESETS.glob("*.yaml")))
+def test_presets_are_settings_of_the_act_they_name(preset: str) -> None:
+    first = (PRESETS / f"{preset}.yaml").read_text().splitlines()[0]
+    act, arguments = re.search(r"d2i1 (\S+) (--config .*)", first).groups()
+    settings = read_settings(act, arguments.split())
+    assert settings.output_dir
