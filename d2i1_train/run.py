@@ -78,9 +78,8 @@ class Run:
             num_warmup_steps=settings.lr_warmup_steps,
             num_training_steps=settings.max_train_steps,
         )
-        self.rate = schedule.lr_lambdas[
-            0
-        ]  # a pure function of the step: nothing to save or prepare
+        # a pure function of the step: nothing to save, and nothing to prepare for processes
+        self.rate = schedule.lr_lambdas[0]
         self.model, self.optimizer = self.accelerator.prepare(exploitation, self.optimizer)
         # weights are kept by name in our own files, so that no model is unpickled or stored twice
         self.accelerator.register_save_state_pre_hook(
@@ -113,9 +112,8 @@ class Run:
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.settings.learning_rate * self.rate(self.step)
                 # what a host draws at random (dropout) follows from seed, step and rank alone
-                torch.manual_seed(
-                    hash((self.settings.seed, self.step, self.accelerator.process_index))
-                )
+                place = (self.settings.seed, self.step, self.accelerator.process_index)
+                torch.manual_seed(hash(place))
                 yield self.step
                 self.step += 1
                 bar.update()
@@ -126,10 +124,8 @@ class Run:
         Processes and micro-batches take turns along an order, so how a batch is divided among them
         does not change which samples a step sees.
         """
-        accumulation, ranks = (
-            self.settings.gradient_accumulation_steps,
-            self.accelerator.num_processes,
-        )
+        accumulation = self.settings.gradient_accumulation_steps
+        ranks = self.accelerator.num_processes
         for micro in range(accumulation):
             turn = (self.step * accumulation + micro) * ranks + self.accelerator.process_index
             examples = [draws.at(turn * size + n) for draws, size in mix for n in range(size)]

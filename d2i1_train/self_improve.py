@@ -27,10 +27,10 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     """
     source = open_source(settings.source, settings.resolution)
     rows = usable_rows(source, settings.max_train_samples, settings.on_bad_row)
-    run = Run(settings, "self-improve")
-    pipe = open_pipeline(settings.pipeline).to(run.device)
+    pipe = open_pipeline(settings.pipeline)
     common_tasks(pipe, source)
-    exploitation = make_theta(pipe)
+    run = Run(settings, "self-improve")
+    exploitation = make_theta(pipe.to(run.device))
     creation = twin(exploitation)
     run.prepare(exploitation, creation)
     if run.step == 0 and not settings.fresh_optimizer:

@@ -72,8 +72,9 @@ class TrainSettings:
     """Real samples a micro-batch, on each process."""
     gradient_accumulation_steps: int = 1
     learning_rate: float = 1e-3
-    lr_scheduler: str = "constant_with_warmup"
-    """A name diffusers' `get_scheduler` knows: constant, linear, cosine, ..."""
+    lr_scheduler: Literal["constant_with_warmup", "linear", "cosine", "polynomial"] = (
+        "constant_with_warmup"
+    )
     lr_warmup_steps: int = 0
     adam_weight_decay: float = 1e-2
     max_grad_norm: float = 1.0

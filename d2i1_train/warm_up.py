@@ -26,10 +26,10 @@ def warm_up(settings: WarmUpSettings) -> Path:
     source = open_source(settings.source, settings.resolution)
     rows = usable_rows(source, settings.max_train_samples, settings.on_bad_row)
     tasks = choose_tasks(settings.tasks, source)
-    run = Run(settings, "warm-up")
     torch.manual_seed(settings.seed)
-    pipe = mount(settings, tasks).to(run.device)
-    theta = make_theta(pipe)
+    pipe = mount(settings, tasks)
+    run = Run(settings, "warm-up")  # claims the folder, so after what can be wrong
+    theta = make_theta(pipe.to(run.device))
     run.prepare(theta)
     context = pipe.encode_prompt([""])
     families, weights = pipe.perception.families, {n: t.weight for n, t in tasks.items()}

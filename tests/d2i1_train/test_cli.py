@@ -74,7 +74,7 @@ WRONG: dict[str, Callable[[Path, Path], object]] = {
         ("broken image", WARM, "photos/image/3.png: not a readable image"),
         ("other aspect", WARM, "photos/label/3.png: semseg is 28x28, of another aspect ratio"),
         ("class 7", WARM, "photos/label/3.png: semseg holds class id 7, allowed are 0 to 2"),
-        ("other size", WARM, "different sizes in one batch (20x14, 40x28): give --resolution"),
+        ("other size", WARM, "different sizes in one batch (20x16, 40x28): give --resolution"),
         ("source key", WARM, "unknown key 'licens', did you mean 'licence'?"),
         ("config key", f"{WARM} --config {{tmp}}/mine.yaml", "did you mean max_train_steps?"),
         ("config list", f"{WARM} --config {{tmp}}/mine.yaml", "expected `key: value` lines"),
