@@ -150,7 +150,9 @@ class Creator:
             precision=str(pipe.unet.dtype).removeprefix("torch."),
             seed=settings.seed,
         )
+        self.prompt: str | None = None
         if isinstance(settings, CreateSettings):
+            self.prompt = settings.prompt
             config, guidance = pipe.config, settings.guidance_scale
             self.origin = replace(
                 self.origin,
@@ -169,7 +171,7 @@ class Creator:
         return {
             "act": "create" if self.origin.strength else "label",
             "made_with": self.facts(),
-            "prompt": getattr(self.settings, "prompt", None),
+            "prompt": self.prompt,
             "batch_size": self.settings.batch_size,
             "device": self.pipe.device.type,
             "threads": torch.get_num_threads(),
@@ -202,7 +204,7 @@ class Creator:
         from .quality import score_labels
 
         seeds = [noise_seed(s.id, variant, self.settings.seed) for s, variant in batch]
-        prompts = [getattr(self.settings, "prompt", None) or s.caption or "" for s, _ in batch]
+        prompts = [self.prompt or s.caption or "" for s, _ in batch]
         images = [s.image for s, _ in batch]
         if self.origin.strength:
             output = self.pipe(

@@ -204,6 +204,7 @@ class Run:
             configs = {name: family.config() for name, family in pipe.perception.families.items()}
             facts = {"stage": self.name, **asdict(self.settings)}
             private = ("output_dir", "pipeline", "created", "base", "source", "validation_source")
+            private += ("resume_from_checkpoint",)  # a resumed run gives the same files
             facts = {k: v for k, v in facts.items() if k not in private and v is not None}
             write_model_card(folder, read_tasks(configs, self.name), pipe.config, facts)
         self.accelerator.end_training()

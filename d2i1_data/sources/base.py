@@ -45,6 +45,7 @@ class Rows(NamedTuple):
 
     def write_report(self, file: Path) -> None:
         """List the skipped rows, if there are any."""
+        file.unlink(missing_ok=True)
         if self.skipped:
             file.write_text(json.dumps(self.skipped, indent=2) + "\n")
 

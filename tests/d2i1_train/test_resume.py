@@ -35,6 +35,7 @@ def kill_after(sign: Path, *arguments: object) -> None:
     command = [sys.executable, "-m", "d2i1_train.cli", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     told = Path(f"{sign.parents[1]}.stderr")
+    told.parent.mkdir(parents=True, exist_ok=True)
     with told.open("w") as file:
         process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
     try:
@@ -89,7 +90,7 @@ def test_killed_and_resumed_equals_uninterrupted(
         command = ("self-improve", *pipeline, *ROOMS, *size)
     command += ("--max_train_steps", 40, "--checkpointing_steps", 5)
     command += ("--lr_scheduler", "cosine", "--lr_warmup_steps", 4)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole, killed = tmp_path / "whole/run", tmp_path / "killed/run"
     kill_after(killed / "checkpoint-5", *command, "--output_dir", killed)
     assert not (killed / "checkpoint-40").exists()
     run(*command, "--output_dir", whole)
@@ -161,7 +162,7 @@ TINY_BASE = (
 def test_base_trains_and_resumes(photos: Path, tmp_path: Path) -> None:
     command = ("base", "--source", f"folder:{photos}", *TINY_BASE)
     command += ("--unet_steps", 30, "--checkpointing_steps", 2)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole, killed = tmp_path / "whole/run", tmp_path / "killed/run"
     kill_after(killed / "unet/state.safetensors", *command, "--output_dir", killed)
     assert not (killed / "pipeline").exists()
     run(*command, "--output_dir", whole)
@@ -179,7 +180,7 @@ def test_base_trains_and_resumes(photos: Path, tmp_path: Path) -> None:
 def test_base_resumes_in_the_autoencoder(photos: Path, tmp_path: Path) -> None:
     command = ("base", "--source", f"folder:{photos}", *TINY_BASE)
     command += ("--unet_steps", 2, "--checkpointing_steps", 2)
-    earlier, later = tmp_path / "earlier", tmp_path / "later"
+    earlier, later = tmp_path / "earlier/run", tmp_path / "later/run"
     kill_after(earlier / "vae/state.safetensors", *command, "--output_dir", earlier)
     run(*command, "--output_dir", later)
     run(*command, "--output_dir", earlier, *LATEST)
