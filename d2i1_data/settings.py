@@ -1,7 +1,17 @@
 """What can be set when data is written. Fields are flags, YAML keys and documentation at once."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from .errors import InputError
+
+
+def require_positive(settings: Any, *names: str) -> None:
+    """Refuse numbers below 1; None is left to mean what it means."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value}: expected at least 1")
 
 
 @dataclass(kw_only=True)
@@ -23,6 +33,9 @@ class WriteSettings:
     overwrite: bool = False
     """Replace a dataset of another plan in output_dir."""
 
+    def __post_init__(self) -> None:
+        require_positive(self, "num_samples", "max_source_samples", "shard_size")
+
 
 @dataclass(kw_only=True)
 class ImportSettings(WriteSettings):
@@ -37,6 +50,10 @@ class LabelSettings(WriteSettings):
     """Folder or Hub id of a Diff2in1Pipeline; its weights are theta_C."""
     batch_size: int = 16
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "batch_size")
 
 
 @dataclass(kw_only=True)

@@ -68,6 +68,7 @@ def run_act(act: str, arguments: list[str]) -> int:
     module, function = path.split(":")
     if act != "env":
         _quieten()
+        _find_processes()
     result = getattr(importlib.import_module(module), function)(settings)
     if isinstance(result, Path):
         print(result)
@@ -83,6 +84,14 @@ def _quieten() -> None:
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     datasets.disable_progress_bars()
+
+
+def _find_processes() -> None:
+    """Make accelerate see the processes of `torchrun` where there is no accelerator."""
+    import torch
+
+    if "LOCAL_RANK" in os.environ and not torch.cuda.is_available():
+        os.environ.setdefault("ACCELERATE_USE_CPU", "true")
 
 
 def read_settings(act: str, arguments: list[str]) -> Any:

@@ -3,6 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from d2i1_data.errors import InputError
+from d2i1_data.settings import require_positive
+
 
 @dataclass(kw_only=True)
 class BaseSettings:
@@ -92,6 +95,11 @@ class TrainSettings:
     logging_steps: int = 10
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        counts = ("max_train_steps", "max_train_samples", "real_batch_size", "checkpointing_steps")
+        more = ("gradient_accumulation_steps", "checkpoints_total_limit", "validation_steps")
+        require_positive(self, *counts, *more, "num_validation_samples", "logging_steps")
+
 
 @dataclass(kw_only=True)
 class WarmUpSettings(TrainSettings):
@@ -127,6 +135,12 @@ class SelfImproveSettings(TrainSettings):
     """Samples theta_E consumes between updates of theta_C (paper: 40)."""
     fresh_optimizer: bool = False
     """Begin with an empty optimiser state, as the authors do, instead of the warm-up's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "created_batch_size", "max_created_samples", "follow_every")
+        if not 0 <= self.alpha <= 1:
+            raise InputError(f"--alpha {self.alpha}: expected 0 to 1")
 
 
 @dataclass(kw_only=True)
