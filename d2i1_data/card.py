@@ -19,23 +19,28 @@ from .diff2in1.families import LabelMap
 from .preview import preview
 from .schema import FEATURES, from_row
 from .tasks import Task
-from .write import write_text
+from .write import shard_path, write_text
 
 PREVIEWS = 8
 
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 
 
-def write_card(folder: Path, tasks: Mapping[str, Task], facts: Mapping[str, Any]) -> None:
+def write_card(folder: Path, act: str, tasks: Mapping[str, Task], facts: Mapping[str, Any]) -> None:
     """Write README.md and preview.png of a dataset folder whose shards are complete."""
-    first = pq.ParquetFile(next((folder / "data").glob("train-00000.parquet")))
+    first = pq.ParquetFile(shard_path(folder, 0))
     rows = next(first.iter_batches(PREVIEWS)).to_pylist()
     preview([from_row(row, tasks) for row in rows], tasks).save(folder / "preview.png")
-    write_text(folder / "README.md", dataset_card(folder, tasks, facts))
+    write_text(folder / "README.md", dataset_card(folder, act, tasks, facts))
 
 
-def dataset_card(folder: Path, tasks: Mapping[str, Task], facts: Mapping[str, Any]) -> str:
-    """The text of README.md: metadata for the Hub, then what people want to know."""
+def dataset_card(
+    folder: Path, act: str, tasks: Mapping[str, Task], facts: Mapping[str, Any]
+) -> str:
+    """The text of README.md: metadata for the Hub, then what people want to know.
+
+    act: `import`, `label` or `create`, because truth must not be called a model's opinion.
+    """
     title = f"Diff-2-in-1: {', '.join(tasks)}"
     shards = sorted((folder / "data").glob("train-*.parquet"))
     count = sum(pq.read_metadata(shard).num_rows for shard in shards)
@@ -45,19 +50,20 @@ def dataset_card(folder: Path, tasks: Mapping[str, Task], facts: Mapping[str, An
         "dataset.md.jinja",
         title=title,
         count=count,
-        created=bool(facts.get("strength")),
+        act=act,
         tasks=shown,
         facts=facts,
         load_path=folder.name,
     )
-    licences = {row["provenance"]["licence"] for row in columns} - {None}
+    licences = {row["provenance"]["licence"] for row in columns}
+    made = [] if act == "import" else ["synthetic"]
     data = DatasetCardData(
         pretty_name=title,
-        license=licences.pop() if len(licences) == 1 else "other",
-        annotations_creators=["machine-generated"],
+        license=(licences.pop() if len(licences) == 1 else None) or "other",
+        annotations_creators=["machine-generated"] if made else ["other"],
         size_categories=[next((v for k, v in SIZES.items() if count < k), "n>1M")],
         task_categories=sorted({c for task in tasks.values() for c in task.categories}),
-        tags=["synthetic", "diff2in1", *sorted({tag for t in tasks.values() for tag in t.tags})],
+        tags=[*made, "diff2in1", *sorted({tag for t in tasks.values() for tag in t.tags})],
     )
     size = sum(shard.stat().st_size for shard in shards)
     splits = SplitDict({"train": SplitInfo("train", num_bytes=size, num_examples=count)})

@@ -7,17 +7,17 @@ shard before the first image is made, so an interrupted run continues where it s
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import InputError
-from .sample import Provenance, Sample, image_sha256
+from .sample import Provenance, Quality, Sample
 from .settings import CreateSettings, ImportSettings, LabelSettings, WriteSettings
-from .sources import Source, open_source, usable_rows
+from .sources import Source, open_rows, write_report
 
 if TYPE_CHECKING:
-    from .diff2in1 import Diff2in1Pipeline
+    from .diff2in1 import Diff2in1Output, Diff2in1Pipeline
 
 
 class Item(NamedTuple):
@@ -32,25 +32,14 @@ def import_source(settings: ImportSettings) -> Path:
     return _write_dataset(settings)
 
 
-def create(settings: CreateSettings) -> Path:
-    """Write a dataset of created, labelled images; its folder."""
-    if not 0 < settings.strength <= 1:
-        raise InputError(f"--strength {settings.strength}: expected more than 0, at most 1")
-    return _write_dataset(settings)
-
-
 def label(settings: LabelSettings) -> Path:
     """Write a dataset of the source's own images, labelled by theta_C; its folder."""
     return _write_dataset(settings)
 
 
-def _open(settings: LabelSettings, source: Source) -> "Creator":
-    from accelerate import PartialState
-
-    from .loading import fetch, fingerprint, open_pipeline
-
-    pipe = open_pipeline(settings.pipeline).to(PartialState().device)
-    return Creator(pipe, source, settings, fingerprint(fetch(settings.pipeline, "pipeline")))
+def create(settings: CreateSettings) -> Path:
+    """Write a dataset of created, labelled images; its folder."""
+    return _write_dataset(settings)
 
 
 def _write_dataset(settings: WriteSettings) -> Path:
@@ -60,21 +49,19 @@ def _write_dataset(settings: WriteSettings) -> Path:
     from .card import write_card
     from .write import claim_folder, library_versions, shard_path, write_metadata, write_shard
 
-    source = open_source(settings.source, settings.resolution)
-    rows = usable_rows(source, settings.max_source_samples, settings.on_bad_row)
-    shards = plan_shards(rows.usable, settings)
-    maker = (
-        _open(settings, source)
-        if isinstance(settings, LabelSettings)
-        else Importer(source, settings)
-    )
+    limit, on_bad_row = settings.max_source_samples, settings.on_bad_row
+    rows = open_rows(settings.source, settings.resolution, limit, on_bad_row)
+    source = rows.source
+    maker = _maker(settings, source)
+    count = settings.num_samples if isinstance(settings, CreateSettings) else None
+    shards = plan_shards(rows.usable, count, settings.shard_size)
     folder, state = Path(settings.output_dir), PartialState()
     if state.is_main_process:
-        plan = maker.plan() | {"source": source.name, "resolution": settings.resolution}
         names = [[[source.identity(row), variant] for row, variant in shard] for shard in shards]
+        plan = {"act": maker.act, "resolution": settings.resolution, **maker.plan()}
         plan |= {"shards": names, "versions": library_versions()}
         claim_folder(folder, plan, settings.overwrite)
-        rows.write_report(folder / "skipped.json")
+        write_report(folder / "skipped.json", rows)
         write_metadata(folder, maker.tasks)
     state.wait_for_everyone()
     mine = range(state.process_index, len(shards), state.num_processes)
@@ -87,15 +74,28 @@ def _write_dataset(settings: WriteSettings) -> Path:
             write_shard(shard_path(folder, k), maker.make(shards[k], bar.update), maker.tasks)
     state.wait_for_everyone()
     if state.is_main_process:
-        write_card(folder, maker.tasks, maker.facts() | source.notes)
+        write_card(folder, maker.act, maker.tasks, maker.facts())
     return folder
 
 
-def plan_shards(usable: Sequence[int], settings: WriteSettings) -> list[list[Item]]:
+def _maker(settings: WriteSettings, source: Source) -> "Importer | Labeller":
+    from accelerate import PartialState
+
+    from .loading import fetch, fingerprint, open_pipeline
+
+    if not isinstance(settings, LabelSettings):
+        return Importer(source)
+    pipe = open_pipeline(settings.pipeline).to(PartialState().device)
+    checkpoint = fingerprint(fetch(settings.pipeline, "pipeline"))
+    if isinstance(settings, CreateSettings):
+        return Creator(pipe, source, settings, checkpoint)
+    return Labeller(pipe, source, settings, checkpoint)
+
+
+def plan_shards(usable: Sequence[int], count: int | None, size: int) -> list[list[Item]]:
     """Which samples go into which shard: all images once, then their next variant."""
-    count = settings.num_samples or len(usable)
+    count = len(usable) if count is None else count
     items = [Item(usable[n % len(usable)], n // len(usable)) for n in range(count)]
-    size = settings.shard_size
     return [items[start : start + size] for start in range(0, count, size)]
 
 
@@ -108,15 +108,17 @@ def noise_seed(source_id: str, variant: int, seed: int) -> int:
 class Importer:
     """Takes the samples of a source as they are."""
 
-    def __init__(self, source: Source, settings: WriteSettings) -> None:
-        self.source, self.settings, self.tasks = source, settings, source.tasks
+    act = "import"
+
+    def __init__(self, source: Source) -> None:
+        self.source, self.tasks = source, source.tasks
 
     def plan(self) -> dict[str, Any]:
         """All that decides the bytes of a shard, beside what is in it."""
-        return {"act": "import"}
+        return self.facts()
 
     def facts(self) -> dict[str, Any]:
-        """What the card says of the origin."""
+        """How the dataset is made, as the card says it."""
         return {"source": self.source.name}
 
     def make(self, items: Sequence[Item], progress: Callable[[int], Any]) -> Iterator[Sample]:
@@ -126,8 +128,10 @@ class Importer:
             progress(1)
 
 
-class Creator:
-    """Makes the samples of a plan with one pipeline from one source."""
+class Labeller:
+    """Labels the images of a source with one pipeline."""
+
+    act = "label"
 
     def __init__(
         self, pipe: "Diff2in1Pipeline", source: Source, settings: LabelSettings, checkpoint: str
@@ -150,91 +154,127 @@ class Creator:
             precision=str(pipe.unet.dtype).removeprefix("torch."),
             seed=settings.seed,
         )
-        self.prompt: str | None = None
-        if isinstance(settings, CreateSettings):
-            self.prompt = settings.prompt
-            config, guidance = pipe.config, settings.guidance_scale
-            self.origin = replace(
-                self.origin,
-                labels_from=settings.labels_from,
-                strength=settings.strength,
-                steps=settings.num_inference_steps or config.default_num_inference_steps,
-                guidance=config.default_guidance_scale if guidance is None else guidance,
-                negative_prompt=settings.negative_prompt,
-                scheduler=type(pipe.scheduler).__name__,
-            )
 
     def plan(self) -> dict[str, Any]:
         """All that decides the bytes of a shard, beside what is in it."""
         import torch
 
-        return {
-            "act": "create" if self.origin.strength else "label",
-            "made_with": self.facts(),
-            "prompt": self.prompt,
-            "batch_size": self.settings.batch_size,
-            "device": self.pipe.device.type,
-            "threads": torch.get_num_threads(),
-        }
+        place = {"device": self.pipe.device.type, "threads": torch.get_num_threads()}
+        return {**self.facts(), "batch_size": self.settings.batch_size, **place}
 
     def facts(self) -> dict[str, Any]:
-        """How the dataset is made, for the plan and the card."""
-        own = asdict(self.origin)
-        return {key: value for key, value in own.items() if value is not None and key != "kind"}
+        """How the dataset is made, as the card says it."""
+        own = {key: value for key, value in asdict(self.origin).items() if value is not None}
+        return {"source": self.source.name, **own}
 
     def make(self, items: Sequence[Item], progress: Callable[[int], Any]) -> Iterator[Sample]:
         """The samples of a shard, batch by batch; images of another size begin a new batch."""
-        loaded = ((self.source[item.row], item.variant) for item in items)
-        for _, same in groupby(loaded, lambda pair: pair[0].size):
-            batch = []
-            for pair in same:
-                batch.append(pair)
-                if len(batch) == self.settings.batch_size:
-                    yield from self._batch(batch)
-                    progress(len(batch))
-                    batch = []
-            if batch:
-                yield from self._batch(batch)
-                progress(len(batch))
-
-    def _batch(self, batch: list[tuple[Sample, int]]) -> Iterator[Sample]:
-        import numpy as np
-        import torch
-
         from .quality import score_labels
 
-        seeds = [noise_seed(s.id, variant, self.settings.seed) for s, variant in batch]
-        prompts = [self.prompt or s.caption or "" for s, _ in batch]
-        images = [s.image for s, _ in batch]
-        if self.origin.strength:
-            output = self.pipe(
-                images,
-                prompts,
-                strength=self.origin.strength,
-                num_inference_steps=self.origin.steps,
-                guidance_scale=self.origin.guidance,
-                negative_prompt=self.origin.negative_prompt or "",
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                labels_from=self.origin.labels_from,  # type: ignore[arg-type]
-            )
-        else:
-            output = self.pipe.predict(images)
-        scores = score_labels(self.pipe, output)
-        for n, (source, variant) in enumerate(batch):
-            creating = self.origin.strength
-            yield Sample(
-                id=f"{source.id}-{variant:03d}",
-                image=np.asarray(output.images[n]),
-                targets={name: maps[n] for name, maps in output.predictions.items()},
-                caption=prompts[n] if creating else source.caption,
-                provenance=replace(
-                    self.origin,
-                    source_dataset=source.provenance.source_dataset,
-                    source_id=source.id,
-                    source_sha256=image_sha256(source.image),
-                    licence=source.provenance.licence,
-                    variant=variant,
-                    noise_seed=seeds[n] if creating else None,
-                ),
-                quality=scores[n],
-            )
+        loaded = ((self.source[item.row], item.variant) for item in items)
+        for _, same in groupby(loaded, lambda pair: pair[0].size):
+            while batch := list(islice(same, self.settings.batch_size)):
+                output = self.look([source for source, _ in batch], [v for _, v in batch])
+                scores = score_labels(self.pipe, output)
+                for n, (source, variant) in enumerate(batch):
+                    yield self._sample(source, variant, output, n, scores[n])
+                progress(len(batch))
+
+    def look(self, sources: Sequence[Sample], variants: Sequence[int]) -> "Diff2in1Output":
+        """Images and labels of a batch."""
+        return self.pipe.predict([source.image for source in sources])
+
+    def caption(self, source: Sample) -> str | None:
+        """The caption of what is made from a sample."""
+        return source.caption
+
+    def noise_seed(self, source: Sample, variant: int) -> int | None:
+        """The seed of the noise a sample is created with."""
+        return None
+
+    def _sample(
+        self,
+        source: Sample,
+        variant: int,
+        output: "Diff2in1Output",
+        n: int,
+        quality: dict[str, Quality],
+    ) -> Sample:
+        import numpy as np
+
+        return Sample(
+            id=f"{source.id}-{variant:03d}",
+            image=np.asarray(output.images[n]),
+            targets={name: maps[n] for name, maps in output.predictions.items()},
+            caption=self.caption(source),
+            provenance=replace(
+                self.origin,
+                source_dataset=source.provenance.source_dataset,
+                source_id=source.id,
+                source_sha256=source.provenance.source_sha256,
+                licence=source.provenance.licence,
+                variant=variant,
+                noise_seed=self.noise_seed(source, variant),
+            ),
+            quality=quality,
+        )
+
+
+class Creator(Labeller):
+    """Creates variations of the images of a source, and labels them."""
+
+    act = "create"
+    settings: CreateSettings
+
+    def __init__(
+        self, pipe: "Diff2in1Pipeline", source: Source, settings: CreateSettings, checkpoint: str
+    ) -> None:
+        from .diff2in1.ddim import timesteps
+
+        super().__init__(pipe, source, settings, checkpoint)
+        given, config = asdict(settings), pipe.config
+        for name in ("strength", "num_inference_steps", "guidance_scale"):
+            if given[name] is None:
+                given[name] = config[f"default_{name}"]
+        try:
+            timesteps(given["strength"], given["num_inference_steps"])
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        self.origin = replace(
+            self.origin,
+            labels_from=settings.labels_from,
+            strength=given["strength"],
+            steps=given["num_inference_steps"],
+            guidance=given["guidance_scale"],
+            negative_prompt=settings.negative_prompt,
+            scheduler=type(pipe.scheduler).__name__,
+        )
+
+    def plan(self) -> dict[str, Any]:
+        """All that decides the bytes of a shard, beside what is in it."""
+        return {**super().plan(), "prompt": self.settings.prompt}
+
+    def caption(self, source: Sample) -> str | None:
+        """The prompt."""
+        prompt = self.settings.prompt
+        return (source.caption or "") if prompt is None else prompt
+
+    def noise_seed(self, source: Sample, variant: int) -> int:
+        """The seed of the noise a sample is created with."""
+        return noise_seed(source.id, variant, self.settings.seed)
+
+    def look(self, sources: Sequence[Sample], variants: Sequence[int]) -> "Diff2in1Output":
+        """Created images and their labels."""
+        import torch
+
+        seeds = map(self.noise_seed, sources, variants)
+        return self.pipe(
+            [source.image for source in sources],
+            [str(self.caption(source)) for source in sources],
+            strength=self.origin.strength,
+            num_inference_steps=self.origin.steps,
+            guidance_scale=self.origin.guidance,
+            negative_prompt=self.settings.negative_prompt,
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            labels_from=self.settings.labels_from,
+        )

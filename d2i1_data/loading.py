@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from .diff2in1 import Diff2in1Pipeline
 
 BASES = Path(__file__).parent / "bases"
+# of a repository on the Hub; Stable Diffusion's hold everything several times over
+WANTED = ["model_index.json", "*.py", "*/*.json", "*/*.txt", "*/*.py", "*/*.safetensors"]
+UNWANTED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*"]
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 
 
@@ -57,7 +60,7 @@ def fetch(name: str, kind: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, ignore_patterns=["*.bin", "*.ckpt", "*.msgpack"]))
+        return Path(snapshot_download(name, allow_patterns=WANTED, ignore_patterns=UNWANTED))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"{kind} {name}: neither a folder nor on the Hub: {first}") from error

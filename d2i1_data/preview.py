@@ -15,11 +15,12 @@ LONGER_SIDE = 192
 def preview(samples: Sequence[Sample], tasks: Mapping[str, Task]) -> Image.Image:
     """One row per sample: RGB, then each task's map; what a sample lacks stays black."""
     return grid(
-        [[s.image, *(_coloured(s, name, task) for name, task in tasks.items())] for s in samples]
+        [[s.image, *(coloured(s, name, task) for name, task in tasks.items())] for s in samples]
     )
 
 
-def _coloured(sample: Sample, name: str, task: Task) -> NDArray[np.uint8]:
+def coloured(sample: Sample, name: str, task: Task) -> NDArray[np.uint8]:
+    """A sample's map as a picture, black if it has none."""
     if name not in sample.targets:
         return np.zeros_like(sample.image)
     return task.family.colorize(sample.targets[name])

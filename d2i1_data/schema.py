@@ -25,7 +25,7 @@ METADATA = "diff2in1.json"  # beside the shards: the tasks' classes, the library
 
 _PROVENANCE = {
     **{field.name: Value("string") for field in fields(Provenance)},
-    **{name: Value("float32") for name in ("strength", "guidance")},
+    **{name: Value("float64") for name in ("strength", "guidance")},
     **{name: Value("int32") for name in ("steps", "variant")},
     **{name: Value("int64") for name in ("seed", "noise_seed")},
 }

@@ -21,8 +21,6 @@ class WriteSettings:
     source: str
     """rooms[:SPLIT], folder:FILE.yaml[:SPLIT] or dataset:PATH_OR_ID[:SPLIT]."""
     output_dir: str
-    num_samples: int | None = None
-    """How many; None is one per image of the source."""
     max_source_samples: int | None = None
     """Use only the first images of the source."""
     resolution: str | None = None
@@ -34,7 +32,7 @@ class WriteSettings:
     """Replace a dataset of another plan in output_dir."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "num_samples", "max_source_samples", "shard_size")
+        require_positive(self, "max_source_samples", "shard_size")
 
 
 @dataclass(kw_only=True)
@@ -60,8 +58,10 @@ class LabelSettings(WriteSettings):
 class CreateSettings(LabelSettings):
     """Write a dataset of images created from real ones, and labelled, by theta_C."""
 
-    strength: float = 0.6
-    """Noise level T / 1000, in (0, 1] (paper: 0.6)."""
+    num_samples: int | None = None
+    """How many; None is one per image of the source, more are variants with other noise."""
+    strength: float | None = None
+    """Noise level T / 1000, in (0, 1]; None is the checkpoint's default (paper: 0.6)."""
     num_inference_steps: int | None = None
     """U-Net calls really made; None is the checkpoint's default (paper: 50)."""
     guidance_scale: float | None = None
@@ -71,3 +71,7 @@ class CreateSettings(LabelSettings):
     """The final latent at t = 0, the last denoising step (paper), or the 8-bit image."""
     prompt: str | None = None
     """One prompt for all, instead of the source's captions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "num_samples", "num_inference_steps")

@@ -70,31 +70,40 @@ def write_metadata(folder: Path, tasks: Mapping[str, Task]) -> None:
 
 
 def claim_folder(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> None:
-    """Make the folder ours: new, or holding the same plan; otherwise refuse and touch nothing."""
-    text = json.dumps(plan, indent=2) + "\n"
+    """Make the folder ours: new, or holding the same plan; otherwise refuse and touch nothing.
+
+    overwrite: a dataset of ours with another plan is replaced; what is not ours never is.
+    """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; --output_dir needs a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        file = folder / PLAN
-        if not file.is_file():
-            raise InputError(
-                f"{folder} is not empty and holds no {PLAN}: choose another --output_dir"
-            )
-        try:
-            old = dict(json.loads(file.read_text()))
-        except (ValueError, TypeError) as error:
-            raise InputError(f"{file} is no plan of ours: choose another --output_dir") from error
+    if folder.is_dir() and any(folder.iterdir()):
+        old = _read_plan(folder / PLAN)
         differing = sorted(key for key in {*old, *plan} if old.get(key) != plan.get(key))
-        if differing:
+        if differing and not overwrite:
             raise InputError(
                 f"{folder} holds another dataset (its plan differs in {', '.join(differing)}):"
                 " choose another --output_dir, or replace it with --overwrite"
             )
-    if overwrite:
-        for shard in (folder / "data").glob("train-*.parquet"):
-            shard.unlink()
+        if differing:
+            shards = [shard_path(folder, index) for index in range(len(old["shards"]))]
+            for file in (folder / "README.md", folder / "preview.png", *shards):
+                file.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / PLAN, text)
+    write_text(folder / PLAN, json.dumps(plan, indent=2) + "\n")
+
+
+def _read_plan(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise InputError(
+            f"{file.parent} is not empty and holds no {PLAN}: choose another --output_dir"
+        )
+    try:
+        plan = json.loads(file.read_text())
+    except ValueError:
+        plan = None
+    if not isinstance(plan, dict) or not isinstance(plan.get("shards"), list):
+        raise InputError(f"{file} is no plan of ours: choose another --output_dir")
+    return plan
 
 
 def claim_run(folder: Path, settings: Mapping[str, Any], resume: str | None) -> None:

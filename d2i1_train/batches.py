@@ -17,7 +17,7 @@ from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.diff2in1.images import pad_to_stride, to_batches
 from d2i1_data.errors import InputError
 from d2i1_data.sample import Sample
-from d2i1_data.sources import Source
+from d2i1_data.sources import Rows
 
 from .objective import Targets
 from .theta import Theta
@@ -58,46 +58,46 @@ class Batch:
 
 
 class Examples:
-    """The rows of a source as examples; latents are made once and kept in memory.
+    """Rows of a source as examples; latents are made once and kept in memory.
 
     Keeping latents is right because the only augmentation is a flip, and both views are kept.
-    Pyramids are kept too while the U-Net is frozen and small.
+    Pyramids are kept too, of as many rows as fit, while the U-Net is frozen and small.
     """
 
     def __init__(
         self,
-        source: Source,
-        rows: Sequence[int],
+        rows: Rows,
         pipe: Diff2in1Pipeline,
         theta: Theta,
         context: Tensor,
         *,
+        flip: bool,
         created: bool = False,
     ) -> None:
-        self.source, self.rows, self.pipe, self.theta = source, rows, pipe, theta
-        self.context, self.created = context, created
+        self.rows, self.pipe, self.theta, self.context = rows, pipe, theta, context
+        self.flip, self.created = flip, created
         small = sum(p.numel() for p in theta.unet.parameters()) < SMALL_BASE
         frozen = not any(p.requires_grad for p in theta.unet.parameters())
-        self.keeps_pyramids, self.kept_bytes = small and frozen, 0
+        self.keeps_pyramids = small and frozen
         self.kept: dict[tuple[int, bool], Example] = {}
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows.usable)
 
     def identity(self, index: int) -> str:
         """Id of the sample behind an example."""
-        return self.source.identity(self.rows[index])
+        return self.rows.source.identity(self.rows.usable[index])
 
-    def get(self, index: int, flip: bool) -> Example:
+    def get(self, index: int, mirrored: bool) -> Example:
         """The example of a row, mirrored or not."""
-        if (index, flip) not in self.kept:
-            sample = self.source[self.rows[index]]
-            for mirrored in (False, True):
-                self.kept[index, mirrored] = self._make(sample, mirrored)
-        return self.kept[index, flip]
+        if (index, mirrored) not in self.kept:
+            sample = self.rows.source[self.rows.usable[index]]
+            for view in (False, True) if self.flip else (False,):
+                self.kept[index, view] = self._make(sample, index, view)
+        return self.kept[index, mirrored]
 
     @torch.no_grad()
-    def _make(self, sample: Sample, flip: bool) -> Example:
+    def _make(self, sample: Sample, index: int, flip: bool) -> Example:
         pixels = to_batches(sample.image)[0].to(self.pipe.device)
         pixels = pad_to_stride(pixels.flip(-1) if flip else pixels, self.pipe.stride)
         padding = (0, pixels.shape[3] - sample.size[1], 0, pixels.shape[2] - sample.size[0])
@@ -110,29 +110,32 @@ class Examples:
             targets[name] = F.pad(target, padding, value=family.unknown)
         inside = F.pad(torch.ones(1, *sample.size, dtype=torch.bool), padding)
         latents, pyramid = self.pipe.encode_image(pixels), None
-        if self.keeps_pyramids and self.kept_bytes < PYRAMID_BYTES:
+        if self.keeps_pyramids:
             pyramid = tuple(level[0].cpu() for level in self.theta.see(latents, self.context))
-            self.kept_bytes += sum(level.nbytes for level in pyramid)
+            views = (1 + self.flip) * sum(level.nbytes for level in pyramid)
+            if (index + 1) * views > PYRAMID_BYTES:  # said by the row, not by what came first
+                pyramid = None
         return Example(latents[0].cpu(), targets, inside, self.created, pyramid)
 
 
 class Draws:
     """An endless order of examples: every epoch a fresh permutation, mirrored at random."""
 
-    def __init__(self, parts: Sequence[Examples], seed: int, *, flip: bool) -> None:
+    def __init__(self, parts: Sequence[Examples], seed: int) -> None:
         self.places = [(part, index) for part in parts for index in range(len(part))]
-        self.seed, self.flip = seed, flip
+        self.parts, self.seed = parts, seed
         self.order: tuple[int, list[int]] = (-1, [])
 
     def at(self, position: int) -> Example:
         """The example at a position of the order."""
         epoch, place = divmod(position, len(self.places))
         if self.order[0] != epoch:
-            generator = seeded(self.seed, "order", epoch)
+            kinds = [part.created for part in self.parts]  # else both kinds share an order
+            generator = seeded(self.seed, "order", kinds, epoch)
             self.order = epoch, torch.randperm(len(self.places), generator=generator).tolist()
         part, index = self.places[self.order[1][place]]
         chance = torch.rand(1, generator=seeded(self.seed, epoch, part.identity(index))).item()
-        return part.get(index, self.flip and chance < 0.5)
+        return part.get(index, part.flip and chance < 0.5)
 
 
 def stack(examples: Sequence[Example], device: torch.device) -> Batch:

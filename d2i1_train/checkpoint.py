@@ -102,14 +102,20 @@ def load_counters(path: Path) -> dict[str, int]:
     return counters
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, folder: Path) -> None:
-    """Carry the optimiser state of the newest checkpoint of another run over to this one."""
-    checkpoints = complete_checkpoints(folder)
+def optimizer_file(pipeline: str) -> Path:
+    """The optimiser state of the run that trained a pipeline, beside it."""
+    folder = Path(pipeline).parent
+    checkpoints = complete_checkpoints(folder) if Path(pipeline).is_dir() else []
     if not checkpoints:
         raise InputError(
-            f"{folder} holds no checkpoint-N whose optimiser state could be carried over;"
+            f"no checkpoint-N beside {pipeline}, whose optimiser state could be carried over;"
             " --fresh_optimizer begins with an empty one"
         )
-    state = torch.load(checkpoints[-1] / "optimizer.bin", map_location="cpu", weights_only=True)
-    own = optimizer.state_dict()
-    optimizer.load_state_dict({"state": state["state"], "param_groups": own["param_groups"]})
+    return checkpoints[-1] / "optimizer.bin"
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
+    """Carry the optimiser state of another run over to this one, with this one's settings."""
+    state = torch.load(file, map_location="cpu", weights_only=True)["state"]
+    own = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": own})

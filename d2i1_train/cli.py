@@ -72,6 +72,7 @@ def run_act(act: str, arguments: list[str]) -> int:
     result = getattr(importlib.import_module(module), function)(settings)
     if isinstance(result, Path):
         print(result)
+    _end_processes()
     return 0
 
 
@@ -92,6 +93,14 @@ def _find_processes() -> None:
 
     if "LOCAL_RANK" in os.environ and not torch.cuda.is_available():
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+
+
+def _end_processes() -> None:
+    """Leave together: a process that ends alone may abort the others."""
+    import torch.distributed
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def read_settings(act: str, arguments: list[str]) -> Any:

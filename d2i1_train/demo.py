@@ -19,6 +19,7 @@ from d2i1_data.preview import grid
 from d2i1_data.settings import CreateSettings
 from d2i1_data.sources import open_source
 from d2i1_data.tasks import TASKS
+from d2i1_data.write import RUN
 
 from .cli import read_settings
 from .evaluate import bootstrap, common_tasks, figures, measure, open_theta
@@ -57,7 +58,7 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
         table, verdict = compare(folder, settings.held_out)
     with _timed("reopen", seconds):
         reopened = reopen(folder)
-    show_created(folder, dataset)
+    show_created(folder, dataset, settings.real)
     results = {"table": table, "verdict": verdict, "reopened": reopened, "seconds": seconds}
     (folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n")
     print(as_text(results, folder))
@@ -69,8 +70,7 @@ def _claim(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; --output_dir needs a folder")
     if folder.is_dir() and any(folder.iterdir()):
-        ours = (folder / RESULTS).is_file() or (folder / "warm-up" / "run.json").is_file()
-        if not ours:
+        if not (folder / "warm-up" / RUN).is_file():
             raise InputError(
                 f"{folder} is not empty and holds no demo: choose another --output_dir"
             )
@@ -158,12 +158,12 @@ def reopen(folder: Path) -> dict[str, Any]:
     return {"rows": count, "identical": identical}
 
 
-def show_created(folder: Path, dataset: Path, count: int = 6) -> None:
+def show_created(folder: Path, dataset: Path, real: int, count: int = 6) -> None:
     """preview.png: the source image, what was created from it, and its labels."""
     created, rooms = open_source(f"dataset:{dataset}"), open_source("rooms:train")
     rows = []
     for n in range(min(count, len(created))):
-        sample, origin = created[n], rooms[n]
+        sample, origin = created[n], rooms[n % real]
         labels = [task.family.colorize(sample.targets[k]) for k, task in created.tasks.items()]
         rows.append([origin.image, sample.image, *labels])
     grid(rows).save(folder / "preview.png")

@@ -18,32 +18,34 @@ from d2i1_data.errors import InputError
 from d2i1_data.loading import fetch, fingerprint, open_pipeline
 from d2i1_data.sample import Sample
 from d2i1_data.schema import read_tasks
-from d2i1_data.sources import Source, open_source, usable_rows
+from d2i1_data.sources import Source, open_rows
 from d2i1_data.tasks import Task
 
 from .checkpoint import complete_checkpoints, load_tensors
 from .settings import EvaluateSettings
 from .theta import make_theta
 
+PREDICTION = ("processing_resolution", "flip", "window")  # settings that are predict's own
+BATCH = 16
+
 Sums = dict[str, Tensor]  # task -> a meter's sums, [N, S] per sample or [S] in total
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """Score a pipeline on a source, write and return the figures."""
-    source = open_source(settings.source, settings.resolution)
-    rows = usable_rows(source, settings.max_samples, settings.on_bad_row)
+    rows = open_rows(settings.source, None, settings.max_samples, settings.on_bad_row)
     state = PartialState()
     pipe = open_theta(settings.pipeline, settings.theta).to(state.device)
-    tasks = common_tasks(pipe, source)
-    mine = rows.usable[state.process_index :: state.num_processes]
-    samples = (source[row] for row in mine)
-    sums = measure(pipe, samples, tasks, flip=settings.flip, window=settings.window)
+    tasks = common_tasks(pipe, rows.source)
+    mine = rows._replace(usable=rows.usable[state.process_index :: state.num_processes])
+    options = {name: getattr(settings, name) for name in PREDICTION}
+    sums = measure(pipe, mine.samples(), tasks, **options)
     total = {name: reduce(sums[name].sum(0).to(state.device), "sum").cpu() for name in tasks}
     scores = figures(tasks, total)
     results = {
-        "source": source.name,
+        "source": rows.source.name,
         "samples": len(rows.usable),
-        "skipped": len(rows.skipped),
+        "skipped": rows.skipped,
         "fingerprint": fingerprint(fetch(settings.pipeline, "pipeline")),
         "settings": {
             k: v for k, v in asdict(settings).items() if k not in ("output_file", "pipeline")
@@ -94,17 +96,18 @@ def measure(
     samples: Iterable[Sample],
     tasks: dict[str, Task],
     *,
-    flip: bool = False,
-    window: int | None = None,
-    batch_size: int = 16,
     quiet: bool = False,
+    **options: Any,
 ) -> Sums:
-    """Every meter's sums of every sample, [N, S]: their total gives the figures."""
+    """Every meter's sums of every sample, [N, S]: their total gives the figures.
+
+    Predictions are compared at the truth's own size. options: of `pipe.predict`.
+    """
     sums: dict[str, list[Tensor]] = {name: [] for name in tasks}
     shown = tqdm(samples, "evaluate", unit="image", disable=quiet, leave=False, mininterval=1)
-    for batch in batched(shown, batch_size):
+    for batch in batched(shown, BATCH):
         images = [sample.image for sample in batch]
-        found = pipe.predict(images, flip=flip, window=window, output_type="pt").predictions
+        found = pipe.predict(images, output_type="pt", **options).predictions
         for name, task in tasks.items():
             for sample, prediction in zip(batch, found[name], strict=True):
                 target = task.family.blank(sample.size)
@@ -137,27 +140,20 @@ def figures(tasks: dict[str, Task], total: Sums) -> dict[str, dict[str, float]]:
 
 def bootstrap(
     task: Task, one: Tensor, other: Tensor, rounds: int = 1000, seed: int = 0
-) -> dict[str, Any]:
-    """How a figure differs between two models on the same samples, with its spread over samples.
+) -> dict[str, dict[str, float]]:
+    """How each figure differs between two models on the same samples, and its spread over samples.
 
-    one, other: sums per sample, [N, S]. Samples are redrawn with replacement, the same for both.
-    Gives per figure the difference other - one and its bootstrap standard deviation.
+    one, other: sums per sample, [N, S]. Samples are redrawn with replacement, the same for both;
+    the spread is the standard deviation of other - one over the rounds.
     """
     generator = torch.Generator().manual_seed(seed)
-    names = task.meter.summary(one.sum(0))
     draws = torch.randint(len(one), (rounds, len(one)), generator=generator)
-    weights = torch.stack(
-        [torch.bincount(d, minlength=len(one)) for d in draws]
-    ).double()  # [rounds, N]
-    a = [task.meter.summary(total) for total in weights @ one]
-    b = [task.meter.summary(total) for total in weights @ other]
-    final_a, final_b = task.meter.summary(one.sum(0)), task.meter.summary(other.sum(0))
-    return {
-        name: {
-            "difference": final_b[name] - final_a[name],
-            "spread": torch.tensor([y[name] - x[name] for x, y in zip(a, b, strict=True)])
-            .std()
-            .item(),
-        }
-        for name in names
-    }
+    weights = torch.stack([torch.bincount(draw, minlength=len(one)) for draw in draws]).double()
+    before = [task.meter.summary(total) for total in weights @ one]
+    after = [task.meter.summary(total) for total in weights @ other]
+    start, end = task.meter.summary(one.sum(0)), task.meter.summary(other.sum(0))
+    results = {}
+    for name in start:
+        changes = torch.tensor([b[name] - a[name] for a, b in zip(before, after, strict=True)])
+        results[name] = {"difference": end[name] - start[name], "spread": changes.std().item()}
+    return results

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +16,16 @@ from tqdm import tqdm
 from d2i1_data.card import write_model_card
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
-from d2i1_data.preview import grid
+from d2i1_data.preview import coloured, grid
 from d2i1_data.schema import read_tasks
-from d2i1_data.sources import open_source, usable_rows
+from d2i1_data.sources import Rows, open_rows, write_report
 from d2i1_data.write import claim_run
 
-from .batches import Batch, Draws, stack
+from .batches import Batch, Draws, seeded, stack
 from .checkpoint import (
     find_checkpoint,
     load_counters,
+    load_optimizer,
     load_thetas,
     prune_checkpoints,
     save_checkpoint,
@@ -38,13 +40,29 @@ SUPPORTED = (
     DistributedType.MULTI_GPU,
 )
 
+# paths, and what a resumed run need not share with an uninterrupted one
+PRIVATE = ("output_dir", "pipeline", "base", "validation_source", "resume_from_checkpoint")
+
+
+def open_training_rows(settings: TrainSettings) -> Rows:
+    """The real labelled rows a stage learns from."""
+    limit, on_bad_row = settings.max_train_samples, settings.on_bad_row
+    return open_rows(settings.source, settings.resolution, limit, on_bad_row)
+
 
 class Run:
     """One stage of training. Every forward of theta_E goes through `model`, see `prepare`."""
 
-    def __init__(self, settings: TrainSettings, name: str) -> None:
-        self.settings, self.name = settings, name
+    def __init__(
+        self, settings: TrainSettings, name: str, pipe: Diff2in1Pipeline, *rows: Rows
+    ) -> None:
+        self.settings, self.name, self.rows = settings, name, rows
         self.folder = Path(settings.output_dir)
+        self.validation: Rows | None = None
+        if settings.validation_source:
+            spec, limit = settings.validation_source, settings.num_validation_samples
+            self.validation = open_rows(spec, settings.resolution, limit, settings.on_bad_row)
+            common_tasks(pipe, self.validation.source)
         log = None if settings.report_to == "none" else settings.report_to
         self.accelerator = Accelerator(
             mixed_precision=settings.mixed_precision,
@@ -57,13 +75,19 @@ class Run:
             raise InputError(f"distributed type {kind} is not supported: use DDP (MULTI_GPU)")
         if self.accelerator.is_main_process:
             claim_run(self.folder, asdict(settings), resume=settings.resume_from_checkpoint)
+            write_report(self.folder / "skipped.json", *rows)
         self.accelerator.wait_for_everyone()
         self.device = self.accelerator.device
         self.counters: dict[str, int] = {}
         self.step = 0
 
-    def prepare(self, exploitation: Theta, creation: Theta | None = None) -> None:
-        """Make optimiser and schedule for theta_E, wrap it, load what to resume from."""
+    def prepare(
+        self, exploitation: Theta, creation: Theta | None = None, carried: Path | None = None
+    ) -> None:
+        """Make optimiser and schedule for theta_E, wrap it, load what to resume from.
+
+        carried: an optimiser state to begin with.
+        """
         settings = self.settings
         self.thetas = {"exploitation": exploitation}
         if creation is not None:
@@ -88,6 +112,8 @@ class Run:
         self.accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
         if settings.resume_from_checkpoint:
             self._resume(settings.resume_from_checkpoint)
+        if carried and self.step == 0:
+            load_optimizer(self.optimizer, carried)
         if settings.report_to != "none":
             config = {k: v for k, v in asdict(settings).items() if isinstance(v, int | float | str)}
             self.accelerator.init_trackers(self.name, config)
@@ -112,8 +138,8 @@ class Run:
                 for group in self.optimizer.param_groups:
                     group["lr"] = self.settings.learning_rate * self.rate(self.step)
                 # what a host draws at random (dropout) follows from seed, step and rank alone
-                place = (self.settings.seed, self.step, self.accelerator.process_index)
-                torch.manual_seed(hash(place))
+                rank = self.accelerator.process_index
+                torch.manual_seed(seeded(self.settings.seed, self.step, rank).initial_seed())
                 yield self.step
                 self.step += 1
                 bar.update()
@@ -158,26 +184,23 @@ class Run:
             shown = {name: f"{loss.item():.3f}" for name, loss in losses.items()}
             self.bar.set_postfix(shown, refresh=False)
             self.accelerator.log(values | {"lr": self.optimizer.param_groups[0]["lr"]}, step)
-        if settings.validation_source and (step % settings.validation_steps == 0 or last):
+        if self.validation and (step % settings.validation_steps == 0 or last):
             for name, pipe in pipes.items():
-                self._validate(name, pipe, step)
+                self._validate(self.validation, name, pipe, step)
         if step % settings.checkpointing_steps == 0 or last:
             save_checkpoint(self.accelerator, self.folder, step, self.thetas, counters)
             if self.accelerator.is_main_process:
                 prune_checkpoints(self.folder, settings.checkpoints_total_limit)
 
-    def _validate(self, name: str, pipe: Diff2in1Pipeline, step: int) -> None:
+    def _validate(self, rows: Rows, name: str, pipe: Diff2in1Pipeline, step: int) -> None:
         """Scores and pictures (RGB, then truth, prediction and uncertainty of each task)."""
         if not self.accelerator.is_main_process:
             return
-        settings = self.settings
-        source = open_source(str(settings.validation_source), settings.resolution)
-        rows = usable_rows(source, settings.num_validation_samples, settings.on_bad_row).usable
-        tasks, training = common_tasks(pipe, source), pipe.perception.training
+        tasks, training = common_tasks(pipe, rows.source), pipe.perception.training
         pipe.perception.eval()
-        sums = measure(pipe, (source[row] for row in rows), tasks, quiet=True)
+        sums = measure(pipe, rows.samples(), tasks, quiet=True)
         scores = figures(tasks, {key: value.sum(0) for key, value in sums.items()})
-        shown = [source[row] for row in rows[:4]]
+        shown = list(islice(rows.samples(), 4))
         output = pipe.predict([sample.image for sample in shown])
         pipe.perception.train(training)
         pictures = []
@@ -185,7 +208,7 @@ class Run:
             row = [sample.image]
             for key, task in tasks.items():
                 unsure = np.round(output.uncertainty[key][n] * 255).astype(np.uint8)
-                row += [task.family.colorize(sample.targets[key])]
+                row += [coloured(sample, key, task)]
                 row += [task.family.colorize(output.predictions[key][n])]
                 row += [np.repeat(unsure[..., None], 3, -1)]
             pictures.append(row)
@@ -203,9 +226,8 @@ class Run:
             pipe.save_pretrained(folder)
             configs = {name: family.config() for name, family in pipe.perception.families.items()}
             facts = {"stage": self.name, **asdict(self.settings)}
-            private = ("output_dir", "pipeline", "created", "base", "source", "validation_source")
-            private += ("resume_from_checkpoint",)  # a resumed run gives the same files
-            facts = {k: v for k, v in facts.items() if k not in private and v is not None}
+            facts |= {"source": self.rows[0].source.name, "created": len(self.rows) > 1}
+            facts = {k: v for k, v in facts.items() if k not in PRIVATE and v is not None}
             write_model_card(folder, read_tasks(configs, self.name), pipe.config, facts)
         self.accelerator.end_training()
         return folder

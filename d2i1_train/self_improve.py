@@ -6,14 +6,14 @@ import torch
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.loading import open_pipeline
-from d2i1_data.sources import open_source, usable_rows
+from d2i1_data.sources import Rows, open_rows
 from d2i1_data.tasks import TASKS
 
 from .batches import Draws, Examples
-from .checkpoint import load_optimizer
+from .checkpoint import optimizer_file
 from .evaluate import common_tasks
 from .objective import believe, objective
-from .run import Run
+from .run import Run, open_training_rows
 from .settings import SelfImproveSettings
 from .theta import Follower, make_theta, twin
 
@@ -25,22 +25,23 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     weights each time they are drawn. `created="none"` is the real-only baseline: the same real
     draws, steps, optimiser state and following, without created samples.
     """
-    source = open_source(settings.source, settings.resolution)
-    rows = usable_rows(source, settings.max_train_samples, settings.on_bad_row)
+    rows = open_training_rows(settings)
+    created = open_created_rows(settings)
     pipe = open_pipeline(settings.pipeline)
-    common_tasks(pipe, source)
-    run = Run(settings, "self-improve")
+    common_tasks(pipe, rows.source)
+    carried = None if settings.fresh_optimizer else optimizer_file(settings.pipeline)
+    run = Run(settings, "self-improve", pipe, rows, *created)  # claims the folder, so after those
     exploitation = make_theta(pipe.to(run.device))
     creation = twin(exploitation)
-    run.prepare(exploitation, creation)
-    if run.step == 0 and not settings.fresh_optimizer:
-        load_optimizer(run.optimizer, Path(settings.pipeline).parent)
+    run.prepare(exploitation, creation, carried)
     follower = Follower(settings.alpha, settings.follow_every, **run.counters)
     context = pipe.encode_prompt([""])
     families = pipe.perception.families
     weights = {name: TASKS[name].weight for name in families}
-    real = Examples(source, rows.usable, pipe, exploitation, context)
-    mix = mix_samples(settings, real)
+    flip = settings.random_flip
+    real = Examples(rows, pipe, exploitation, context, flip=flip)
+    more = [Examples(r, pipe, exploitation, context, flip=flip, created=True) for r in created]
+    mix = mix_samples(settings, real, more)
     # the baseline follows at the same steps, so it counts the created samples it does without
     consumed = run.samples_a_step(settings.real_batch_size + created_batch_size(settings))
     pipes = {"theta_E": pipe, "theta_C": with_perception(pipe, creation)}
@@ -66,18 +67,25 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     return run.finish(pipes["theta_C"])
 
 
-def mix_samples(settings: SelfImproveSettings, real: Examples) -> list[tuple[Draws, int]]:
-    """Which orders of draws a step takes how many samples from."""
-    seed, flip = settings.seed, settings.random_flip
-    size, more = settings.real_batch_size, created_batch_size(settings)
+def open_created_rows(settings: SelfImproveSettings) -> list[Rows]:
+    """The created samples, if there are any."""
     if settings.created == "none":
-        return [(Draws([real], seed, flip=flip), size)]
-    source = open_source(f"dataset:{settings.created}", settings.resolution)
-    rows = usable_rows(source, settings.max_created_samples, settings.on_bad_row)
-    created = Examples(source, rows.usable, real.pipe, real.theta, real.context, created=True)
-    if settings.mix == "union":
-        return [(Draws([real, created], seed, flip=flip), size + more)]
-    return [(Draws([real], seed, flip=flip), size), (Draws([created], seed, flip=flip), more)]
+        return []
+    spec, limit = f"dataset:{settings.created}", settings.max_created_samples
+    return [open_rows(spec, settings.resolution, limit, settings.on_bad_row)]
+
+
+def mix_samples(
+    settings: SelfImproveSettings, real: Examples, created: list[Examples]
+) -> list[tuple[Draws, int]]:
+    """Which orders of draws a step takes how many samples from."""
+    size, more = settings.real_batch_size, created_batch_size(settings)
+    if settings.mix == "union" and created:
+        return [(Draws([real, *created], settings.seed), size + more)]
+    return [
+        (Draws([real], settings.seed), size),
+        *((Draws([c], settings.seed), more) for c in created),
+    ]
 
 
 def created_batch_size(settings: SelfImproveSettings) -> int:

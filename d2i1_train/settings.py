@@ -53,6 +53,14 @@ class BaseSettings:
     dataloader_num_workers: int = 2
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        steps = ("vae_steps", "unet_steps", "checkpointing_steps", "max_train_samples")
+        require_positive(self, *steps, "vae_batch_size", "unet_batch_size")
+        for name, unit in (("vae_channels", 8), ("unet_channels", 16)):
+            channels = getattr(self, name)
+            if not channels or any(c < unit or c % unit for c in channels):
+                raise InputError(f"--{name} {channels}: expected multiples of {unit}")
+
 
 @dataclass(kw_only=True)
 class TrainSettings:
@@ -152,8 +160,9 @@ class EvaluateSettings:
     output_file: str | None = None
     """Where the figures are written as JSON."""
     max_samples: int | None = None
-    resolution: str | None = None
-    """Longer side (512), or height x width (480x640); None keeps the images' own."""
+    """Use only the first samples of the source."""
+    processing_resolution: int | None = None
+    """Longer side the model works at; None is the checkpoint's own, 0 the images' own."""
     theta: Literal["creation", "exploitation"] = "creation"
     """theta_C, which a pipeline holds, or theta_E from the checkpoint beside it."""
     flip: bool = False
@@ -161,6 +170,10 @@ class EvaluateSettings:
     window: int | None = None
     """Predict in overlapping windows of this side."""
     on_bad_row: Literal["stop", "skip"] = "stop"
+    """`skip` leaves unusable rows out and lists them in output_file."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "max_samples", "window")
 
 
 @dataclass(kw_only=True)
@@ -181,6 +194,10 @@ class DemoSettings:
     overwrite: bool = False
     """Delete what an earlier demo left in output_dir."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        steps = ("warm_up_steps", "self_improve_steps", "num_inference_steps")
+        require_positive(self, *steps, "real", "created", "held_out")
 
 
 @dataclass(kw_only=True)

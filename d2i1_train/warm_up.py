@@ -8,12 +8,12 @@ from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.loading import find_base
 from d2i1_data.schema import describe_tasks
-from d2i1_data.sources import Source, open_source, usable_rows
+from d2i1_data.sources import Source, parse_resolution
 from d2i1_data.tasks import TASKS, Task
 
 from .batches import Draws, Examples
 from .objective import objective
-from .run import Run
+from .run import Run, open_training_rows
 from .settings import WarmUpSettings
 from .theta import make_theta
 
@@ -23,18 +23,17 @@ def warm_up(settings: WarmUpSettings) -> Path:
 
     Paper Sec. 3, first stage: one pass at t = 0 under the empty prompt, the U-Net frozen.
     """
-    source = open_source(settings.source, settings.resolution)
-    rows = usable_rows(source, settings.max_train_samples, settings.on_bad_row)
-    tasks = choose_tasks(settings.tasks, source)
+    rows = open_training_rows(settings)
+    tasks = choose_tasks(settings.tasks, rows.source)
     torch.manual_seed(settings.seed)
     pipe = mount(settings, tasks)
-    run = Run(settings, "warm-up")  # claims the folder, so after what can be wrong
+    run = Run(settings, "warm-up", pipe, rows)  # claims the folder, so after what can be wrong
     theta = make_theta(pipe.to(run.device))
     run.prepare(theta)
     context = pipe.encode_prompt([""])
     families, weights = pipe.perception.families, {n: t.weight for n, t in tasks.items()}
-    real = Examples(source, rows.usable, pipe, theta, context)
-    mix = [(Draws([real], settings.seed, flip=settings.random_flip), settings.real_batch_size)]
+    real = Examples(rows, pipe, theta, context, flip=settings.random_flip)
+    mix = [(Draws([real], settings.seed), settings.real_batch_size)]
 
     for _ in run.steps():
         for batch in run.batches(mix):
@@ -45,7 +44,6 @@ def warm_up(settings: WarmUpSettings) -> Path:
             # step
             run.learn(loss)
         run.after(losses, {"theta": pipe}, {})
-    rows.write_report(run.folder / "skipped.json")
     return run.finish(pipe)
 
 
@@ -74,5 +72,7 @@ def mount(settings: WarmUpSettings, tasks: dict[str, Task]) -> Diff2in1Pipeline:
         raise InputError(f"base {settings.base}: {error}") from error
     local = Path(settings.base).exists()
     pipe.register_to_config(base=Path(settings.base).name if local else settings.base)
+    if isinstance(resolution := parse_resolution(settings.resolution), int):
+        pipe.register_to_config(default_processing_resolution=resolution)
     pipe.set_progress_bar_config(disable=True)
     return pipe

@@ -18,7 +18,7 @@ def timesteps(strength: float, steps: int, train_steps: int = 1000) -> list[int]
         raise ValueError(f"strength {strength}: expected more than 0, at most 1")
     if not 1 <= steps <= last:
         raise ValueError(f"{steps} steps: expected 1 to {last} at strength {strength}")
-    return [1 + i * last // steps for i in reversed(range(steps))]
+    return [min(train_steps - 1, 1 + i * last // steps) for i in reversed(range(steps))]
 
 
 def ddim_step(

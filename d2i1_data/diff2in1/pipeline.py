@@ -202,13 +202,13 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
 
         # 5. Decoding, then labels
         created = self.decode_latents(latents)[..., : size[0], : size[1]]  # [B, 3, H, W]
+        images = self._images(created.split(1), output_type)
         if labels_from == "image":
-            stored = torch.cat(to_batches(to_uint8(created))).to(device)
-            latents = self.encode_image(pad_to_stride(stored, self.stride))
-        raw = self.perceive(latents, size, pyramid)
-        predictions, uncertainty = self._finish(raw, output_type)
+            seen = self.predict(list(to_uint8(created)), output_type=output_type)
+            return Diff2in1Output(images, seen.predictions, seen.uncertainty)
+        predictions, uncertainty = self._finish(self.perceive(latents, size, pyramid), output_type)
         self.maybe_free_model_hooks()
-        return Diff2in1Output(self._images(created.split(1), output_type), predictions, uncertainty)
+        return Diff2in1Output(images, predictions, uncertainty)
 
     @torch.no_grad()
     def predict(

@@ -1,11 +1,19 @@
 """Sources: real data in its own layout, as samples."""
 
-from .base import Resized, Rows, Source, parse_resolution, usable_rows
+from .base import Resized, Rows, Source, parse_resolution, usable_rows, write_report
 
-__all__ = ["Rows", "Source", "open_source", "usable_rows"]
+__all__ = [
+    "Rows",
+    "Source",
+    "open_rows",
+    "open_source",
+    "parse_resolution",
+    "usable_rows",
+    "write_report",
+]
 
 
-def open_source(spec: str, resolution: str | int | None = None) -> Source:
+def open_source(spec: str, resolution: str | None = None) -> Source:
     """The source a `--source` names, at its own or another resolution (see `parse_resolution`).
 
     `rooms[:SPLIT]`, `folder:FILE.yaml[:SPLIT]`, or `dataset:PATH_OR_ID[:SPLIT]`.
@@ -29,4 +37,12 @@ def open_source(spec: str, resolution: str | int | None = None) -> Source:
 
         allowed = "rooms[:SPLIT], folder:FILE.yaml[:SPLIT], dataset:PATH_OR_ID[:SPLIT]"
         raise InputError(f"source {spec!r}: expected one of {allowed}")
-    return source if resolution is None else Resized(source, parse_resolution(resolution))
+    size = parse_resolution(resolution)
+    return source if size is None else Resized(source, size)
+
+
+def open_rows(
+    spec: str, resolution: str | None = None, limit: int | None = None, on_bad_row: str = "stop"
+) -> Rows:
+    """The rows of a source that an act uses: the first `limit`, see `usable_rows`."""
+    return usable_rows(open_source(spec, resolution), limit, on_bad_row)

@@ -38,21 +38,20 @@ class Source(Protocol):
 
 
 class Rows(NamedTuple):
-    """Which rows of a source can be used, and why the others cannot."""
+    """Which rows of a source are used, and why others cannot be."""
 
+    source: Source
     usable: list[int]
     skipped: dict[str, str]
 
-    def write_report(self, file: Path) -> None:
-        """List the skipped rows, if there are any."""
-        file.unlink(missing_ok=True)
-        if self.skipped:
-            file.write_text(json.dumps(self.skipped, indent=2) + "\n")
+    def samples(self) -> Iterator[Sample]:
+        """The usable samples in order."""
+        return (self.source[row] for row in self.usable)
 
 
-def usable_rows(source: Source, limit: int | None, on_bad_row: str) -> Rows:
+def usable_rows(source: Source, limit: int | None = None, on_bad_row: str = "stop") -> Rows:
     """The first rows of a source; `skip` reads each row once and leaves unusable ones out."""
-    rows = Rows(list(range(min(len(source), limit or len(source)))), {})
+    rows = Rows(source, list(range(len(source)))[:limit], {})
     if on_bad_row == "skip":
         for index in list(rows.usable):
             try:
@@ -65,16 +64,26 @@ def usable_rows(source: Source, limit: int | None, on_bad_row: str) -> Rows:
     return rows
 
 
-def parse_resolution(text: str | int) -> int | Size:
+def write_report(file: Path, *parts: Rows) -> None:
+    """List the skipped rows of these sources, if there are any."""
+    skipped = {key: why for rows in parts for key, why in rows.skipped.items()}
+    file.unlink(missing_ok=True)
+    if skipped:
+        file.write_text(json.dumps(skipped, indent=2) + "\n")
+
+
+def parse_resolution(text: str | None) -> int | Size | None:
     """`512`: the longer side, aspect kept. `480x640`: height x width, cut to that aspect first."""
-    parts = str(text).split("x")
+    if text is None:
+        return None
+    parts = text.split("x")
     if not all(part.isdigit() and int(part) > 0 for part in parts) or len(parts) > 2:
         raise InputError(f"resolution {text!r}: expected a number such as 512, or 480x640")
     return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
 class Resized:
-    """A source whose samples are brought to another resolution: images by area, targets nearest."""
+    """A source at another resolution: images filtered (Lanczos), targets nearest."""
 
     def __init__(self, source: Source, resolution: int | Size) -> None:
         self.source, self.resolution = source, resolution

@@ -15,8 +15,6 @@ from ..schema import FEATURES, METADATA, from_row, read_metadata
 class Dataset:
     """Samples of a dataset that `d2i1 create` or `d2i1 label` wrote, or anything in its schema."""
 
-    licence: str | None = None
-
     def __init__(self, path: str, split: str | None = None) -> None:
         self.name = path if not Path(path).is_dir() else Path(path).resolve().name
         self.notes: dict[str, int] = {}
@@ -33,6 +31,7 @@ class Dataset:
             if isinstance(feature, datasets.Image):
                 rows = rows.cast_column(name, datasets.Image(decode=False))
         self.rows = rows
+        self.ids = [str(identity) for identity in rows["id"]]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,7 +40,7 @@ class Dataset:
         return (self[index] for index in range(len(self)))
 
     def identity(self, index: int) -> str:
-        return str(self.rows.select_columns("id")[index]["id"])
+        return self.ids[index]
 
     def __getitem__(self, index: int) -> Sample:
         row = self.rows[index]

@@ -221,8 +221,10 @@ def read_layout(file: str, split: str | None) -> Layout:
     if caption and ("template" in caption) == ("folder" in caption):
         raise InputError(f"{file}: caption: give either `template` or `folder`")
     of = (caption or {}).get("of", "semseg")
-    if caption and "template" in caption and of not in layout.classes:
-        raise InputError(f"{file}: caption: the template is over {of!r}, which has no `classes`")
+    if caption and "template" in caption and not (of in layout.classes and of in layout.columns):
+        raise InputError(
+            f"{file}: caption: the template is over {of!r}, which is no column with `classes`"
+        )
     if caption and "template" in caption:
         _check_template(str(caption["template"]), f"{file}: caption")
     return layout

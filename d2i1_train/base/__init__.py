@@ -3,13 +3,14 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from d2i1_data.diff2in1.images import pad_to_stride
 from d2i1_data.errors import InputError
 from d2i1_data.sample import Sample
 from d2i1_data.sources import open_source
@@ -33,10 +34,10 @@ def base(settings: BaseSettings) -> None:
 def train_base(settings: BaseSettings) -> Path:
     """Train a base and write it, in diffusers layout, to `output_dir/pipeline`; that folder."""
     folder = Path(settings.output_dir)
-    claim_run(folder, asdict(settings), resume=settings.resume_from_checkpoint)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(settings.seed)
     images, captions = gather(settings)
+    claim_run(folder, asdict(settings), resume=settings.resume_from_checkpoint)
     tokenizer = train_tokenizer(captions, settings, folder / "tokenizer")
     vae = build_vae(settings, (images.shape[2], images.shape[3])).to(device)
     fit_vae(vae, images, settings, folder)
@@ -76,10 +77,9 @@ def gather(settings: BaseSettings) -> tuple[Tensor, list[str]]:
             raise InputError(
                 f"{settings.source}: sample {sample.id} has no caption; a base needs them"
             )
-        pixels = torch.from_numpy(sample.image).permute(2, 0, 1)
+        pixels = torch.from_numpy(np.array(sample.image)).permute(2, 0, 1)
         height, width = sample.size
-        padding = (0, -width % stride, 0, -height % stride)
-        images.append(F.pad(pixels[None].float(), padding, "reflect")[0].byte())
+        images.append(pad_to_stride(pixels[None].float(), stride)[0].byte())
         captions.append(sample.caption)
         if images[-1].shape != images[0].shape:
             raise InputError(

@@ -62,7 +62,7 @@ def evaluate_base(settings: BaseSettings) -> dict[str, Any]:
     samples = [held_out[i] for i in trange(min(HELD_OUT, len(held_out)), desc="held out")]
     images = to_unit(torch.stack([torch.from_numpy(s.image).permute(2, 0, 1) for s in samples]))
     captions = [sample.caption or "" for sample in samples]
-    again = torch.cat([reconstruct(pipe.vae, part) for part in images.split(50)])
+    again = torch.cat([reconstruct(pipe.vae, p.to(pipe.device)).cpu() for p in images.split(50)])
     varied = _created(pipe, images, captions, 0.6, 1.0)
     others = captions[1:] + captions[:1]
     results: dict[str, Any] = {

@@ -18,10 +18,8 @@ PREVIEWS = 8
 
 def fit_vae(vae: AutoencoderKL, images: Tensor, settings: BaseSettings, folder: Path) -> None:
     """Fit the autoencoder to images [N, 3, H, W] uint8 and set its scaling factor."""
-    device, autocast = (
-        vae.device,
-        torch.autocast(vae.device.type, torch.bfloat16, enabled=settings.mixed_precision == "bf16"),
-    )
+    device, bf16 = vae.device, settings.mixed_precision == "bf16"
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
     def loss(generator: torch.Generator) -> Tensor:
         chosen = torch.randint(len(images), (settings.vae_batch_size,), generator=generator)

@@ -1,5 +1,6 @@
 """Writing datasets: created, labelled and imported ones; made again, interrupted, refused."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_created_images_differ_from_their_sources(
     created: Path, create: Callable[..., Path], tmp_path: Path
 ) -> None:
     rooms, weak = (
-        open_source("rooms:train", 32),
+        open_source("rooms:train", "32"),
         samples(create(tmp_path / "weak", "--strength", 0.05)),
     )
 
@@ -108,7 +109,7 @@ def test_variants_of_an_image_differ_in_noise(created: Path) -> None:
 
 
 def test_provenance_says_how_a_sample_was_made(created: Path, pipeline: Path) -> None:
-    rooms = open_source("rooms:train", 32)
+    rooms = open_source("rooms:train")  # as they are, before --resolution
     for n, sample in enumerate(samples(created)):
         origin, room = sample.provenance, rooms[n % 3]
         assert (origin.kind, origin.source_dataset) == ("created", "rooms")
@@ -116,10 +117,23 @@ def test_provenance_says_how_a_sample_was_made(created: Path, pipeline: Path) ->
         assert origin.source_sha256 == image_sha256(room.image)
         assert origin.licence == "cc0-1.0" and sample.caption == room.caption
         assert origin.noise_seed == noise_seed(room.id, n // 3, 3) and origin.seed == 3
-        assert origin.strength == pytest.approx(0.6) and origin.steps == 2
+        assert origin.strength == 0.6 and origin.steps == 2
         assert origin.fingerprint == fingerprint(pipeline)
         assert (origin.host, origin.labels_from, origin.precision) == ("light", "latent", "float32")
         assert (origin.base, origin.guidance) == ("base", 1.0)
+
+
+def test_strength_is_the_checkpoints_unless_told(pipeline: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(pipeline, tmp_path / "pipeline")
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps(index | {"default_strength": 0.3}))
+    for flags, strength in (((), 0.3), (("--strength", 0.7), 0.7)):
+        folder = tmp_path / str(strength)
+        run(
+            "create", "--pipeline", copy, *SEVEN, "--num_samples", 1, "--output_dir", folder, *flags
+        )
+        (sample,) = samples(folder)
+        assert sample.provenance.strength == strength
 
 
 def test_noise_seeds_are_what_they_were() -> None:
@@ -187,7 +201,7 @@ def _threads() -> Iterator[None]:
 @pytest.mark.parametrize(
     ("flags", "more_threads", "named"),
     [
-        (("--seed", 4), 0, "made_with"),
+        (("--seed", 4), 0, "seed"),
         (("--seed", 3, "--num_samples", 6), 0, "shards"),
         (("--seed", 3, "--batch_size", 2), 0, "batch_size"),
         (("--seed", 3, "--prompt", "a cube"), 0, "prompt"),
@@ -206,23 +220,30 @@ def test_a_folder_with_another_plan_is_left_alone(
     torch.set_num_threads(torch.get_num_threads() + more_threads)
     command = ("create", "--pipeline", pipeline, *SEVEN, "--output_dir", created, *flags)
     message = d2i1(*command, code=2)
-    assert named in message and "--overwrite" in message
+    assert f"differs in {named})" in message and "--overwrite" in message
     assert contents(created) == before
 
 
-def test_a_foreign_folder_is_left_alone(d2i1: Callable[..., str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags", [(), ("--overwrite",)])
+def test_a_foreign_folder_is_left_alone(
+    d2i1: Callable[..., str], tmp_path: Path, flags: tuple[object, ...]
+) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.txt").write_text("years of work")
     command = ("import", "--source", "rooms:train", "--max_source_samples", 1)
-    d2i1(*command, "--output_dir", tmp_path / "mine", code=2)
+    message = d2i1(*command, "--output_dir", tmp_path / "mine", *flags, code=2)
+    assert "is not empty and holds no plan.json" in message
     assert contents(tmp_path / "mine") == {"thesis.txt": b"years of work"}
 
 
 def test_overwrite_replaces(created: Path, create: Callable[..., Path], tmp_path: Path) -> None:
-    folder = shutil.copytree(created, tmp_path / "used")
+    folder, before = shutil.copytree(created, tmp_path / "used"), contents(created)
     create(folder, "--seed", 5, "--num_samples", 2, "--overwrite")
     assert list(shards(folder)) == ["data/train-00000.parquet"]
     assert [s.provenance.seed for s in samples(folder)] == [5] * 2
+    after = contents(folder)
+    for name in ("README.md", "preview.png", "plan.json"):
+        assert after[name] != before[name]
 
 
 def test_labelling_keeps_images(pipeline: Path, tmp_path: Path) -> None:
@@ -253,12 +274,27 @@ def test_importing_keeps_images_and_truth(photos: Path, tmp_path: Path) -> None:
     assert tasks["semseg"].family.config() == source.tasks["semseg"].family.config()
 
 
+def test_the_card_of_imported_truth_calls_it_no_models_work(photos: Path, tmp_path: Path) -> None:
+    run("import", "--source", f"folder:{photos}", "--output_dir", tmp_path / "imported")
+    _, front, body = (tmp_path / "imported/README.md").read_text().split("---\n", 2)
+    metadata = yaml.safe_load(front)
+    assert "synthetic" not in metadata["tags"] and "diff2in1" in metadata["tags"]
+    assert metadata["annotations_creators"] == ["other"]
+    assert metadata["license"] == "cc0-1.0"
+    assert "6 real images with their labels" in body and "tree" in body
+    for words in ("No label was made by hand", "by one latent diffusion", "opinion", "## Quality"):
+        assert words not in body
+
+
 def test_card_and_preview(created: Path) -> None:
     _, front, body = (created / "README.md").read_text().split("---\n", 2)
     metadata = yaml.safe_load(front)
     (split,) = metadata["dataset_info"]["splits"]
     assert (split["name"], split["num_examples"]) == ("train", 7)
     assert metadata["license"] == "cc0-1.0" and "synthetic" in metadata["tags"]
+    assert metadata["annotations_creators"] == ["machine-generated"]
+    assert "7 images created and labelled by one latent diffusion model" in body
+    assert "No label was made by hand" in body and "## Quality" in body
     assert all(name in body for name in CLASSES)
     with Image.open(created / "preview.png") as picture:
         assert picture.mode == "RGB" and len(picture.getcolors(1 << 20) or []) > 100

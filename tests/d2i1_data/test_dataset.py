@@ -22,13 +22,15 @@ from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import TASKS
 from d2i1_data.write import PLAN, claim_folder, shard_path, write_metadata, write_shard
 
-PLAN_A = {"act": "create", "seed": 0, "shards": [[["a", 0]]]}
+PLAN_A = {"act": "create", "seed": 0, "shards": [[["a", 0]], [["b", 0]]]}
 
 
 def made() -> list[Sample]:
     """Five samples: three real ones, two that were created and know no depth or caption."""
     rooms = [Rooms("val", (16, 24))[index] for index in range(5)]
-    origin = Provenance("created", "rooms", "x", strength=0.5, seed=7, noise_seed=2**62, variant=1)
+    origin = Provenance(
+        "created", "rooms", "x", strength=0.6, guidance=1.1, seed=7, noise_seed=2**62, variant=1
+    )
     for n in (3, 4):
         targets = {name: rooms[n].targets[name] for name in rooms[n].targets if name != "depth"}
         quality = {name: Quality(0.5, 0.25 * n / 4, None) for name in targets}
@@ -193,6 +195,9 @@ def test_another_plan_is_refused_and_nothing_changes(written: Path, tmp_path: Pa
     folder = tmp_path / "out"
     claim_folder(folder, PLAN_A, overwrite=False)
     shutil.copytree(written / "data", folder / "data")
+    (folder / "README.md").write_text("the card of the old plan")
+    (folder / "preview.png").write_bytes(b"its preview")
+    (folder / "data/notes.txt").write_text("mine")
     before = snapshot(folder)
     other = {"act": "create", "seed": 1, "shards": PLAN_A["shards"], "extra": 1}
     with pytest.raises(InputError, match=r"differs in extra, seed\).*--overwrite") as caught:
@@ -201,24 +206,29 @@ def test_another_plan_is_refused_and_nothing_changes(written: Path, tmp_path: Pa
     assert snapshot(folder) == before
     claim_folder(folder, other, overwrite=True)
     assert json.loads((folder / PLAN).read_text()) == other
-    assert not list(folder.rglob("*.parquet"))
+    assert set(snapshot(folder)) == {PLAN, "data/notes.txt"}  # what is not ours stays
 
 
-def test_a_foreign_folder_or_file_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_foreign_folder_or_file_is_refused(tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(InputError, match=f"is not empty and holds no {PLAN}"):
-        claim_folder(tmp_path, PLAN_A, overwrite=False)
+        claim_folder(tmp_path, PLAN_A, overwrite)
     with pytest.raises(InputError, match=r"thesis.txt is a file"):
-        claim_folder(tmp_path / "thesis.txt", PLAN_A, overwrite=False)
+        claim_folder(tmp_path / "thesis.txt", PLAN_A, overwrite)
     assert snapshot(tmp_path) == {"thesis.txt": b"years of work"}
     (tmp_path / "empty").mkdir()
-    claim_folder(tmp_path / "empty", PLAN_A, overwrite=False)
+    claim_folder(tmp_path / "empty", PLAN_A, overwrite)
     assert list(snapshot(tmp_path / "empty")) == [PLAN]
 
 
-@pytest.mark.parametrize("text", ["no JSON", "[1]", ""])
-def test_a_torn_plan_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    "text", ["no JSON", "[1]", "", "null", '{"rooms": "a holiday"}', '{"shards": 3}']
+)
+def test_a_torn_or_foreign_plan_is_refused(tmp_path: Path, text: str, overwrite: bool) -> None:
     (tmp_path / PLAN).write_text(text)
-    with pytest.raises(InputError, match=PLAN):
-        claim_folder(tmp_path, PLAN_A, overwrite=False)
-    assert (tmp_path / PLAN).read_text() == text
+    (tmp_path / "README.md").write_text("years of work")
+    with pytest.raises(InputError, match=f"{PLAN} is no plan of ours"):
+        claim_folder(tmp_path, PLAN_A, overwrite)
+    assert snapshot(tmp_path) == {PLAN: text.encode(), "README.md": b"years of work"}

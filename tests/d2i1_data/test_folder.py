@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from d2i1_data.errors import InputError
-from d2i1_data.sources import open_source, usable_rows
+from d2i1_data.sources import open_rows, open_source, usable_rows, write_report
 from d2i1_data.sources.folder import Folder
 
 NAMES = ["sky", "road", "tree"]
@@ -166,7 +166,7 @@ BAD_FOLDERS = {
         ["photos.yaml", "'name'", "did you mean 'names'"],
     ),
     "unknown column key": (
-        settings(columns={"image": {"folder": "image", "scal": 2}}),
+        settings(columns={"image": {"folder": "image", "scal": 2}}, caption=None),
         ["photos.yaml", "'scal'", "did you mean 'scale'"],
     ),
     "columns not a mapping": (settings(columns="image"), ["photos.yaml", "columns", "'image'"]),
@@ -182,7 +182,7 @@ BAD_FOLDERS = {
     "broken template": (settings(caption={"template": "a {"}), ["photos.yaml", "'a {'"]),
     "no image column": (settings(columns={"semseg": "label"}), ["photos.yaml", "no `image`"]),
     "unknown column": (
-        settings(columns={"image": "image", "normal": "x"}),
+        settings(columns={"image": "image", "normal": "x"}, caption=None),
         ["photos.yaml", "'normal'", "allowed are image, normals, depth"],
     ),
     "missing folder": (
@@ -205,6 +205,10 @@ BAD_FOLDERS = {
     "caption of nothing": (
         settings(caption={"template": "{classes}", "of": "human_parsing"}),
         ["photos.yaml", "'human_parsing'"],
+    ),
+    "caption of no column": (
+        settings(columns={"image": "image"}),
+        ["photos.yaml", "caption", "'semseg', which is no column"],
     ),
     "empty split": (settings(split="z*"), ["photos.yaml", "'z*'", "none of 6"]),
     "no list": (settings(split="ids.txt"), ["photos.yaml", "no such list", "ids.txt"]),
@@ -261,15 +265,19 @@ def test_skip_leaves_bad_rows_out_and_reports_them(photos: Path, tmp_path: Path)
     source = open_source(f"folder:{photos}")
     assert usable_rows(source, None, "stop").usable == [0, 1, 2, 3, 4, 5]
     rows = usable_rows(source, None, "skip")
+    assert rows.source is source and [s.id for s in rows.samples()] == ["0", "1", "3", "5"]
     assert rows.usable == [0, 1, 3, 5]
     assert set(rows.skipped) == {"2", "4"}
     assert "class id 9" in rows.skipped["4"]
-    rows.write_report(tmp_path / "skipped.json")
-    assert json.loads((tmp_path / "skipped.json").read_text()) == rows.skipped
-    limited = usable_rows(source, 2, "skip")
+    limited = open_rows(f"folder:{photos}", None, 2, "skip")
     assert (limited.usable, limited.skipped) == ([0, 1], {})
-    limited.write_report(tmp_path / "none.json")
-    assert not (tmp_path / "none.json").exists()
+    report = tmp_path / "skipped.json"
+    for parts in ([rows], [limited, rows], [rows._replace(skipped={"8": "torn"}), rows]):
+        write_report(report, *parts)
+        expected = {key: why for part in parts for key, why in part.skipped.items()}
+        assert json.loads(report.read_text()) == expected
+    write_report(report, limited)  # and an older report goes
+    assert not report.exists()
 
 
 def test_nothing_usable_is_refused(photos: Path) -> None:
@@ -281,9 +289,9 @@ def test_nothing_usable_is_refused(photos: Path) -> None:
 
 @pytest.mark.parametrize(
     ("resolution", "size"),
-    [(32, (22, 32)), ("10", (7, 10)), ("8x8", (8, 8)), ("28x20", (28, 20)), ("14x40", (14, 40))],
+    [("32", (22, 32)), ("10", (7, 10)), ("8x8", (8, 8)), ("28x20", (28, 20)), ("14x40", (14, 40))],
 )
-def test_resized(photos: Path, resolution: int | str, size: tuple[int, int]) -> None:
+def test_resized(photos: Path, resolution: str, size: tuple[int, int]) -> None:
     plain, source = open_source(f"folder:{photos}"), open_source(f"folder:{photos}", resolution)
     assert (len(source), source.name, source.identity(1)) == (6, "photos", "1")
     sample = source[1]

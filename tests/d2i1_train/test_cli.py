@@ -18,6 +18,9 @@ TRAIN = "--max_train_steps 1 --real_batch_size 6 --report_to none --output_dir {
 MOUNT = f"warm-up --base {{base}} --host light --width 16 {TRAIN}"
 WARM = f"{MOUNT} --source folder:{{photos}}"
 CREATE = "create --source rooms:train --num_samples 1 --output_dir {tmp}/out"
+IMPROVE = "self-improve --source rooms:train --max_train_samples 1 --resolution 32 " + TRAIN
+RANGE = "expected more than 0, at most 1"
+MANY = "--strength 0.6 --num_inference_steps 700"
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +97,17 @@ WRONG: dict[str, Callable[[Path, Path], object]] = {
         ("a file", f"{CREATE} --pipeline {{pipeline}}", "{tmp}/out is a file"),
         ("", f"{CREATE} --pipeline {{base}}", "is a StableDiffusionPipeline, expected a Diff2in1"),
         ("", f"{CREATE} --pipeline {{tmp}}/photos", "no model_index.json there"),
-        ("", f"{CREATE} --pipeline {{pipeline}} --strength 1.5", "--strength 1.5: expected more"),
-        ("", f"{CREATE} --pipeline {{pipeline}} --strength 0", "--strength 0.0: expected more"),
+        ("", f"{CREATE} --pipeline {{pipeline}} --strength 1.5", f"strength 1.5: {RANGE}"),
+        ("", f"{CREATE} --pipeline {{pipeline}} --strength 0", f"strength 0.0: {RANGE}"),
+        (
+            "",
+            f"{CREATE} --pipeline {{pipeline}} {MANY}",
+            "700 steps: expected 1 to 600 at strength",
+        ),
+        ("", f"{CREATE} --pipeline {{pipeline}} --num_samples 0", "--num_samples 0: expected at"),
+        ("", "import --source rooms --output_dir {tmp}/out --num_samples 1", "flag --num_samples"),
+        ("", "label --source rooms --output_dir {tmp}/out --num_samples 1", "flag --num_samples"),
+        ("", f"{WARM} --width 20", "width 20: expected a multiple of 16"),
         ("", f"{WARM} --host heavy", "unknown host 'heavy': choose from light"),
         ("", f"{WARM} --tasks norms", "unknown task 'norms', choose from normals"),
         ("", f"{WARM} --tasks depth", "source photos has no labels of depth, it has semseg"),
@@ -104,6 +116,7 @@ WRONG: dict[str, Callable[[Path, Path], object]] = {
         ("", f"{MOUNT} --source dataset:{{tmp}}/photos", "was it written by d2i1 create?"),
         ("", f"{WARM} --resolution large", "resolution 'large': expected a number"),
         ("", "evaluate --pipeline {pipeline} --source folder:{photos}", "has other classes"),
+        ("", "evaluate --resolution 32", "unknown flag --resolution"),
     ],
 )
 def test_wrong_input_is_told_in_one_line(
@@ -131,17 +144,51 @@ def test_wrong_input_is_told_in_one_line(
         assert all(name.startswith("out/") for name in new.keys() - old.keys())
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (f"{WARM} --host heavy", "unknown host 'heavy'"),
+        (f"{WARM} --width 20", "width 20"),
+        (f"{WARM} --validation_source rooms:dev", "no split 'dev'"),
+        (f"{WARM} --validation_source rooms:val", "rooms has other classes"),
+        (f"{CREATE} --pipeline {{pipeline}} --strength 1.5", "strength 1.5"),
+        (f"{CREATE} --pipeline {{pipeline}} {MANY}", "700 steps"),
+        (f"{IMPROVE} --pipeline {{pipeline}} --created {{tmp}}/photos", "was it written by"),
+        (f"{IMPROVE} --pipeline {{pipeline}} --created {{tmp}}/none", "dataset {tmp}/none"),
+        (f"{IMPROVE} --pipeline {{tmp}}/lonely/pipeline", "no checkpoint-N beside"),
+        (f"{IMPROVE} --pipeline {{pipeline}} --validation_source rooms:dev", "no split 'dev'"),
+        (f"{IMPROVE} --pipeline {{pipeline}} --validation_source folder:{{tmp}}/x.yaml", "no such"),
+        (
+            f"{IMPROVE} --pipeline {{pipeline}} --validation_source folder:{{photos}}",
+            "photos has other classes",
+        ),
+    ],
+)
 def test_a_failed_start_claims_no_folder(
+    d2i1: Callable[..., str],
+    tiny_base: Path,
+    photos: Path,
+    pipeline: Path,
+    tmp_path: Path,
+    command: str,
+    told: str,
+) -> None:
+    places = {"base": tiny_base, "photos": photos, "pipeline": pipeline, "tmp": tmp_path}
+    if "lonely" in command:
+        shutil.copytree(pipeline, tmp_path / "lonely/pipeline")
+    assert told.format(**places) in d2i1(*command.format(**places).split(), code=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_command_typed_twice_changes_nothing(
     d2i1: Callable[..., str], tiny_base: Path, photos: Path, tmp_path: Path
 ) -> None:
     places = {"base": tiny_base, "photos": photos, "tmp": tmp_path}
     command = WARM.format(**places).split()
-    d2i1(*command, "--host", "heavy", code=2)
-    assert not (tmp_path / "out").exists()
     d2i1(*command)
     assert (tmp_path / "out/pipeline/model_index.json").is_file()
     before = contents(tmp_path / "out")
-    message = d2i1(*command, code=2)  # typed twice by mistake
+    message = d2i1(*command, code=2)
     assert "--resume_from_checkpoint latest" in message
     assert contents(tmp_path / "out") == before
 

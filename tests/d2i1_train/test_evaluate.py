@@ -4,8 +4,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from d2i1_data.loading import open_pipeline
@@ -14,6 +16,8 @@ from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import TASKS, Task
 from d2i1_train.cli import main
 from d2i1_train.evaluate import bootstrap
+from d2i1_train.settings import WarmUpSettings
+from d2i1_train.warm_up import mount
 
 NAMES = ("normals", "depth", "semseg")
 
@@ -37,11 +41,11 @@ def improved(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def evaluate(improved: Path, tmp_path: Path) -> Callable[..., dict]:
-    """Evaluate on five rooms of 32 x 32; what the file holds."""
+    """Evaluate on five rooms of 64 x 64; what the file holds."""
 
     def evaluate(*flags: object) -> dict:
         file = tmp_path / "sub" / "figures.json"
-        source = ("--source", "rooms:test", "--max_samples", 5, "--resolution", 32)
+        source = ("--source", "rooms:test", "--max_samples", 5)
         run("evaluate", "--pipeline", improved, *source, "--output_file", file, *flags)
         return json.loads(file.read_text())
 
@@ -50,7 +54,7 @@ def evaluate(improved: Path, tmp_path: Path) -> Callable[..., dict]:
 
 def by_hand(improved: Path, samples: int, **options: object) -> dict[str, dict[str, float]]:
     """The same figures with pooled pixels, one image at a time."""
-    pipe, rooms = open_pipeline(str(improved)), open_source("rooms:test", 32)
+    pipe, rooms = open_pipeline(str(improved)), open_source("rooms:test")
     totals: dict[str, Tensor] = {}
     for sample in [rooms[n] for n in range(samples)]:
         found = pipe.predict(sample.image, output_type="pt", **options).predictions
@@ -66,7 +70,9 @@ def by_hand(improved: Path, samples: int, **options: object) -> dict[str, dict[s
 @pytest.mark.parametrize(
     ("flags", "samples", "options"),
     [
-        ((), 5, {}),
+        ((), 5, {"processing_resolution": 32}),  # what the warm-up trained at
+        (("--processing_resolution", 48), 5, {"processing_resolution": 48}),
+        (("--processing_resolution", 0), 5, {"processing_resolution": 0}),
         (("--max_samples", 2), 2, {}),
         (("--flip",), 5, {"flip": True}),
         (("--window", 20), 5, {"window": 20}),
@@ -80,7 +86,7 @@ def test_figures_are_the_meters_on_what_predict_gives(
     options: dict[str, object],
 ) -> None:
     results = evaluate(*flags)
-    assert (results["samples"], results["skipped"], results["source"]) == (samples, 0, "rooms")
+    assert (results["samples"], results["skipped"], results["source"]) == (samples, {}, "rooms")
     expected = by_hand(improved, samples, **options)
     assert results["tasks"].keys() == expected.keys()
     for name, figures in expected.items():
@@ -90,9 +96,50 @@ def test_figures_are_the_meters_on_what_predict_gives(
 def test_flags_change_the_figures(evaluate: Callable[..., dict]) -> None:
     figures = [
         json.dumps(evaluate(*flags)["tasks"])
-        for flags in ((), ("--flip",), ("--window", 20), ("--theta", "exploitation"))
+        for flags in (
+            (),
+            ("--flip",),
+            ("--window", 20),
+            ("--processing_resolution", 0),
+            ("--theta", "exploitation"),
+        )
     ]
-    assert len(set(figures)) == 4
+    assert len(set(figures)) == 5
+
+
+def test_skipped_samples_are_listed_with_their_reason(
+    d2i1: Callable[..., str], improved: Path, photos: Path, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    (photos.parent / "range").mkdir()
+    for n in range(6):
+        pixels = rng.integers(1000, 5000, (14, 20)).astype(np.uint16)
+        Image.fromarray(pixels).save(photos.parent / "range" / f"{n}.png")
+    photos.write_text("name: walls\ncolumns: {image: image, depth: range}\n")
+    (photos.parent / "image/3.png").write_bytes(b"\x89PNG")
+    command = ("evaluate", "--pipeline", improved, "--source", f"folder:{photos}")
+    assert "image/3.png" in d2i1(*command, code=2)
+    d2i1(*command, "--on_bad_row", "skip", "--output_file", tmp_path / "figures.json")
+    results = json.loads((tmp_path / "figures.json").read_text())
+    assert (results["samples"], list(results["skipped"])) == (5, ["3"])
+    assert "image/3.png: not a readable image" in results["skipped"]["3"]
+    assert list(results["tasks"]) == ["depth"]
+
+
+@pytest.mark.parametrize(("resolution", "registered"), [(None, None), ("48", 48), ("32x48", None)])
+def test_warm_up_registers_the_resolution_it_trains_at(
+    tiny_base: Path, resolution: str | None, registered: int | None
+) -> None:
+    settings = WarmUpSettings(
+        source="rooms", output_dir="", base=str(tiny_base), host="light", resolution=resolution
+    )
+    pipe = mount(settings, {"depth": Rooms.tasks["depth"]})
+    assert pipe.config.default_processing_resolution == registered
+
+
+def test_the_registered_resolution_travels_along(improved: Path) -> None:
+    for pipeline in (improved.parents[1] / "warm/pipeline", improved):
+        assert open_pipeline(str(pipeline)).config.default_processing_resolution == 32
 
 
 def test_theta_exploitation_needs_its_checkpoint(

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.loading import open_pipeline
-from d2i1_data.sources import open_source
-from d2i1_train.batches import Examples, stack
+from d2i1_data.sources import Rows, open_rows, open_source
+from d2i1_train.batches import Draws, Examples, stack
 from d2i1_train.cli import main
 from d2i1_train.objective import believe, objective
-from d2i1_train.self_improve import mix_samples
+from d2i1_train.self_improve import mix_samples, open_created_rows
 from d2i1_train.settings import SelfImproveSettings
 from d2i1_train.theta import Follower, make_theta, twin
 
@@ -94,8 +94,9 @@ def test_theta_c_shares_what_is_frozen_and_gets_no_gradient(tiny_pipe: Diff2in1P
     creation = twin(exploitation)
     context = tiny_pipe.encode_prompt([""])
     rooms, families = open_source("rooms:train"), tiny_pipe.perception.families
-    real = Examples(rooms, [0], tiny_pipe, exploitation, context)
-    created = Examples(rooms, [1], tiny_pipe, exploitation, context, created=True)
+    shared = (tiny_pipe, exploitation, context)
+    real = Examples(Rows(rooms, [0], {}), *shared, flip=False)
+    created = Examples(Rows(rooms, [1], {}), *shared, flip=False, created=True)
     batch = stack([real.get(0, False), created.get(0, False)], torch.device("cpu"))
     belief = creation(batch.latents, context, batch.size)
     targets = believe(families, belief, batch.targets, batch.believed)
@@ -114,7 +115,8 @@ def test_theta_c_shares_what_is_frozen_and_gets_no_gradient(tiny_pipe: Diff2in1P
 def test_belief_replaces_created_targets_only(tiny_pipe: Diff2in1Pipeline) -> None:
     exploitation = make_theta(tiny_pipe)
     context, rooms = tiny_pipe.encode_prompt([""]), open_source("rooms:train")
-    parts = [Examples(rooms, [n], tiny_pipe, exploitation, context, created=n == 1) for n in (0, 1)]
+    shared = (tiny_pipe, exploitation, context)
+    parts = [Examples(Rows(rooms, [n], {}), *shared, flip=True, created=n == 1) for n in (0, 1)]
     batch = stack([part.get(0, True) for part in parts], torch.device("cpu"))
     raw = exploitation(batch.latents, context, batch.size)
     families = tiny_pipe.perception.families
@@ -228,14 +230,16 @@ def test_real_only_arm_follows_at_the_same_steps(
 
 def test_real_only_arm_draws_the_same_real_samples(loop: Path) -> None:
     pipe = open_pipeline(str(loop / "warm/pipeline"))
-    theta_e, context = make_theta(pipe), pipe.encode_prompt([""])
-    real = Examples(open_source("rooms:train"), range(4), pipe, theta_e, context)
+    shared = (pipe, make_theta(pipe), pipe.encode_prompt([""]))
+    real = Examples(open_rows("rooms:train", None, 4), *shared, flip=True)
     draws = []
     for created in ("none", str(loop / "created")):
         settings = SelfImproveSettings(
             source="rooms:train", output_dir="", pipeline="", created=created, real_batch_size=2
         )
-        draws.append(mix_samples(settings, real))
+        rows = open_created_rows(settings)
+        more = [Examples(part, *shared, flip=True, created=True) for part in rows]
+        draws.append(mix_samples(settings, real, more))
     assert [size for _, size in draws[0]] == [2]
     assert [size for _, size in draws[1]] == [2, 2]
     for position in range(12):
@@ -248,6 +252,21 @@ def test_real_only_arm_draws_the_same_real_samples(loop: Path) -> None:
         [draws[0][0][0].at(start + n).latents.sum().item() for n in range(4)] for start in (0, 4)
     ]
     assert len(set(orders[0])) == 4 and orders[0] != orders[1]  # every epoch all, in another order
+
+
+def test_real_and_created_samples_are_drawn_in_orders_of_their_own(
+    tiny_pipe: Diff2in1Pipeline,
+) -> None:
+    rows, context = open_rows("rooms:train", "32", 4), tiny_pipe.encode_prompt([""])
+    shared = (rows, tiny_pipe, make_theta(tiny_pipe), context)
+    orders = []
+    for created in (False, True):
+        draws = Draws([Examples(*shared, flip=False, created=created)], 0)
+        drawn = [draws.at(position).latents.sum().item() for position in range(12)]
+        orders.append([drawn[start : start + 4] for start in (0, 4, 8)])
+    real, made = orders
+    assert real != made
+    assert [sorted(epoch) for epoch in real] == [sorted(epoch) for epoch in made]
 
 
 WHOLE = ("--real_batch_size", 4)

@@ -29,8 +29,10 @@ class Light(Perception):
     ) -> None:
         super().__init__()
         self.add_families(tasks)
+        if width < 16 or width % 16:
+            raise ValueError(f"width {width}: expected a multiple of 16")
         self.adapter = FeatureAdapter(pyramid_channels, width)
-        widths = [max(width >> i, 16) for i in range(upsamplings + 1)]
+        widths = [max(width >> i & ~7, 16) for i in range(upsamplings + 1)]  # groups of 8
         self.upsample = nn.ModuleList(
             nn.Sequential(nn.Conv2d(wide, slim, 3, padding=1), Residual(slim))
             for wide, slim in pairwise(widths)
@@ -46,4 +48,4 @@ class Light(Perception):
             x = block(F.interpolate(x, scale_factor=2.0, mode="bilinear"))
         x = F.silu(self.norm(x))
         raw = {name: head(x) for name, head in self.heads.items()}
-        return {name: F.interpolate(r, size, mode="bilinear") for name, r in raw.items()}
+        return {name: F.interpolate(r.float(), size, mode="bilinear") for name, r in raw.items()}

@@ -288,6 +288,22 @@ def test_creation_from_the_image_labels_what_it_returns(pipe: Diff2in1Pipeline) 
     assert_same(created, pipe.predict(created.images[0]))
 
 
+def test_creation_from_the_image_works_at_the_checkpoints_resolution(
+    tiny_pipe: Diff2in1Pipeline,
+) -> None:
+    options = {"num_inference_steps": 2, "labels_from": "image"}
+    plain = tiny_pipe(picture(18, 22), generator=seeded(0), **options)
+    tiny_pipe.register_to_config(default_processing_resolution=12)
+    small = tiny_pipe(picture(18, 22), generator=seeded(0), **options)
+    np.testing.assert_array_equal(np.asarray(plain.images[0]), np.asarray(small.images[0]))
+    assert not np.allclose(plain.predictions["depth"][0], small.predictions["depth"][0])
+    assert_same(small, tiny_pipe.predict(small.images[0]))
+    assert_physical(small, [(18, 22)])
+    tensors = tiny_pipe(picture(18, 22), generator=seeded(0), output_type="pt", **options)
+    depth = small.predictions["depth"][0]
+    np.testing.assert_array_equal(tensors.predictions["depth"][0][0].numpy(), depth)
+
+
 @pytest.mark.parametrize("guidance", [1, 3])
 @pytest.mark.parametrize(("labels_from", "more"), [("last_step", 0), ("latent", 1), ("image", 1)])
 def test_creation_calls_the_unet_as_often_as_told(
@@ -410,6 +426,21 @@ def test_created_tensors_are_in_0_1(tiny_pipe: Diff2in1Pipeline) -> None:
 def test_unknown_host_names_the_allowed(tiny_base: Path) -> None:
     with pytest.raises(ValueError, match="unknown host 'lite': choose from light"):
         Diff2in1Pipeline.from_base(str(tiny_base), "lite", {"depth": {"family": "metric_map"}})
+
+
+@pytest.mark.parametrize("width", [16, 48, 80])
+def test_light_of_any_multiple_of_16(tiny_base: Path, width: int) -> None:
+    tasks = describe_tasks({name: Rooms.tasks[name] for name in TASKS})
+    pipe = Diff2in1Pipeline.from_base(str(tiny_base), "light", tasks, width=width)
+    assert pipe.perception.config.width == width
+    assert_physical(pipe.predict(picture()), [(16, 24)])
+
+
+@pytest.mark.parametrize("width", [20, 24, 8, 0, -16])
+def test_light_of_another_width_is_refused(tiny_base: Path, width: int) -> None:
+    tasks = describe_tasks({"depth": Rooms.tasks["depth"]})
+    with pytest.raises(ValueError, match=f"width {width}: expected a multiple of 16"):
+        Diff2in1Pipeline.from_base(str(tiny_base), "light", tasks, width=width)
 
 
 def test_offloading_changes_nothing(tiny_pipe: Diff2in1Pipeline) -> None:
