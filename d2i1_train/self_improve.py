@@ -10,7 +10,7 @@ from d2i1_data.sources import Rows, open_rows
 from d2i1_data.tasks import TASKS
 
 from .batches import Draws, Examples
-from .checkpoint import optimizer_file
+from .checkpoint import complete_checkpoints, optimizer_file
 from .evaluate import common_tasks
 from .objective import believe, objective
 from .run import Run, open_training_rows
@@ -29,7 +29,8 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     created = open_created_rows(settings)
     pipe = open_pipeline(settings.pipeline)
     common_tasks(pipe, rows.source)
-    carried = None if settings.fresh_optimizer else optimizer_file(settings.pipeline)
+    begun = settings.resume_from_checkpoint and complete_checkpoints(Path(settings.output_dir))
+    carried = None if settings.fresh_optimizer or begun else optimizer_file(settings.pipeline)
     run = Run(settings, "self-improve", pipe, rows, *created)  # claims the folder, so after those
     exploitation = make_theta(pipe.to(run.device))
     creation = twin(exploitation)

@@ -41,7 +41,7 @@ class MetricMap(Family):
         valid, log_scale = self.valid(target), self._log_scale(raw)
         truth = torch.where(valid, target, 1.0).log()
         error = (raw[:, :1].float() - truth).abs() / log_scale.exp() + log_scale
-        return mean_over(error, valid)
+        return mean_over(error * log_scale.detach().exp(), valid)
 
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:
         return torch.maximum(one / other, other / one) < 1.25

@@ -56,7 +56,7 @@ class UnitVector(Family):
     def loss(self, raw: Tensor, target: Tensor) -> Tensor:
         kappa, angle = self._kappa(raw), self.angle(self.finish(raw), target)
         error = kappa * angle - torch.log(kappa**2 + 1) + F.softplus(-kappa * math.pi)
-        return mean_over(error, self.valid(target))
+        return mean_over(error / kappa.detach(), self.valid(target))
 
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:
         return self.angle(one, other) < math.radians(11.25)

@@ -34,6 +34,7 @@ def test_unit_vector_loss_is_the_angular_von_mises_fisher_likelihood() -> None:
     activation = raw[:, 3].astype(np.float64)
     k = np.where(activation > 0, activation, np.exp(activation) - 1) + 1.01
     error = -np.log(k**2 + 1) + k * theta + np.log(1 + np.exp(-k * np.pi))
+    error /= k  # each pixel weighted by its spread, beta-NLL
     expected = [error[0, 2:].mean(), error[1].mean(), 0]
 
     found = make_family({"family": "unit_vector"}).loss(
@@ -50,6 +51,7 @@ def test_metric_map_loss_is_laplace_in_log_depth() -> None:
     log_scale = 5 * np.tanh(raw[:, 1] / 5)
     with np.errstate(divide="ignore"):
         error = np.abs(raw[:, 0] - np.log(depth[:, 0])) / np.exp(log_scale) + log_scale
+    error *= np.exp(log_scale)  # each pixel weighted by its spread, beta-NLL
     found = make_family({"family": "metric_map"}).loss(
         torch.from_numpy(raw), torch.from_numpy(depth)
     )
