@@ -185,8 +185,8 @@ class DemoSettings:
     """Labelled rooms to learn from."""
     created: int = 240
     """Rooms to create."""
-    warm_up_steps: int = 1500
-    self_improve_steps: int = 800
+    warm_up_steps: int = 2500
+    self_improve_steps: int = 600
     num_inference_steps: int = 25
     strength: float = 0.6
     held_out: int = 300
