@@ -6,12 +6,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm, trange
 
 from d2i1_data.diff2in1 import HOSTS, Diff2in1Pipeline
+from d2i1_data.diff2in1.images import pad_to_stride
 from d2i1_data.loading import find_base
 from d2i1_data.sources import Source, open_source
 from d2i1_data.sources.rooms import MAIN_OBJECTS, Rooms, main_object
@@ -60,7 +62,8 @@ def evaluate_base(settings: BaseSettings) -> dict[str, Any]:
     pipe = _mount(str(settings.evaluate))
     held_out = open_source(settings.source, settings.resolution)
     samples = [held_out[i] for i in trange(min(HELD_OUT, len(held_out)), desc="held out")]
-    images = to_unit(torch.stack([torch.from_numpy(s.image).permute(2, 0, 1) for s in samples]))
+    pixels = torch.stack([torch.from_numpy(np.array(s.image)).permute(2, 0, 1) for s in samples])
+    images = pad_to_stride(to_unit(pixels), pipe.stride)
     captions = [sample.caption or "" for sample in samples]
     again = torch.cat([reconstruct(pipe.vae, p.to(pipe.device)).cpu() for p in images.split(50)])
     varied = _created(pipe, images, captions, 0.6, 1.0)
