@@ -93,8 +93,9 @@ class Run:
         if creation is not None:
             self.thetas["creation"] = creation
         self.trained = [p for p in exploitation.parameters() if p.requires_grad]
+        decay = settings.adam_weight_decay
         self.optimizer = torch.optim.AdamW(
-            self.trained, settings.learning_rate, weight_decay=settings.adam_weight_decay
+            self.trained, settings.learning_rate, weight_decay=decay, fused=True
         )
         schedule = get_scheduler(
             settings.lr_scheduler,

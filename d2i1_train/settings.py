@@ -183,10 +183,10 @@ class DemoSettings:
     output_dir: str = "runs/demo"
     real: int = 24
     """Labelled rooms to learn from."""
-    created: int = 240
+    created: int = 192
     """Rooms to create."""
-    warm_up_steps: int = 2500
-    self_improve_steps: int = 600
+    warm_up_steps: int = 2000
+    self_improve_steps: int = 500
     num_inference_steps: int = 25
     strength: float = 0.6
     held_out: int = 300
