@@ -132,8 +132,14 @@ class Run:
         """The optimiser steps still to make, with a progress bar."""
         total = self.settings.max_train_steps
         quiet = not self.accelerator.is_local_main_process
-        options = {"desc": self.name, "unit": "step", "mininterval": 1.0, "disable": quiet}
-        with tqdm(total=total, initial=self.step, **options) as bar:
+        with tqdm(
+            total=total,
+            initial=self.step,
+            desc=self.name,
+            unit="step",
+            mininterval=1,
+            disable=quiet,
+        ) as bar:
             self.bar = bar
             while self.step < total:
                 for group in self.optimizer.param_groups:
