@@ -74,7 +74,7 @@ def _write_dataset(settings: WriteSettings) -> Path:
             write_shard(shard_path(folder, k), maker.make(shards[k], bar.update), maker.tasks)
     state.wait_for_everyone()
     if state.is_main_process:
-        write_card(folder, maker.act, maker.tasks, maker.facts())
+        write_card(folder, maker.act, maker.tasks, maker.facts() | source.notes)
     return folder
 
 

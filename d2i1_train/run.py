@@ -236,5 +236,8 @@ class Run:
             facts |= {"source": self.rows[0].source.name, "created": len(self.rows) > 1}
             facts = {k: v for k, v in facts.items() if k not in PRIVATE and v is not None}
             write_model_card(folder, read_tasks(configs, self.name), pipe.config, facts)
+        for source in (rows.source for rows in self.rows):
+            for what, count in source.notes.items():
+                self.accelerator.print(f"{source.name}: {what}: {count}")
         self.accelerator.end_training()
         return folder

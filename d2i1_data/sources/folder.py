@@ -96,7 +96,7 @@ class Folder:
         }
         self.columns = columns
         self.tasks = {name: self._task(name) for name in columns if name != "image"}
-        self.resized: dict[str, set[str]] = {name: set() for name in self.tasks}
+        self.noted: set[tuple[str, str]] = set()
         self.caption = (
             _build(Caption, layout.caption, f"{file}: caption") if layout.caption else None
         )
@@ -176,6 +176,8 @@ class Folder:
         complaint = family.complaint(target)
         if complaint:
             raise InputError(f"{path}: {name} {complaint}")
+        if isinstance(family, MetricMap) and (lost := family.beyond(target)):
+            self._note(f"{name} pixels too far to store, unknown", identity, lost)
         if target.shape[:2] == size:
             return target
         height, width = target.shape[:2]
@@ -184,9 +186,14 @@ class Folder:
                 f"{path}: {name} is {width}x{height}, of another aspect ratio than its image"
                 f" of {size[1]}x{size[0]}"
             )
-        self.resized[name].add(identity)  # however often it is read
-        self.notes[f"{name} resized"] = len(self.resized[name])
+        self._note(f"{name} resized", identity, 1)
         return nearest(target, (size[0], size[1]))
+
+    def _note(self, what: str, identity: str, count: int) -> None:
+        """Count what happened to a sample, once however often it is read."""
+        if (what, identity) not in self.noted:
+            self.noted.add((what, identity))
+            self.notes[what] = self.notes.get(what, 0) + count
 
     def _caption(self, identity: str, targets: Mapping[str, NDArray[np.generic]]) -> str | None:
         if self.caption is None:

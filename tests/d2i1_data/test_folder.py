@@ -322,3 +322,19 @@ def test_wrong_resolution_is_refused(photos: Path, wrong: str) -> None:
 def test_unknown_source_is_refused(spec: str) -> None:
     with pytest.raises(InputError, match=r"expected one of rooms\[:SPLIT\], folder:FILE.yaml"):
         open_source(spec)
+
+
+def test_depth_too_far_to_store_is_counted(photos: Path) -> None:
+    folder = photos.parent / "range"
+    folder.mkdir()
+    for n in range(6):
+        depth = np.full((14, 20), 2000, np.uint16)
+        depth[0, : n + 1] = 65535  # at 100 a metre: 655 m
+        Image.fromarray(depth).save(folder / f"{n}.png")
+    rewrite(
+        photos, columns={"image": "image", "depth": {"folder": "range", "scale": 100}}, caption=None
+    )
+    source = Folder(str(photos))
+    for _ in range(2):
+        assert len(list(source)) == 6
+    assert source.notes == {"depth pixels too far to store, unknown": 21}
