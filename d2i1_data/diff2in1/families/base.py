@@ -77,8 +77,9 @@ class Family(ABC):
 
         The negative log-likelihood of the target; where the family predicts a spread, each pixel's
         is weighted by that spread (beta-NLL, beta = 1; Seitzer et al. 2022, arXiv 2203.09168).
-        Else the gradients of a sure task grow without bound and starve the others: on 24 rooms,
-        mean IoU 0.25 without the weight and 0.62 with it.
+        Else the gradients of a sure task grow without bound and starve the others: 600 steps on 24
+        rooms give a mean IoU of 0.22 without the weight and 0.56 with it, for normals of 10.4 and
+        10.8 degrees.
         """
 
     @abstractmethod
