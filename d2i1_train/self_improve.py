@@ -36,7 +36,7 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     creation = twin(exploitation)
     run.prepare(exploitation, creation, carried)
     follower = Follower(settings.alpha, settings.follow_every, **run.counters)
-    context = pipe.encode_prompt([""])
+    context = pipe.perception_context()
     families = pipe.perception.families
     weights = {name: TASKS[name].weight for name in families}
     flip = settings.random_flip

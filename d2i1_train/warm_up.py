@@ -30,7 +30,7 @@ def warm_up(settings: WarmUpSettings) -> Path:
     run = Run(settings, "warm-up", pipe, rows)  # claims the folder, so after what can be wrong
     theta = make_theta(pipe.to(run.device))
     run.prepare(theta)
-    context = pipe.encode_prompt([""])
+    context = pipe.perception_context()
     families, weights = pipe.perception.families, {n: t.weight for n, t in tasks.items()}
     real = Examples(rows, pipe, theta, context, flip=settings.random_flip)
     mix = [(Draws([real], settings.seed), settings.real_batch_size)]

@@ -274,15 +274,17 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
     ) -> dict[str, Tensor]:
         """Raw maps [B, R, *size] from scaled latents [B, C, h, w], or from a pyramid of them."""
         if pyramid is None:
-            context = self.perception.own_context
-            if context is None:
-                context = self.encode_prompt([""])
-            context = context.expand(len(latents), -1, -1)
+            context = self.perception_context().expand(len(latents), -1, -1)
             pyramid = one_pass(self.unet, latents.to(self.unet.dtype), 0, context).pyramid
         factor = self.vae_scale_factor
         padded = (pyramid[0].shape[2] * factor, pyramid[0].shape[3] * factor)
         raw = self.perception(pyramid, padded)
         return {name: r[..., : size[0], : size[1]].contiguous() for name, r in raw.items()}
+
+    def perception_context(self) -> Tensor:
+        """What perception conditions the U-Net on, [1, L, D]: empty prompt or the host's own."""
+        own = self.perception.own_context
+        return self.encode_prompt([""]) if own is None else own
 
     def encode_prompt(self, prompts: list[str]) -> Tensor:
         """Text embeddings [B, L, D]."""
