@@ -233,16 +233,18 @@ class Creator(Labeller):
 
         super().__init__(pipe, source, settings, checkpoint)
         given, config = asdict(settings), pipe.config
-        for name in ("strength", "num_inference_steps", "guidance_scale"):
+        for name in ("strength", "num_inference_steps", "guidance_scale", "create_with"):
             if given[name] is None:
                 given[name] = config[f"default_{name}"]
         try:
             timesteps(given["strength"], given["num_inference_steps"])
+            pipe.check_creation(settings.labels_from, given["create_with"])
         except ValueError as error:
             raise InputError(str(error)) from error
         self.origin = replace(
             self.origin,
             labels_from=settings.labels_from,
+            create_with=given["create_with"],
             strength=given["strength"],
             steps=given["num_inference_steps"],
             guidance=given["guidance_scale"],
@@ -277,4 +279,5 @@ class Creator(Labeller):
             negative_prompt=self.settings.negative_prompt,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             labels_from=self.settings.labels_from,
+            create_with=self.origin.create_with,
         )

@@ -22,6 +22,7 @@ class Provenance:
     fingerprint: str | None = None
     host: str | None = None
     labels_from: str | None = None
+    create_with: Literal["base", "theta"] | None = None
     strength: float | None = None
     steps: int | None = None
     guidance: float | None = None

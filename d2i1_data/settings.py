@@ -69,6 +69,8 @@ class CreateSettings(LabelSettings):
     negative_prompt: str = ""
     labels_from: Literal["latent", "last_step", "image"] = "latent"
     """The final latent at t = 0, the last denoising step (paper), or the 8-bit image."""
+    create_with: Literal["base", "theta"] | None = None
+    """Whose U-Net denoises where theta's was trained; None is the checkpoint's default."""
     prompt: str | None = None
     """One prompt for all, instead of the source's captions."""
 

@@ -16,14 +16,15 @@ from torch.nn import functional as F
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.diff2in1.images import pad_to_stride, to_batches
 from d2i1_data.errors import InputError
-from d2i1_data.sample import Sample
+from d2i1_data.sample import image_sha256
 from d2i1_data.sources import Rows
 
+from .cache import Cache
 from .objective import Targets
-from .theta import Theta
+from .theta import Noised, Theta
 
 SMALL_BASE = 10_000_000  # parameters of a U-Net whose pyramids are worth keeping
-PYRAMID_BYTES = 4 * 1024**3  # memory for kept pyramids
+MEMORY = 4 * 1024**3  # bytes for kept examples, of each source, on each process
 
 
 def seeded(*parts: object) -> torch.Generator:
@@ -40,6 +41,14 @@ class Example(NamedTuple):
     inside: Tensor  # [1, H, W] bool, False where padded
     created: bool
     pyramid: tuple[Tensor, ...] | None
+    caption: str
+    noised: Noised | None = None  # of this draw
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what can be kept."""
+        maps = [self.latents, self.inside, *self.targets.values(), *(self.pyramid or ())]
+        return sum(one.nbytes for one in maps)
 
 
 @dataclass
@@ -50,6 +59,7 @@ class Batch:
     targets: Targets  # [B, C, H, W]
     believed: Tensor  # [B, 1, H, W] bool: where theta_C's belief is the target
     pyramid: tuple[Tensor, ...] | None
+    noised: Noised | None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -58,10 +68,11 @@ class Batch:
 
 
 class Examples:
-    """Rows of a source as examples; latents are made once and kept in memory.
+    """Rows of a source as examples.
 
-    Keeping latents is right because the only augmentation is a flip, and both views are kept.
-    Pyramids are kept too, of as many rows as fit, while the U-Net is frozen and small.
+    The first of them are kept, as far as memory allows, and of all of them the latents, if there is
+    a cache on disk. That is right because the only augmentation is a flip, whose views are kept
+    apart. Pyramids are kept with them while the U-Net is frozen and small.
     """
 
     def __init__(
@@ -70,16 +81,18 @@ class Examples:
         pipe: Diff2in1Pipeline,
         theta: Theta,
         context: Tensor,
+        cache: Cache,
         *,
         flip: bool,
         created: bool = False,
+        denoise: bool = False,
     ) -> None:
         self.rows, self.pipe, self.theta, self.context = rows, pipe, theta, context
-        self.flip, self.created = flip, created
+        self.cache, self.flip, self.created, self.denoise = cache, flip, created, denoise
         small = sum(p.numel() for p in theta.unet.parameters()) < SMALL_BASE
-        frozen = not any(p.requires_grad for p in theta.unet.parameters())
-        self.keeps_pyramids = small and frozen
+        self.keeps_pyramids = small and theta.frozen
         self.kept: dict[tuple[int, bool], Example] = {}
+        self.captions: dict[str, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.rows.usable)
@@ -88,17 +101,29 @@ class Examples:
         """Id of the sample behind an example."""
         return self.rows.source.identity(self.rows.usable[index])
 
-    def get(self, index: int, mirrored: bool) -> Example:
-        """The example of a row, mirrored or not."""
-        if (index, mirrored) not in self.kept:
-            sample = self.rows.source[self.rows.usable[index]]
-            for view in (False, True) if self.flip else (False,):
-                self.kept[index, view] = self._make(sample, index, view)
-        return self.kept[index, mirrored]
+    def draw(self, index: int, generator: torch.Generator) -> Example:
+        """The example of a row; whether it is mirrored, and its noise, from the generator."""
+        chance = torch.rand(1, generator=generator).item()
+        example = self.get(index, self.flip and chance < 0.5)
+        return self._noised(example, generator) if self.denoise else example
 
     @torch.no_grad()
-    def _make(self, sample: Sample, index: int, flip: bool) -> Example:
-        pixels = to_batches(sample.image)[0].to(self.pipe.device)
+    def get(self, index: int, mirrored: bool) -> Example:
+        """The example of a row, mirrored or not."""
+        if (index, mirrored) in self.kept:
+            return self.kept[index, mirrored]
+        example = self._make(index, mirrored)
+        if self._fits(index, example):
+            self.kept[index, mirrored] = example
+        return example
+
+    def _fits(self, index: int, example: Example) -> bool:
+        """Whether memory allows to keep it: said by the row, not by what came first."""
+        return (index + 1) * (1 + self.flip) * example.nbytes <= MEMORY
+
+    def _make(self, index: int, flip: bool) -> Example:
+        sample = self.rows.source[self.rows.usable[index]]
+        pixels = to_batches(sample.image)[0]
         pixels = pad_to_stride(pixels.flip(-1) if flip else pixels, self.pipe.stride)
         padding = (0, pixels.shape[3] - sample.size[1], 0, pixels.shape[2] - sample.size[0])
         targets = {}
@@ -109,13 +134,36 @@ class Examples:
             target = family.flip(target[None])[0] if flip else target
             targets[name] = F.pad(target, padding, value=family.unknown)
         inside = F.pad(torch.ones(1, *sample.size, dtype=torch.bool), padding)
-        latents, pyramid = self.pipe.encode_image(pixels), None
-        if self.keeps_pyramids:
-            pyramid = tuple(level[0].cpu() for level in self.theta.see(latents, self.context))
-            views = (1 + self.flip) * sum(level.nbytes for level in pyramid)
-            if (index + 1) * views > PYRAMID_BYTES:  # said by the row, not by what came first
-                pyramid = None
-        return Example(latents[0].cpu(), targets, inside, self.created, pyramid)
+        latents = self.cache.get(
+            self.pipe.vae,
+            (image_sha256(sample.image), sample.size, flip),
+            lambda: self.pipe.encode_image(pixels.to(self.pipe.device))[0],
+        )
+        caption = sample.caption or ""
+        if self.denoise and caption not in self.captions:
+            self.captions[caption] = self.cache.get(
+                self.pipe.text_encoder, (caption,), lambda: self.pipe.encode_prompt([caption])[0]
+            )
+        plain = Example(latents, targets, inside, self.created, None, caption)
+        if not self.keeps_pyramids:
+            return plain
+        pyramid = self.theta.see(latents[None].to(self.pipe.device), self.context)
+        whole = plain._replace(pyramid=tuple(level[0].cpu() for level in pyramid))
+        return whole if self._fits(index, whole) else plain
+
+    def _noised(self, example: Example, generator: torch.Generator) -> Example:
+        """With noise, at a level drawn evenly, for the U-Net to tell apart again."""
+        scheduler = self.pipe.scheduler
+        levels = scheduler.config.num_train_timesteps
+        t = torch.randint(levels, (1,), generator=generator)
+        latents = example.latents[None].float()
+        noise = torch.randn(latents.shape, generator=generator)
+        wanted = noise
+        if scheduler.config.prediction_type == "v_prediction":
+            wanted = scheduler.get_velocity(latents, noise, t)
+        seen = scheduler.add_noise(latents, noise, t)
+        noised = Noised(seen[0], t[0], self.captions[example.caption], wanted[0])
+        return example._replace(noised=noised)
 
 
 class Draws:
@@ -134,8 +182,7 @@ class Draws:
             generator = seeded(self.seed, "order", kinds, epoch)
             self.order = epoch, torch.randperm(len(self.places), generator=generator).tolist()
         part, index = self.places[self.order[1][place]]
-        chance = torch.rand(1, generator=seeded(self.seed, epoch, part.identity(index))).item()
-        return part.get(index, part.flip and chance < 0.5)
+        return part.draw(index, seeded(self.seed, epoch, part.identity(index)))
 
 
 def stack(examples: Sequence[Example], device: torch.device) -> Batch:
@@ -151,11 +198,15 @@ def stack(examples: Sequence[Example], device: torch.device) -> Batch:
     pyramids = [example.pyramid for example in examples if example.pyramid is not None]
     whole = len(pyramids) == len(examples)
     created = torch.tensor([example.created for example in examples])[:, None, None, None]
+    noised = [example.noised for example in examples if example.noised is not None]
     return Batch(
         torch.stack([example.latents for example in examples]).to(device),
         {n: torch.stack([e.targets[n] for e in examples]).to(device) for n in names},
         (torch.stack([example.inside for example in examples]) & created).to(device),
         tuple(torch.stack(level).to(device) for level in zip(*pyramids, strict=True))
         if whole
+        else None,
+        Noised(*(torch.stack(part).to(device) for part in zip(*noised, strict=True)))
+        if noised
         else None,
     )

@@ -100,22 +100,3 @@ def load_counters(path: Path) -> dict[str, int]:
     """Step, and while self-improving consumed and followed."""
     counters: dict[str, int] = json.loads((path / "counters.json").read_text())
     return counters
-
-
-def optimizer_file(pipeline: str) -> Path:
-    """The optimiser state of the run that trained a pipeline, beside it."""
-    folder = Path(pipeline).parent
-    checkpoints = complete_checkpoints(folder) if Path(pipeline).is_dir() else []
-    if not checkpoints:
-        raise InputError(
-            f"no checkpoint-N beside {pipeline}, whose optimiser state could be carried over;"
-            " --fresh_optimizer begins with an empty one"
-        )
-    return checkpoints[-1] / "optimizer.bin"
-
-
-def load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
-    """Carry the optimiser state of another run over to this one, with this one's settings."""
-    state = torch.load(file, map_location="cpu", weights_only=True)["state"]
-    own = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": own})

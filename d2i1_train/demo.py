@@ -22,7 +22,8 @@ from d2i1_data.tasks import TASKS
 from d2i1_data.write import RUN
 
 from .cli import read_settings
-from .evaluate import bootstrap, common_tasks, figures, measure, open_theta
+from .evaluate import bootstrap, common_tasks, figures, measure
+from .reopen import open_theta
 from .self_improve import self_improve
 from .settings import DemoSettings, SelfImproveSettings, WarmUpSettings
 from .warm_up import warm_up
@@ -195,7 +196,7 @@ def difference(verdict: dict[str, Any]) -> str:
     for name, values in verdict.items():
         meter = TASKS[name].meter
         change, spread = (values[meter.metric][key] for key in ("difference", "spread"))
-        better = (change > 0) == meter.higher_is_better
+        better = (change > 0) == meter.rises(meter.metric)
         beyond = abs(change) > 2 * spread
         word = ("better" if better else "worse") if beyond else "no clear difference"
         parts.append(f"{name} {meter.metric} {change:+.4f} (spread {spread:.4f}): {word}")

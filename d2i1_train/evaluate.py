@@ -15,15 +15,14 @@ from tqdm import tqdm
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
-from d2i1_data.loading import fetch, fingerprint, open_pipeline
+from d2i1_data.loading import fetch, fingerprint
 from d2i1_data.sample import Sample
 from d2i1_data.schema import read_tasks
 from d2i1_data.sources import Source, open_rows
 from d2i1_data.tasks import Task
 
-from .checkpoint import complete_checkpoints, load_tensors
+from .reopen import open_theta
 from .settings import EvaluateSettings
-from .theta import make_theta
 
 PREDICTION = ("processing_resolution", "flip", "window")  # settings that are predict's own
 BATCH = 16
@@ -59,19 +58,6 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         Path(settings.output_file).parent.mkdir(parents=True, exist_ok=True)
         Path(settings.output_file).write_text(json.dumps(results, indent=2) + "\n")
     return results
-
-
-def open_theta(pipeline: str, theta: str) -> Diff2in1Pipeline:
-    """A pipeline with theta_C's weights, its own, or theta_E's from the checkpoint beside it."""
-    pipe = open_pipeline(pipeline)
-    if theta == "exploitation":
-        checkpoints = complete_checkpoints(Path(pipeline).parent)
-        if not checkpoints:
-            raise InputError(f"--theta exploitation: no checkpoint-N beside {pipeline}")
-        own = make_theta(pipe)
-        load_tensors(checkpoints[-1] / "exploitation.safetensors", own, own)
-        pipe.perception.eval()
-    return pipe
 
 
 def common_tasks(pipe: Diff2in1Pipeline, source: Source) -> dict[str, Task]:

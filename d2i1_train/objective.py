@@ -4,12 +4,14 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from d2i1_data.diff2in1 import Family
 
-from .theta import Raw
+from .theta import Answer, Noised, Raw
 
 Targets = dict[str, Tensor]
+DENOISE = "denoise"  # stands beside the tasks among losses and weights
 
 
 def believe(
@@ -23,15 +25,22 @@ def believe(
 
 
 def objective(
-    families: Mapping[str, Family], weights: Mapping[str, float], raw: Raw, targets: Targets
+    families: Mapping[str, Family],
+    weights: Mapping[str, float],
+    answer: Answer,
+    targets: Targets,
+    noised: Noised | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum over tasks of weight times mean loss over the micro-batch; that, and each task's loss.
 
     A sample's loss is the mean over its valid pixels, and the divisor is the size of the
     micro-batch whatever is known in it. So the objective is linear in samples, and accumulation or
     more ranks change nothing but rounding. A task without labels in the micro-batch contributes
-    zero, with gradients, as several processes need it.
+    zero, with gradients, as several processes need it. noised: the real samples' denoising loss
+    joins (Ho et al. 2020, eq. 14; for v-prediction its own target).
     """
-    losses = {name: f.loss(raw[name], targets[name]).mean() for name, f in families.items()}
+    losses = {name: f.loss(answer.raw[name], targets[name]).mean() for name, f in families.items()}
+    if answer.noise is not None and noised is not None:
+        losses[DENOISE] = F.mse_loss(answer.noise.float(), noised.wanted)
     total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
     return total, {name: loss.detach() for name, loss in losses.items()}

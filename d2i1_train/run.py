@@ -1,38 +1,39 @@
 """Run: what both stages share around their loop; processes, optimiser, logs, checkpoints."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType, ProjectConfiguration
-from diffusers.optimization import get_scheduler
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 from tqdm import tqdm
 
 from d2i1_data.card import write_model_card
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
-from d2i1_data.preview import coloured, grid
 from d2i1_data.schema import read_tasks
 from d2i1_data.sources import Rows, open_rows, write_report
 from d2i1_data.write import claim_run
 
-from .batches import Batch, Draws, seeded, stack
+from .batches import Batch, Draws, Example, seeded, stack
 from .checkpoint import (
     find_checkpoint,
     load_counters,
-    load_optimizer,
+    load_tensors,
     load_thetas,
     prune_checkpoints,
     save_checkpoint,
 )
-from .evaluate import common_tasks, figures, measure
+from .lora import fuse, save_adapter
+from .optimizer import carry_over, make_optimizer, make_schedule
 from .settings import TrainSettings
-from .theta import Theta
+from .theta import Theta, trained_tensors
+from .validation import Validation, log_picture
 
 SUPPORTED = (
     DistributedType.NO,
@@ -41,7 +42,8 @@ SUPPORTED = (
 )
 
 # paths, and what a resumed run need not share with an uninterrupted one
-PRIVATE = ("output_dir", "pipeline", "base", "validation_source", "resume_from_checkpoint")
+PRIVATE = {"output_dir", "pipeline", "base", "base_config", "cache_dir", "validation_source"}
+PRIVATE |= {"resume_from_checkpoint"}
 
 
 def open_training_rows(settings: TrainSettings) -> Rows:
@@ -58,12 +60,12 @@ class Run:
     ) -> None:
         self.settings, self.name, self.rows = settings, name, rows
         self.folder = Path(settings.output_dir)
-        self.validation: Rows | None = None
-        if settings.validation_source:
-            spec, limit = settings.validation_source, settings.num_validation_samples
-            self.validation = open_rows(spec, settings.resolution, limit, settings.on_bad_row)
-            common_tasks(pipe, self.validation.source)
+        self.validation = Validation(settings, pipe) if settings.validation_source else None
         log = None if settings.report_to == "none" else settings.report_to
+        if log and importlib.util.find_spec(log) is None:
+            raise InputError(f"--report_to {log}: not installed, pip install diff2in1[{log}]")
+        if settings.gradient_checkpointing:
+            pipe.unet.enable_gradient_checkpointing()
         self.accelerator = Accelerator(
             mixed_precision=settings.mixed_precision,
             gradient_accumulation_steps=settings.gradient_accumulation_steps,
@@ -80,6 +82,9 @@ class Run:
         self.device = self.accelerator.device
         self.counters: dict[str, int] = {}
         self.step = 0
+        threads = settings.dataloader_num_workers
+        self.loader = ThreadPoolExecutor(threads) if threads else None
+        self.loading: dict[int, list[Future[Example]]] = {}  # by turn
 
     def prepare(
         self, exploitation: Theta, creation: Theta | None = None, carried: Path | None = None
@@ -93,18 +98,8 @@ class Run:
         if creation is not None:
             self.thetas["creation"] = creation
         self.trained = [p for p in exploitation.parameters() if p.requires_grad]
-        decay = settings.adam_weight_decay
-        self.optimizer = torch.optim.AdamW(
-            self.trained, settings.learning_rate, weight_decay=decay, fused=True
-        )
-        schedule = get_scheduler(
-            settings.lr_scheduler,
-            self.optimizer,
-            num_warmup_steps=settings.lr_warmup_steps,
-            num_training_steps=settings.max_train_steps,
-        )
-        # a pure function of the step: nothing to save, and nothing to prepare for processes
-        self.rate = schedule.lr_lambdas[0]
+        self.optimizer = make_optimizer(exploitation, settings)
+        self.rate = make_schedule(self.optimizer, settings)
         self.model, self.optimizer = self.accelerator.prepare(exploitation, self.optimizer)
         # weights are kept by name in our own files, so that no model is unpickled or stored twice
         self.accelerator.register_save_state_pre_hook(
@@ -114,10 +109,11 @@ class Run:
         if settings.resume_from_checkpoint:
             self._resume(settings.resume_from_checkpoint)
         if carried and self.step == 0:
-            load_optimizer(self.optimizer, carried)
+            carry_over(self.optimizer, carried)
         if settings.report_to != "none":
             config = {k: v for k, v in asdict(settings).items() if isinstance(v, int | float | str)}
-            self.accelerator.init_trackers(self.name, config)
+            own = {"wandb": {"dir": str(self.folder)}}
+            self.accelerator.init_trackers(self.name, config, own)
 
     def _resume(self, wanted: str) -> None:
         path = find_checkpoint(self.folder, wanted)
@@ -143,7 +139,7 @@ class Run:
             self.bar = bar
             while self.step < total:
                 for group in self.optimizer.param_groups:
-                    group["lr"] = self.settings.learning_rate * self.rate(self.step)
+                    group["lr"] = group["initial_lr"] * self.rate(self.step)
                 # what a host draws at random (dropout) follows from seed, step and rank alone
                 rank = self.accelerator.process_index
                 torch.manual_seed(seeded(self.settings.seed, self.step, rank).initial_seed())
@@ -161,9 +157,19 @@ class Run:
         ranks = self.accelerator.num_processes
         for micro in range(accumulation):
             turn = (self.step * accumulation + micro) * ranks + self.accelerator.process_index
-            examples = [draws.at(turn * size + n) for draws, size in mix for n in range(size)]
+            examples = self._load(mix, turn)
             with self.accelerator.accumulate(self.model):
                 yield stack(examples, self.device)
+
+    def _load(self, mix: Sequence[tuple[Draws, int]], turn: int) -> list[Example]:
+        """The examples of a turn; threads meanwhile go on to this process's next one."""
+        if self.loader is None:
+            return [draws.at(turn * size + n) for draws, size in mix for n in range(size)]
+        for ahead in (turn, turn + self.accelerator.num_processes):
+            if ahead not in self.loading:
+                places = [(d, ahead * size + n) for d, size in mix for n in range(size)]
+                self.loading[ahead] = [self.loader.submit(d.at, place) for d, place in places]
+        return [future.result() for future in self.loading.pop(turn)]
 
     def samples_a_step(self, size: int) -> int:
         """Samples in one optimiser step of all processes, `size` a micro-batch."""
@@ -192,52 +198,65 @@ class Run:
             self.bar.set_postfix(shown, refresh=False)
             self.accelerator.log(values | {"lr": self.optimizer.param_groups[0]["lr"]}, step)
         if self.validation and (step % settings.validation_steps == 0 or last):
-            for name, pipe in pipes.items():
-                self._validate(self.validation, name, pipe, step)
+            self._validate(self.validation, pipes, step)
         if step % settings.checkpointing_steps == 0 or last:
             save_checkpoint(self.accelerator, self.folder, step, self.thetas, counters)
             if self.accelerator.is_main_process:
                 prune_checkpoints(self.folder, settings.checkpoints_total_limit)
 
-    def _validate(self, rows: Rows, name: str, pipe: Diff2in1Pipeline, step: int) -> None:
-        """Scores and pictures (RGB, then truth, prediction and uncertainty of each task)."""
+    def _validate(
+        self, validation: Validation, pipes: Mapping[str, Diff2in1Pipeline], step: int
+    ) -> None:
+        """Score and show every theta; the last is the one that is published."""
         if not self.accelerator.is_main_process:
             return
-        tasks, training = common_tasks(pipe, rows.source), pipe.perception.training
-        pipe.perception.eval()
-        sums = measure(pipe, rows.samples(), tasks, quiet=True)
-        scores = figures(tasks, {key: value.sum(0) for key, value in sums.items()})
-        shown = list(islice(rows.samples(), 4))
-        output = pipe.predict([sample.image for sample in shown])
-        pipe.perception.train(training)
-        pictures = []
-        for n, sample in enumerate(shown):
-            row = [sample.image]
-            for key, task in tasks.items():
-                unsure = np.round(output.uncertainty[key][n] * 255).astype(np.uint8)
-                row += [coloured(sample, key, task)]
-                row += [task.family.colorize(output.predictions[key][n])]
-                row += [np.repeat(unsure[..., None], 3, -1)]
-            pictures.append(row)
-        flat = {f"{name}/{key}/{m}": v for key, values in scores.items() for m, v in values.items()}
-        self.accelerator.log(flat, step)
-        picture = {f"{name}/validation": np.asarray(grid(pictures))[None]}  # [1, H, W, 3]
-        for tracker in self.accelerator.trackers:
-            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
-            tracker.log_images(picture, step, **layout)
+        for name, pipe in pipes.items():
+            scores = validation.score(pipe)
+            flat = {
+                f"{t}/{figure}": v for t, values in scores.items() for figure, v in values.items()
+            }
+            self.accelerator.log({f"{name}/{key}": value for key, value in flat.items()}, step)
+            picture = validation.picture(pipe)
+            log_picture(self.accelerator, f"{name}/validation", picture, step)
+        if validation.best:
+            rises = validation.tasks[validation.best.task].meter.rises(validation.best.figure)
+            tensors = trained_tensors(self.published, self.thetas["exploitation"])
+            validation.best.keep(scores, rises, step, tensors)
 
-    def finish(self, pipe: Diff2in1Pipeline) -> Path:
-        """Write the trained pipeline and end the run; its folder."""
+    @property
+    def published(self) -> Theta:
+        """theta_C, or before there are two, theta."""
+        return self.thetas.get("creation", self.thetas["exploitation"])
+
+    def finish(
+        self, pipe: Diff2in1Pipeline, load_base_unet: Callable[[], UNet2DConditionModel]
+    ) -> Path:
+        """Write the trained pipeline and end the run; the pipeline's folder.
+
+        With a LoRA, the adapter alone is written first, beside it.
+        """
         folder = self.folder / "pipeline"
         if self.accelerator.is_main_process:
+            if self.validation and self.validation.best:
+                weights = self.validation.best.weights
+                load_tensors(weights, self.published, self.thetas["exploitation"])
+            if pipe.config.trained_unet == "lora":
+                save_adapter(pipe, self.folder / "adapter")
+                self._write_card(self.folder / "adapter", pipe)
+                fuse(pipe)
+            if pipe.config.trained_unet != "none" and pipe.config.default_create_with == "base":
+                pipe.register_modules(base_unet=load_base_unet())
             pipe.save_pretrained(folder)
-            configs = {name: family.config() for name, family in pipe.perception.families.items()}
-            facts = {"stage": self.name, **asdict(self.settings)}
-            facts |= {"source": self.rows[0].source.name, "created": len(self.rows) > 1}
-            facts = {k: v for k, v in facts.items() if k not in PRIVATE and v is not None}
-            write_model_card(folder, read_tasks(configs, self.name), pipe.config, facts)
+            self._write_card(folder, pipe)
         for source in (rows.source for rows in self.rows):
             for what, count in source.notes.items():
                 self.accelerator.print(f"{source.name}: {what}: {count}")
         self.accelerator.end_training()
         return folder
+
+    def _write_card(self, folder: Path, pipe: Diff2in1Pipeline) -> None:
+        configs = {name: family.config() for name, family in pipe.perception.families.items()}
+        facts = {"stage": self.name, **asdict(self.settings)}
+        facts |= {"source": self.rows[0].source.name, "created": len(self.rows) > 1}
+        facts = {k: v for k, v in facts.items() if k not in PRIVATE and v is not None}
+        write_model_card(folder, read_tasks(configs, self.name), pipe.config, facts)

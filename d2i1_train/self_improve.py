@@ -3,19 +3,22 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline
-from d2i1_data.loading import open_pipeline
 from d2i1_data.sources import Rows, open_rows
 from d2i1_data.tasks import TASKS
 
 from .batches import Draws, Examples
-from .checkpoint import complete_checkpoints, optimizer_file
+from .cache import Cache
+from .checkpoint import complete_checkpoints
 from .evaluate import common_tasks
-from .objective import believe, objective
+from .objective import DENOISE, believe, objective
+from .optimizer import optimizer_file
+from .reopen import open_trainable
 from .run import Run, open_training_rows
 from .settings import SelfImproveSettings
-from .theta import Follower, make_theta, twin
+from .theta import Follower, Theta, make_theta, twin, with_theta
 
 
 def self_improve(settings: SelfImproveSettings) -> Path:
@@ -27,45 +30,44 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     """
     rows = open_training_rows(settings)
     created = open_created_rows(settings)
-    pipe = open_pipeline(settings.pipeline)
+    pipe, load_base_unet = open_trainable(settings.pipeline, settings.base)
     common_tasks(pipe, rows.source)
     begun = settings.resume_from_checkpoint and complete_checkpoints(Path(settings.output_dir))
     carried = None if settings.fresh_optimizer or begun else optimizer_file(settings.pipeline)
     run = Run(settings, "self-improve", pipe, rows, *created)  # claims the folder, so after those
-    exploitation = make_theta(pipe.to(run.device))
+    exploitation = make_theta(pipe.to(run.device), denoises=settings.denoise_weight > 0)
     creation = twin(exploitation)
     run.prepare(exploitation, creation, carried)
     follower = Follower(settings.alpha, settings.follow_every, **run.counters)
     context = pipe.perception_context()
     families = pipe.perception.families
-    weights = {name: TASKS[name].weight for name in families}
-    flip = settings.random_flip
-    real = Examples(rows, pipe, exploitation, context, flip=flip)
-    more = [Examples(r, pipe, exploitation, context, flip=flip, created=True) for r in created]
-    mix = mix_samples(settings, real, more)
+    weights = {name: TASKS[name].weight for name in families} | {DENOISE: settings.denoise_weight}
+    mix = mix_samples(settings, rows, created, pipe, exploitation, context)
     # the baseline follows at the same steps, so it counts the created samples it does without
     consumed = run.samples_a_step(settings.real_batch_size + created_batch_size(settings))
-    pipes = {"theta_E": pipe, "theta_C": with_perception(pipe, creation)}
+    pipes = {"theta_E": pipe, "theta_C": with_theta(pipe, creation)}
 
     for _ in run.steps():
         for batch in run.batches(mix):
-            # see: while the U-Net is frozen, one pyramid feeds both
             with torch.no_grad(), run.accelerator.autocast():
-                pyramid = batch.pyramid or creation.see(batch.latents, context)
+                # see: a frozen U-Net's one pyramid feeds both, else each theta sees for itself
+                pyramid = batch.pyramid
+                if exploitation.frozen and pyramid is None:
+                    pyramid = creation.see(batch.latents, context)
                 # truth for real samples, theta_C's belief for created ones
                 targets = batch.targets
                 if batch.believed.any():
                     belief = creation(batch.latents, context, batch.size, pyramid)
-                    targets = believe(families, belief, targets, batch.believed)
+                    targets = believe(families, belief.raw, targets, batch.believed)
             # objective
-            raw = run.model(batch.latents, context, batch.size, pyramid)
-            loss, losses = objective(families, weights, raw, targets)
+            answer = run.model(batch.latents, context, batch.size, pyramid, batch.noised)
+            loss, losses = objective(families, weights, answer, targets, batch.noised)
             # step
             run.learn(loss)
         # follow
         follower.follow(creation, exploitation, consumed)
         run.after(losses, pipes, {"consumed": follower.consumed, "followed": follower.followed})
-    return run.finish(pipes["theta_C"])
+    return run.finish(pipes["theta_C"], load_base_unet)
 
 
 def open_created_rows(settings: SelfImproveSettings) -> list[Rows]:
@@ -77,9 +79,18 @@ def open_created_rows(settings: SelfImproveSettings) -> list[Rows]:
 
 
 def mix_samples(
-    settings: SelfImproveSettings, real: Examples, created: list[Examples]
+    settings: SelfImproveSettings,
+    rows: Rows,
+    created_rows: list[Rows],
+    pipe: Diff2in1Pipeline,
+    theta: Theta,
+    context: Tensor,
 ) -> list[tuple[Draws, int]]:
     """Which orders of draws a step takes how many samples from."""
+    shared = (pipe, theta, context, Cache(settings.cache_dir))
+    flip, denoise = settings.random_flip, settings.denoise_weight > 0
+    real = Examples(rows, *shared, flip=flip, denoise=denoise)
+    created = [Examples(more, *shared, flip=flip, created=True) for more in created_rows]
     size, more = settings.real_batch_size, created_batch_size(settings)
     if settings.mix == "union" and created:
         return [(Draws([real, *created], settings.seed), size + more)]
@@ -93,11 +104,3 @@ def created_batch_size(settings: SelfImproveSettings) -> int:
     """Created samples a micro-batch; as many as real ones unless said otherwise."""
     own = settings.created_batch_size
     return settings.real_batch_size if own is None else own
-
-
-def with_perception(pipe: Diff2in1Pipeline, theta: torch.nn.Module) -> Diff2in1Pipeline:
-    """The same pipeline with another theta's perception."""
-    other = Diff2in1Pipeline(**{**pipe.components, "perception": theta.perception})
-    other.register_to_config(**{k: v for k, v in pipe.config.items() if k not in pipe.components})
-    other.set_progress_bar_config(disable=True)
-    return other

@@ -82,24 +82,49 @@ class TrainSettings:
     real_batch_size: int = 8
     """Real samples a micro-batch, on each process."""
     gradient_accumulation_steps: int = 1
+    gradient_checkpointing: bool = False
+    """Recompute the U-Net's activations in the backward pass: slower, far less memory."""
     learning_rate: float = 1e-3
-    lr_scheduler: Literal["constant_with_warmup", "linear", "cosine", "polynomial"] = (
-        "constant_with_warmup"
-    )
+    """Of the host."""
+    unet_learning_rate: float = 1e-4
+    """Of what is trained of the U-Net, if anything."""
+    denoise_weight: float = 0.0
+    """Weight of the denoising loss on real images, which keeps a trained U-Net able to create."""
+    lr_scheduler: Literal[
+        "constant",
+        "constant_with_warmup",
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "polynomial",
+    ] = "constant_with_warmup"
     lr_warmup_steps: int = 0
+    lr_num_cycles: int = 1
+    """Restarts of cosine_with_restarts."""
+    lr_power: float = 1.0
+    """Power of polynomial."""
     adam_weight_decay: float = 1e-2
+    use_8bit_adam: bool = False
+    """Keep AdamW's moments in 8 bit; needs bitsandbytes, `pip install diff2in1[8bit]`."""
     max_grad_norm: float = 1.0
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     validation_source: str | None = None
     """Labelled data scored, and its first samples shown, while training."""
     validation_steps: int = 500
     num_validation_samples: int = 16
+    best_metric: str | None = None
+    """TASK.FIGURE, such as depth.abs_rel: the pipeline gets the weights that validated best by it,
+    instead of the last ones."""
+    cache_dir: str | None = None
+    """Keep latents and text embeddings there, for later runs and all processes."""
+    dataloader_num_workers: int = 0
+    """Threads that load the next samples while this step trains; 0 loads them in between."""
     checkpointing_steps: int = 500
     checkpoints_total_limit: int | None = None
-    """Keep only the newest checkpoints."""
+    """Keep only the newest checkpoints, and the best one."""
     resume_from_checkpoint: str | None = None
     """`latest`, or a checkpoint-N of output_dir."""
-    report_to: Literal["tensorboard", "none"] = "tensorboard"
+    report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     logging_steps: int = 10
     seed: int = 0
 
@@ -107,6 +132,10 @@ class TrainSettings:
         counts = ("max_train_steps", "max_train_samples", "real_batch_size", "checkpointing_steps")
         more = ("gradient_accumulation_steps", "checkpoints_total_limit", "validation_steps")
         require_positive(self, *counts, *more, "num_validation_samples", "logging_steps")
+        if self.best_metric and not self.validation_source:
+            raise InputError(f"--best_metric {self.best_metric} needs a --validation_source")
+        if self.denoise_weight < 0 or self.dataloader_num_workers < 0:
+            raise InputError("--denoise_weight and --dataloader_num_workers: expected at least 0")
 
 
 @dataclass(kw_only=True)
@@ -114,13 +143,43 @@ class WarmUpSettings(TrainSettings):
     """Stage 1: train a fresh host on real labels."""
 
     base: str = "rooms"
-    """An embedded base, a folder or a Hub id in Stable Diffusion's layout."""
+    """An embedded base, or Stable Diffusion 1.x or 2.x: a folder or Hub id in diffusers layout, or
+    one .safetensors file."""
+    revision: str | None = None
+    """Branch, tag or commit of a base on the Hub."""
+    variant: str | None = None
+    """Of the base's weights, such as fp16."""
+    base_config: str | None = None
+    """Folder or Hub id whose configs describe a base in one file; None asks the Hub for those of
+    the release it is taken for."""
     host: str
     """Which discriminative method reads the pyramid; `light` is our own."""
     tasks: str | None = None
     """Comma-separated; None is all the source has labels for."""
     width: int = 96
     """Channels of the host's shared decoder."""
+    train_unet: Literal["none", "lora", "full"] = "none"
+    """What of the U-Net is trained with the host: nothing (paper), a LoRA, or all of it."""
+    rank: int = 16
+    """Of the LoRA."""
+    lora_alpha: float | None = None
+    """The LoRA is scaled by alpha / rank; None is the rank, which is a scale of 1."""
+    lora_dropout: float = 0.0
+    lora_layers: str = "to_q,to_k,to_v,to_out.0"
+    """Comma-separated ends of the names of the layers that get a LoRA."""
+    use_rslora: bool = False
+    """Scale by the square root of the rank."""
+    create_with: Literal["base", "theta"] = "base"
+    """What the pipeline creates with where the U-Net was trained: the base's own U-Net, which is
+    saved beside, or theta's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "rank")
+        if not 0 <= self.lora_dropout < 1:
+            raise InputError(f"--lora_dropout {self.lora_dropout}: expected 0 to below 1")
+        if self.train_unet == "none" and self.denoise_weight:
+            raise InputError("--denoise_weight needs a U-Net that is trained: --train_unet")
 
 
 @dataclass(kw_only=True)
@@ -128,7 +187,10 @@ class SelfImproveSettings(TrainSettings):
     """Stage 2: train theta_E on real and created samples; theta_C labels these, and follows."""
 
     pipeline: str
-    """What the warm-up gave; theta_C and theta_E both begin there."""
+    """What the warm-up gave, or an adapter; theta_C and theta_E both begin there, and what the
+    warm-up trained of the U-Net is trained on."""
+    base: str | None = None
+    """Where the base of a LoRA lies; None is where the warm-up found it, or the adapter says."""
     created: str = "none"
     """A dataset that `d2i1 create` wrote, or `none`: the real-only baseline."""
     created_batch_size: int | None = None

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from accelerate.utils import broadcast
@@ -11,6 +12,24 @@ from torch import Tensor, nn
 from d2i1_data.diff2in1 import Diff2in1Pipeline, Perception, one_pass
 
 Raw = dict[str, Tensor]
+NOISE_ONLY = ("conv_norm_out", "conv_out")  # parts of a U-Net behind the pyramid
+
+
+class Noised(NamedTuple):
+    """Real images to denoise: latents [B, C, h, w] at noise levels t [B], captions [B, L, D], and
+    what the U-Net should say of them, [B, C, h, w]."""
+
+    latents: Tensor
+    t: Tensor
+    captions: Tensor
+    wanted: Tensor
+
+
+class Answer(NamedTuple):
+    """raw: maps per task. noise: the U-Net's output for what it was given to denoise, if it was."""
+
+    raw: Raw
+    noise: Tensor | None
 
 
 class Theta(nn.Module):
@@ -30,25 +49,43 @@ class Theta(nn.Module):
         context: Tensor,
         size: tuple[int, int],
         pyramid: tuple[Tensor, ...] | None = None,
-    ) -> Raw:
+        noised: Noised | None = None,
+    ) -> Answer:
         """Raw maps [B, R, *size] of latents [B, C, h, w] under context [1 or B, L, D], at t = 0.
 
-        pyramid: of the same latents, where a frozen U-Net has given it already.
+        pyramid: of the same latents, where a frozen U-Net has given it already. noised: also
+        denoise these. One call for both, because several processes average gradients by call.
         """
         if pyramid is None:
             pyramid = self.see(latents, context)
-        raw: Raw = self.perception(pyramid, size)
-        return raw
+        noise = None
+        if noised is not None:
+            noise = self.unet(noised.latents, noised.t, noised.captions).sample
+        return Answer(self.perception(pyramid, size), noise)
 
     def see(self, latents: Tensor, context: Tensor) -> tuple[Tensor, ...]:
         """The pyramid of one pass."""
         return one_pass(self.unet, latents, 0, context.expand(len(latents), -1, -1)).pyramid
 
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing of the U-Net is trained."""
+        return not any(parameter.requires_grad for parameter in self.unet.parameters())
 
-def make_theta(pipe: Diff2in1Pipeline) -> Theta:
-    """theta_E of a pipeline, the U-Net frozen; it shares the pipeline's modules."""
+
+def make_theta(pipe: Diff2in1Pipeline, *, denoises: bool = False) -> Theta:
+    """theta_E of a pipeline; it shares the pipeline's modules.
+
+    What of the U-Net is trained follows from the pipeline's `trained_unet`: nothing, the LoRA it
+    carries, or all that the pyramid depends on; what only the noise depends on, if it `denoises`.
+    """
     for part in (pipe.vae, pipe.text_encoder, pipe.unet):
         part.requires_grad_(False).eval()
+    kind = pipe.config.trained_unet
+    for name, parameter in pipe.unet.named_parameters():
+        used = denoises or name.split(".")[0] not in NOISE_ONLY
+        parameter.requires_grad_(used and (kind == "full" or (kind == "lora" and "lora_" in name)))
+    pipe.unet.train(kind != "none")
     pipe.perception.requires_grad_(True).train()
     return Theta(pipe.unet, pipe.perception)
 
@@ -62,6 +99,15 @@ def twin(theta: Theta) -> Theta:
     """
     shared = {id(p): p for p in theta.parameters() if not p.requires_grad}
     return copy.deepcopy(theta, memo=shared).eval().requires_grad_(False)
+
+
+def with_theta(pipe: Diff2in1Pipeline, theta: Theta) -> Diff2in1Pipeline:
+    """The same pipeline with another theta."""
+    parts = {**pipe.components, "unet": theta.unet, "perception": theta.perception}
+    other = Diff2in1Pipeline(**parts)
+    other.register_to_config(**{k: v for k, v in pipe.config.items() if k in pipe.settings()})
+    other.set_progress_bar_config(disable=True)
+    return other
 
 
 def trained_tensors(theta: Theta, like: Theta) -> dict[str, Tensor]:

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import torch
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 
-from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.diff2in1 import Base, Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.loading import find_base
 from d2i1_data.schema import describe_tasks
@@ -12,7 +13,9 @@ from d2i1_data.sources import Source, parse_resolution
 from d2i1_data.tasks import TASKS, Task
 
 from .batches import Draws, Examples
-from .objective import objective
+from .cache import Cache
+from .lora import add_lora
+from .objective import DENOISE, objective
 from .run import Run, open_training_rows
 from .settings import WarmUpSettings
 from .theta import make_theta
@@ -26,25 +29,29 @@ def warm_up(settings: WarmUpSettings) -> Path:
     rows = open_training_rows(settings)
     tasks = choose_tasks(settings.tasks, rows.source)
     torch.manual_seed(settings.seed)
-    pipe = mount(settings, tasks)
+    base = find_base(settings.base, settings.revision, settings.variant, settings.base_config)
+    pipe = mount(settings, base, tasks)
     run = Run(settings, "warm-up", pipe, rows)  # claims the folder, so after what can be wrong
-    theta = make_theta(pipe.to(run.device))
+    theta = make_theta(pipe.to(run.device), denoises=settings.denoise_weight > 0)
     run.prepare(theta)
     context = pipe.perception_context()
     families, weights = pipe.perception.families, {n: t.weight for n, t in tasks.items()}
-    real = Examples(rows, pipe, theta, context, flip=settings.random_flip)
+    weights[DENOISE] = settings.denoise_weight
+    flip, denoise = settings.random_flip, settings.denoise_weight > 0
+    cache = Cache(settings.cache_dir)
+    real = Examples(rows, pipe, theta, context, cache, flip=flip, denoise=denoise)
     mix = [(Draws([real], settings.seed), settings.real_batch_size)]
 
     for _ in run.steps():
         for batch in run.batches(mix):
             # see
-            raw = run.model(batch.latents, context, batch.size, batch.pyramid)
+            answer = run.model(batch.latents, context, batch.size, batch.pyramid, batch.noised)
             # objective
-            loss, losses = objective(families, weights, raw, batch.targets)
+            loss, losses = objective(families, weights, answer, batch.targets, batch.noised)
             # step
             run.learn(loss)
         run.after(losses, {"theta": pipe}, {})
-    return run.finish(pipe)
+    return run.finish(pipe, base.load_unet)
 
 
 def choose_tasks(names: str | None, source: Source) -> dict[str, Task]:
@@ -61,17 +68,18 @@ def choose_tasks(names: str | None, source: Source) -> dict[str, Task]:
     return {name: source.tasks[name] for name in wanted}
 
 
-def mount(settings: WarmUpSettings, tasks: dict[str, Task]) -> Diff2in1Pipeline:
-    """A fresh host on the base."""
-    folder = find_base(settings.base)
+def mount(settings: WarmUpSettings, base: Base, tasks: dict[str, Task]) -> Diff2in1Pipeline:
+    """A fresh host on the base, and a fresh LoRA in its U-Net if that is what is trained."""
+    described, width = describe_tasks(tasks), settings.width
     try:
-        pipe = Diff2in1Pipeline.from_base(
-            folder, settings.host, describe_tasks(tasks), width=settings.width
-        )
-    except ValueError as error:
+        pipe = Diff2in1Pipeline.from_base(base, settings.host, described, width=width)
+    except (ValueError, OSError, KeyError, SingleFileComponentError) as error:
         raise InputError(f"base {settings.base}: {error}") from error
-    local = Path(settings.base).exists()
-    pipe.register_to_config(base=Path(settings.base).name if local else settings.base)
+    if settings.train_unet == "lora":
+        add_lora(pipe.unet, settings)
+    pipe.register_to_config(
+        trained_unet=settings.train_unet, default_create_with=settings.create_with
+    )
     if isinstance(resolution := parse_resolution(settings.resolution), int):
         pipe.register_to_config(default_processing_resolution=resolution)
     pipe.set_progress_bar_config(disable=True)

@@ -5,6 +5,7 @@ import sys
 import diffusers
 import diffusers.pipelines
 
+from .base import Base
 from .families import FAMILIES, Family, make_family
 from .hosts import HOSTS, Light
 from .one_pass import OnePass, one_pass, pyramid_channels
@@ -18,6 +19,7 @@ diffusers.Diff2in1Pipeline = Diff2in1Pipeline
 __all__ = [
     "FAMILIES",
     "HOSTS",
+    "Base",
     "Diff2in1Output",
     "Diff2in1Pipeline",
     "Family",

@@ -35,9 +35,7 @@ def one_pass(
     resnet with its attention, of every down- and upsampler, of the middle and of the first
     convolution. No hooks, so it compiles; gradient checkpointing and offload hooks are honoured.
     """
-    for name in UNSUPPORTED:
-        if unet.config.get(name) is not None:
-            raise ValueError(f"one_pass does not support a U-Net with {name}={unet.config[name]!r}")
+    check_supported(unet)
     hook = getattr(unet, "_hf_hook", None)  # accelerate's offloading replaces `unet.forward`
     if hook is not None:
         (latents, t, context), _ = hook.pre_forward(unet, latents, t, context)
@@ -96,6 +94,13 @@ def one_pass(
     maps = tuple(torch.cat(level, dim=1).contiguous() for level in pyramid)
     result = OnePass(noise, maps)
     return result if hook is None else hook.post_forward(unet, result)
+
+
+def check_supported(unet: UNet2DConditionModel) -> None:
+    """Refuse a U-Net with inputs that Stable Diffusion 1.x and 2.x do not have."""
+    for name in UNSUPPORTED:
+        if unet.config.get(name) is not None:
+            raise ValueError(f"one_pass does not support a U-Net with {name}={unet.config[name]!r}")
 
 
 def _layer(

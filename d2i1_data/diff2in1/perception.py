@@ -1,11 +1,13 @@
 """Perception: what every host is, a model from the pyramid of one pass to raw maps per task."""
 
+from pathlib import Path
 from typing import Any
 
 from diffusers import ConfigMixin, ModelMixin
 from torch import Tensor
 
 from .families import Family, make_family
+from .joined import join_modules
 
 
 class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -28,3 +30,9 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def forward(self, pyramid: tuple[Tensor, ...], size: tuple[int, int]) -> dict[str, Tensor]:
         """Raw maps [B, R, H, W] per task at `size` = (H, W) pixels from a pyramid, finest first."""
         raise NotImplementedError
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Write config and weights, and the code of the host as one file, `diff2in1.py`."""
+        super().save_pretrained(save_directory, **options)
+        code = join_modules(type(self).__module__)
+        (Path(save_directory) / "diff2in1.py").write_text(code)

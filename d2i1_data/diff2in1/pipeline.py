@@ -5,11 +5,14 @@ Letters in shape comments: B batch, C channels, H W pixels, h w latent pixels, L
 
 import importlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+import diffusers
 import numpy as np
 import PIL.Image
 import torch
@@ -28,12 +31,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from .base import Base
 from .ddim import ddim_step, timesteps
 from .images import fit_longer_side, pad_to_stride, to_batches, to_uint8
 from .joined import join_modules
-from .one_pass import one_pass, pyramid_channels
+from .one_pass import check_supported, one_pass, pyramid_channels
 
 LabelsFrom = Literal["latent", "last_step", "image"]
+CreateWith = Literal["base", "theta"]
 
 
 @dataclass
@@ -56,9 +61,14 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
 
     `pipe(image, prompt)` creates a labelled variation of an image, `pipe.predict(image)` labels it.
     The default_* settings travel with the checkpoint and are used where a call says None.
+
+    `unet` is theta's, the one that perceives. Where it was trained for that (`trained_unet` "lora"
+    or "full"), it forgets in part how to create; `base_unet` is the base's own, for creation, and
+    may be left out: `from_pretrained(..., base_unet=None)`.
     """
 
-    model_cpu_offload_seq = "text_encoder->unet->perception->vae"
+    model_cpu_offload_seq = "text_encoder->base_unet->unet->perception->vae"
+    _optional_components: ClassVar = ["base_unet"]
 
     def __init__(
         self,
@@ -68,7 +78,11 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         unet: UNet2DConditionModel,
         scheduler: DDIMScheduler,
         perception: ModelMixin,
+        base_unet: UNet2DConditionModel | None = None,
         base: str | None = None,
+        base_revision: str | None = None,
+        trained_unet: str = "none",
+        default_create_with: str = "base",
         default_strength: float = 0.6,
         default_num_inference_steps: int = 50,
         default_guidance_scale: float = 1.0,
@@ -82,9 +96,13 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             unet=unet,
             scheduler=scheduler,
             perception=perception,
+            base_unet=base_unet,
         )
         self.register_to_config(
             base=base,
+            base_revision=base_revision,
+            trained_unet=trained_unet,
+            default_create_with=default_create_with,
             default_strength=default_strength,
             default_num_inference_steps=default_num_inference_steps,
             default_guidance_scale=default_guidance_scale,
@@ -95,32 +113,59 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
 
     @classmethod
     def from_base(
-        cls, base: str, host: str, tasks: dict[str, dict[str, Any]], **options: Any
+        cls, base: str | Base, host: str, tasks: dict[str, dict[str, Any]], **options: Any
     ) -> "Diff2in1Pipeline":
         """Mount a fresh host on a base.
 
-        base: a Stable Diffusion checkpoint in diffusers layout, a folder or a Hub id. tasks: see
-        `Perception`. options: of the host, such as `width`.
+        base: a Stable Diffusion checkpoint, see `Base`. tasks: see `Perception`. options: of the
+        host, such as `width`.
         """
         hosts = importlib.import_module("d2i1_data.diff2in1.hosts").HOSTS  # not in published files
         if host not in hosts:
             raise ValueError(f"unknown host {host!r}: choose from {', '.join(hosts)}")
-        parts = {
-            "safety_checker": None,
-            "feature_extractor": None,
-            "requires_safety_checker": False,
-        }
-        loaded = DiffusionPipeline.from_pretrained(base, dtype=torch.float32, **parts)
-        perception = hosts[host](tasks, pyramid_channels(loaded.unet), **options)
+        base = Base(base) if isinstance(base, str) else base
+        parts = base.load()
+        check_supported(parts.unet)
+        perception = hosts[host](tasks, pyramid_channels(parts.unet), **options)
+        return cls._mounted(base, parts, perception.eval())
+
+    @classmethod
+    def from_adapter(cls, adapter: str, base: str | Base | None = None) -> "Diff2in1Pipeline":
+        """Open an adapter repository: a LoRA and a perception model on the base it names.
+
+        adapter: a folder or Hub id. base: where the base lies, if not where the adapter says. The
+        LoRA stays apart: creation can do without it, `fuse_lora` merges it.
+        """
+        config = cls.load_config(adapter)
+        name = config["perception"][1]
+        classes = importlib.import_module("d2i1_data.diff2in1.hosts").HOSTS.values()
+        host = next(kind for kind in classes if kind.__name__ == name)
+        if base is None:
+            base = Base(config["base"], config["base_revision"])
+        base = Base(base) if isinstance(base, str) else base
+        perception = host.from_pretrained(adapter, subfolder="perception")
+        pipe = cls._mounted(base, base.load(), perception.eval())
+        pipe.register_to_config(**{k: v for k, v in config.items() if k in cls.settings()})
+        pipe.load_lora_weights(adapter, adapter_name="default")
+        return pipe
+
+    @classmethod
+    def _mounted(cls, base: Base, parts: Any, perception: ModelMixin) -> "Diff2in1Pipeline":
         return cls(
-            vae=loaded.vae,
-            text_encoder=loaded.text_encoder,
-            tokenizer=loaded.tokenizer,
-            unet=loaded.unet,
-            scheduler=DDIMScheduler.from_config(loaded.scheduler.config),
-            perception=perception.eval(),
-            base=Path(base).name if Path(base).is_dir() else base,
+            vae=parts.vae,
+            text_encoder=parts.text_encoder,
+            tokenizer=parts.tokenizer,
+            unet=parts.unet,
+            scheduler=DDIMScheduler.from_config(parts.scheduler.config),
+            perception=perception,
+            base=Path(base.path).name if Path(base.path).exists() else base.path,
+            base_revision=base.revision,
         )
+
+    @classmethod
+    def settings(cls) -> set[str]:
+        """Names of what travels in the config beside the components."""
+        return set(cls._get_signature_keys(cls)[1]) - {*cls._optional_components}
 
     @torch.no_grad()
     def __call__(
@@ -133,6 +178,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         negative_prompt: str = "",
         generator: torch.Generator | list[torch.Generator] | None = None,
         labels_from: LabelsFrom = "latent",
+        create_with: CreateWith | None = None,
         output_type: str = "pil",
     ) -> Diff2in1Output:
         """Create a labelled variation of each image (paper Fig. 2, creation).
@@ -143,20 +189,17 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         diffusers' image-to-image, which makes int(steps * strength) calls. guidance_scale: 1 is
         none (paper). generator: one, or one per image. labels_from: "latent", one more pass on the
         final latent at t = 0; "last_step", the features of the last denoising call (paper; free);
-        "image", the 8-bit image encoded again, exactly what `predict` gives on it. output_type:
-        "pil" (arrays for maps) or "pt".
+        "image", the 8-bit image encoded again, exactly what `predict` gives on it. create_with:
+        whose U-Net denoises, the "base"'s own or "theta"'s; one and the same unless it was trained.
+        output_type: "pil" (arrays for maps) or "pt".
         """
         # 1. Settings of the call, else of the checkpoint
         strength = self.config.default_strength if strength is None else strength
         default_steps = self.config.default_num_inference_steps
         steps = default_steps if num_inference_steps is None else num_inference_steps
         guidance = self.config.default_guidance_scale if guidance_scale is None else guidance_scale
-        if labels_from not in ("latent", "last_step", "image"):
-            raise ValueError(f"labels_from {labels_from!r}: expected latent, last_step or image")
-        if labels_from == "last_step" and self.perception.own_context is not None:
-            raise ValueError(
-                "labels_from='last_step' needs a host that reads the caption's context"
-            )
+        create_with = create_with or self.config.default_create_with
+        self.check_creation(labels_from, create_with)
         batches = to_batches(image)
         if strength == 0:
             kept = self.predict(image, output_type=output_type)
@@ -188,17 +231,19 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
 
         # 4. Denoising, in float32 between the calls
         pyramid = None
-        for t, t_next in zip(self.progress_bar(schedule), [*schedule[1:], None], strict=False):
-            doubled = torch.cat([latents] * (len(context) // len(latents))).to(self.unet.dtype)
-            if t_next is None and labels_from == "last_step":
-                output, pyramid = one_pass(self.unet, doubled, t, context)
-                pyramid = tuple(level[: len(latents)] for level in pyramid)
-            else:
-                output = self.unet(doubled, t, context).sample
-            if guidance != 1:
-                wanted, unwanted = output.float().chunk(2)
-                output = unwanted + guidance * (wanted - unwanted)
-            latents = ddim_step(self.scheduler, output.float(), t, t_next, latents)
+        with self._denoiser(create_with) as unet:
+            steps_left = zip(self.progress_bar(schedule), [*schedule[1:], None], strict=False)
+            for t, t_next in steps_left:
+                doubled = torch.cat([latents] * (len(context) // len(latents))).to(unet.dtype)
+                if t_next is None and labels_from == "last_step":
+                    output, pyramid = one_pass(unet, doubled, t, context)
+                    pyramid = tuple(level[: len(latents)] for level in pyramid)
+                else:
+                    output = unet(doubled, t, context).sample
+                if guidance != 1:
+                    wanted, unwanted = output.float().chunk(2)
+                    output = unwanted + guidance * (wanted - unwanted)
+                latents = ddim_step(self.scheduler, output.float(), t, t_next, latents)
 
         # 5. Decoding, then labels
         created = self.decode_latents(latents)[..., : size[0], : size[1]]  # [B, 3, H, W]
@@ -209,6 +254,40 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         predictions, uncertainty = self._finish(self.perceive(latents, size, pyramid), output_type)
         self.maybe_free_model_hooks()
         return Diff2in1Output(images, predictions, uncertainty)
+
+    def check_creation(self, labels_from: str, create_with: str) -> None:
+        """Raise ValueError where this pipeline cannot create and label so."""
+        if labels_from not in ("latent", "last_step", "image"):
+            raise ValueError(f"labels_from {labels_from!r}: expected latent, last_step or image")
+        if create_with not in ("base", "theta"):
+            raise ValueError(f"create_with {create_with!r}: expected base or theta")
+        if labels_from == "last_step" and self.perception.own_context is not None:
+            raise ValueError(
+                "labels_from='last_step' needs a host that reads the caption's context"
+            )
+        if create_with == "theta" or self.config.trained_unet == "none":
+            return
+        if labels_from == "last_step":
+            raise ValueError("labels_from='last_step' reads theta's features: create with 'theta'")
+        if self.base_unet is None and not getattr(self.unet, "peft_config", None):
+            raise ValueError(
+                "create_with='base': this pipeline holds only the trained U-Net;"
+                " create with 'theta', or load it with base_unet=..."
+            )
+
+    @contextmanager
+    def _denoiser(self, create_with: CreateWith) -> Iterator[UNet2DConditionModel]:
+        """The U-Net to create with: theta's, the base's beside it, or theta's without its LoRA."""
+        if create_with == "theta" or self.config.trained_unet == "none":
+            yield self.unet
+        elif self.base_unet is not None:
+            yield self.base_unet
+        else:
+            self.unet.disable_adapters()
+            try:
+                yield self.unet
+            finally:
+                self.unet.enable_adapters()
 
     @torch.no_grad()
     def predict(
@@ -276,6 +355,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         if pyramid is None:
             context = self.perception_context().expand(len(latents), -1, -1)
             pyramid = one_pass(self.unet, latents.to(self.unet.dtype), 0, context).pyramid
+        pyramid = tuple(level.to(self.perception.dtype) for level in pyramid)
         factor = self.vae_scale_factor
         padded = (pyramid[0].shape[2] * factor, pyramid[0].shape[3] * factor)
         raw = self.perception(pyramid, padded)
@@ -339,15 +419,20 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         super().save_pretrained(save_directory, **options)
         folder = Path(save_directory)
         (folder / "pipeline.py").write_text(join_modules(type(self).__module__))
-        host = type(self.perception)
-        (folder / "perception" / "diff2in1.py").write_text(join_modules(host.__module__))
-        for file in (folder / "model_index.json", *folder.glob("*/config.json")):
-            content = json.loads(file.read_text())
-            content.pop("_name_or_path", None)  # a path of this machine is nobody's business
-            if file.name == "model_index.json":
-                content["_class_name"] = "Diff2in1Pipeline"
-                content["perception"] = ["diff2in1", host.__name__]
-            file.write_text(json.dumps(content, indent=2) + "\n")
+        write_index(folder, perception=["diff2in1", type(self.perception).__name__])
+
+
+def write_index(folder: Path, **entries: Any) -> None:
+    """Add to model_index.json, and leave paths of this machine out of it and of every config."""
+    file = folder / "model_index.json"
+    new = {"_class_name": "Diff2in1Pipeline", "_diffusers_version": diffusers.__version__}
+    index = json.loads(file.read_text()) if file.is_file() else new
+    entries["_class_name"] = "Diff2in1Pipeline"
+    file.write_text(json.dumps(index | entries))
+    for config in (file, *folder.glob("*/config.json")):
+        content = json.loads(config.read_text())
+        content.pop("_name_or_path", None)
+        config.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _starts(length: int, window: int) -> list[int]:

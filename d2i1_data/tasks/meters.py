@@ -14,11 +14,19 @@ from torch import Tensor
 
 
 class Meter(ABC):
-    """The scoring of one task. metric: the headline figure. shown: those for tables."""
+    """The scoring of one task.
+
+    metric: the headline figure. shown: those for tables. rising: how the names of those begin that
+    are better when higher; of the others, lower is better.
+    """
 
     metric: ClassVar[str]
     shown: ClassVar[tuple[str, ...]]
-    higher_is_better: ClassVar[bool]
+    rising: ClassVar[tuple[str, ...]]
+
+    def rises(self, figure: str) -> bool:
+        """Whether a figure is better when higher."""
+        return figure.startswith(self.rising)
 
     @abstractmethod
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -52,7 +60,7 @@ class AngularError(Meter):
 
     metric = "mean"
     shown = ("mean", "median", "rmse", "under_11.25", "under_22.5", "under_30")
-    higher_is_better = False
+    rising = ("under_",)
     thresholds = (11.25, 22.5, 30.0)
     bins = 18_000
 
@@ -80,7 +88,7 @@ class DepthError(Meter):
 
     metric = "abs_rel"
     shown = ("rmse", "abs_rel", "delta1")
-    higher_is_better = False
+    rising = ("delta",)
 
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         one, other = prediction.double(), target.double().clamp(min=1e-9)
@@ -99,7 +107,7 @@ class IntersectionOverUnion(Meter):
 
     metric = "miou"
     shown = ("miou",)
-    higher_is_better = True
+    rising = ("miou", "accuracy")
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
@@ -126,7 +134,7 @@ class FMeasure(Meter):
 
     metric = "max_f"
     shown = ("max_f", "mae")
-    higher_is_better = True
+    rising = ("max_f",)
     thresholds = tuple(step / 20 for step in range(1, 20))
 
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -150,7 +158,7 @@ class AveragePrecision(Meter):
 
     metric = "ap"
     shown = ("ap",)
-    higher_is_better = True
+    rising = ("ap",)
     bins = 1000
 
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:

@@ -256,8 +256,8 @@ def test_perfect_prediction_has_the_best_figures(task: Task) -> None:
     errors = {"mean", "median", "rmse", "abs_rel", "mae"}
     for name, figure in figures.items():
         best = 0.0 if name in errors else 1.0
+        assert task.meter.rises(name) == (name not in errors)
         assert figure == pytest.approx(best, abs=0.006 if name == "median" else 1e-5), name
-    assert task.meter.higher_is_better == (task.meter.metric not in errors)
     assert set(task.meter.shown) <= set(figures)
     assert task.meter.metric in figures
 

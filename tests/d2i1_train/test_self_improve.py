@@ -17,6 +17,7 @@ from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.loading import open_pipeline
 from d2i1_data.sources import Rows, open_rows, open_source
 from d2i1_train.batches import Draws, Examples, stack
+from d2i1_train.cache import Cache
 from d2i1_train.cli import main
 from d2i1_train.objective import believe, objective
 from d2i1_train.self_improve import mix_samples, open_created_rows
@@ -94,14 +95,14 @@ def test_theta_c_shares_what_is_frozen_and_gets_no_gradient(tiny_pipe: Diff2in1P
     creation = twin(exploitation)
     context = tiny_pipe.encode_prompt([""])
     rooms, families = open_source("rooms:train"), tiny_pipe.perception.families
-    shared = (tiny_pipe, exploitation, context)
+    shared = (tiny_pipe, exploitation, context, Cache(None))
     real = Examples(Rows(rooms, [0], {}), *shared, flip=False)
     created = Examples(Rows(rooms, [1], {}), *shared, flip=False, created=True)
     batch = stack([real.get(0, False), created.get(0, False)], torch.device("cpu"))
     belief = creation(batch.latents, context, batch.size)
-    targets = believe(families, belief, batch.targets, batch.believed)
-    raw = exploitation(batch.latents, context, batch.size)
-    objective(families, dict.fromkeys(families, 1.0), raw, targets)[0].backward()
+    targets = believe(families, belief.raw, batch.targets, batch.believed)
+    answer = exploitation(batch.latents, context, batch.size)
+    objective(families, dict.fromkeys(families, 1.0), answer, targets)[0].backward()
 
     pairs = list(zip(exploitation.named_parameters(), creation.parameters(), strict=True))
     for (name, own), followed in pairs:
@@ -115,10 +116,10 @@ def test_theta_c_shares_what_is_frozen_and_gets_no_gradient(tiny_pipe: Diff2in1P
 def test_belief_replaces_created_targets_only(tiny_pipe: Diff2in1Pipeline) -> None:
     exploitation = make_theta(tiny_pipe)
     context, rooms = tiny_pipe.encode_prompt([""]), open_source("rooms:train")
-    shared = (tiny_pipe, exploitation, context)
+    shared = (tiny_pipe, exploitation, context, Cache(None))
     parts = [Examples(Rows(rooms, [n], {}), *shared, flip=True, created=n == 1) for n in (0, 1)]
     batch = stack([part.get(0, True) for part in parts], torch.device("cpu"))
-    raw = exploitation(batch.latents, context, batch.size)
+    raw = exploitation(batch.latents, context, batch.size).raw
     families = tiny_pipe.perception.families
     targets = believe(families, raw, batch.targets, batch.believed)
     for name, family in families.items():
@@ -231,15 +232,13 @@ def test_real_only_arm_follows_at_the_same_steps(
 def test_real_only_arm_draws_the_same_real_samples(loop: Path) -> None:
     pipe = open_pipeline(str(loop / "warm/pipeline"))
     shared = (pipe, make_theta(pipe), pipe.encode_prompt([""]))
-    real = Examples(open_rows("rooms:train", None, 4), *shared, flip=True)
+    real = open_rows("rooms:train", None, 4)
     draws = []
     for created in ("none", str(loop / "created")):
         settings = SelfImproveSettings(
             source="rooms:train", output_dir="", pipeline="", created=created, real_batch_size=2
         )
-        rows = open_created_rows(settings)
-        more = [Examples(part, *shared, flip=True, created=True) for part in rows]
-        draws.append(mix_samples(settings, real, more))
+        draws.append(mix_samples(settings, real, open_created_rows(settings), *shared))
     assert [size for _, size in draws[0]] == [2]
     assert [size for _, size in draws[1]] == [2, 2]
     for position in range(12):
@@ -258,7 +257,7 @@ def test_real_and_created_samples_are_drawn_in_orders_of_their_own(
     tiny_pipe: Diff2in1Pipeline,
 ) -> None:
     rows, context = open_rows("rooms:train", "32", 4), tiny_pipe.encode_prompt([""])
-    shared = (rows, tiny_pipe, make_theta(tiny_pipe), context)
+    shared = (rows, tiny_pipe, make_theta(tiny_pipe), context, Cache(None))
     orders = []
     for created in (False, True):
         draws = Draws([Examples(*shared, flip=False, created=created)], 0)

@@ -92,7 +92,7 @@ def test_index_names_the_classes(pipe: Diff2in1Pipeline, folder: Path) -> None:
     assert index["perception"] == ["diff2in1", type(pipe.perception).__name__]
     # the Hub's loader takes each list for a component [library, class]
     lists = {name for name, value in index.items() if isinstance(value, list)}
-    parts = {"vae", "text_encoder", "tokenizer", "unet", "scheduler", "perception"}
+    parts = {"vae", "text_encoder", "tokenizer", "unet", "base_unet", "scheduler", "perception"}
     assert lists == parts
     assert index["base"] == "base"  # a name: where it lay on this machine is nobody's business
 

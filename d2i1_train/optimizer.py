@@ -1,0 +1,77 @@
+"""The optimiser of theta_E, its learning rates, and carrying its state over to another run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers.optimization import get_scheduler
+
+from d2i1_data.errors import InputError
+
+from .checkpoint import complete_checkpoints
+from .settings import TrainSettings
+from .theta import Theta
+
+
+def make_optimizer(theta: Theta, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW over what is trained, the U-Net's part and the host each at its own rate."""
+    parts = {
+        settings.unet_learning_rate: theta.unet.parameters(),
+        settings.learning_rate: theta.perception.parameters(),
+    }
+    groups = [
+        {"params": trained, "lr": rate, "initial_lr": rate}
+        for rate, parameters in parts.items()
+        if (trained := [p for p in parameters if p.requires_grad])
+    ]
+    rate, decay = settings.learning_rate, settings.adam_weight_decay
+    if not settings.use_8bit_adam:
+        return torch.optim.AdamW(groups, rate, weight_decay=decay, fused=True)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise InputError(
+            "--use_8bit_adam needs bitsandbytes: pip install diff2in1[8bit]"
+        ) from error
+    return AdamW8bit(groups, rate, weight_decay=decay)
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings
+) -> Callable[[int], float]:
+    """What learning rates are multiplied with at a step: a pure function, with nothing to save."""
+    schedule = get_scheduler(
+        settings.lr_scheduler,
+        optimizer,
+        num_warmup_steps=settings.lr_warmup_steps,
+        num_training_steps=settings.max_train_steps,
+        num_cycles=settings.lr_num_cycles,
+        power=settings.lr_power,
+    )
+    rate: Callable[[int], float] = schedule.lr_lambdas[0]
+    return rate
+
+
+def optimizer_file(pipeline: str) -> Path:
+    """The optimiser state of the run that trained a pipeline, beside it."""
+    folder = Path(pipeline).parent
+    checkpoints = complete_checkpoints(folder) if Path(pipeline).is_dir() else []
+    if not checkpoints:
+        raise InputError(
+            f"no checkpoint-N beside {pipeline}, whose optimiser state could be carried over;"
+            " --fresh_optimizer begins with an empty one"
+        )
+    return checkpoints[-1] / "optimizer.bin"
+
+
+def carry_over(optimizer: torch.optim.Optimizer, file: Path) -> None:
+    """Continue with the optimiser state of another run, with this one's settings."""
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    own = optimizer.state_dict()["param_groups"]
+    theirs, ours = ([len(g["params"]) for g in groups] for groups in (state["param_groups"], own))
+    if theirs != ours:
+        raise InputError(
+            f"{file} is of {theirs} parameters, this run trains {ours}: another part of the U-Net;"
+            " --fresh_optimizer begins with an empty state"
+        )
+    optimizer.load_state_dict({"state": state["state"], "param_groups": own})

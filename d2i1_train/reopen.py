@@ -1,0 +1,71 @@
+"""Reopening what a run left: to train it on, or as theta_E instead of theta_C."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from diffusers import UNet2DConditionModel
+from safetensors import safe_open
+
+from d2i1_data.diff2in1 import Base, Diff2in1Pipeline
+from d2i1_data.errors import InputError
+from d2i1_data.loading import fetch, find_base, open_pipeline, read_index
+from d2i1_data.write import RUN
+
+from .checkpoint import complete_checkpoints, load_tensors
+from .theta import make_theta
+
+
+def open_trainable(
+    pipeline: str, base: str | None = None
+) -> tuple[Diff2in1Pipeline, Callable[[], UNet2DConditionModel]]:
+    """A pipeline to train on, and what loads the base's own U-Net once it is saved again.
+
+    A LoRA that `pipeline` holds fused is found apart in the folder `adapter` beside it, and its
+    base where the warm-up found it.
+    """
+    folder = fetch(pipeline, "pipeline")
+    index = read_index(folder, "pipeline")
+    if index.get("trained_unet") != "lora":
+        subfolder = "base_unet" if index.get("trained_unet") == "full" else "unet"
+        load = partial(UNet2DConditionModel.from_pretrained, folder, subfolder=subfolder)
+        return open_pipeline(pipeline, base_unet=None), load
+    adapter = folder.parent / "adapter" if "unet" in index else folder
+    if not adapter.is_dir():
+        raise InputError(
+            f"pipeline {pipeline}: its LoRA is fused and cannot be trained on; give the adapter"
+        )
+    found = find_base(base) if base else _base_beside(folder)
+    if found is None:
+        found = find_base(index["base"], index["base_revision"])
+    return open_pipeline(str(adapter), found), found.load_unet
+
+
+def _base_beside(pipeline: Path) -> Base | None:
+    """The base that the run which left a pipeline began with, where that is known."""
+    file = pipeline.parent / RUN
+    run = json.loads(file.read_text()) if file.is_file() else {}
+    if run.get("pipeline"):
+        return find_base(run["base"]) if run["base"] else _base_beside(Path(run["pipeline"]))
+    if run.get("base"):
+        return find_base(run["base"], run["revision"], run["variant"], run["base_config"])
+    return None
+
+
+def open_theta(pipeline: str, theta: str) -> Diff2in1Pipeline:
+    """A pipeline with theta_C's weights, its own, or theta_E's from the checkpoint beside it."""
+    if theta != "exploitation":
+        return open_pipeline(pipeline)
+    checkpoints = complete_checkpoints(Path(pipeline).parent)
+    if not checkpoints:
+        raise InputError(f"--theta exploitation: no checkpoint-N beside {pipeline}")
+    pipe, _ = open_trainable(pipeline)
+    own, file = make_theta(pipe), checkpoints[-1] / "exploitation.safetensors"
+    with safe_open(file, "pt") as stored:
+        names = set(stored.keys())
+    for name, parameter in own.named_parameters():
+        parameter.requires_grad_(name in names)
+    load_tensors(file, own, own)
+    own.eval().requires_grad_(False)
+    return pipe

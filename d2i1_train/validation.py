@@ -1,0 +1,117 @@
+"""Validation while training: figures, pictures, and the best weights so far."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from accelerate import Accelerator
+from PIL.Image import Image
+from safetensors.torch import save_file
+from torch import Tensor
+
+from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.errors import InputError
+from d2i1_data.preview import coloured, grid
+from d2i1_data.sample import Sample
+from d2i1_data.sources import open_rows
+
+from .evaluate import common_tasks, figures, measure
+from .settings import TrainSettings
+
+BEST = "checkpoint-best"
+SHOWN = 4  # samples in a picture
+
+Scores = dict[str, dict[str, float]]  # task -> figure -> value
+
+
+class Validation:
+    """Labelled samples that a pipeline is scored on and shown with."""
+
+    def __init__(self, settings: TrainSettings, pipe: Diff2in1Pipeline) -> None:
+        spec, limit = str(settings.validation_source), settings.num_validation_samples
+        self.rows = open_rows(spec, settings.resolution, limit, settings.on_bad_row)
+        self.tasks = common_tasks(pipe, self.rows.source)
+        self.best = None
+        if settings.best_metric:
+            known = self._score(pipe, [])
+            self.best = Best(Path(settings.output_dir) / BEST, settings.best_metric, known)
+
+    def score(self, pipe: Diff2in1Pipeline) -> Scores:
+        """Figures of each task."""
+        training = pipe.perception.training
+        pipe.perception.eval()
+        scores = self._score(pipe, self.rows.samples())
+        pipe.perception.train(training)
+        return scores
+
+    def _score(self, pipe: Diff2in1Pipeline, samples: Iterable[Sample]) -> Scores:
+        sums = measure(pipe, samples, self.tasks, quiet=True)
+        return figures(self.tasks, {key: value.sum(0) for key, value in sums.items()})
+
+    def picture(self, pipe: Diff2in1Pipeline) -> Image:
+        """Some samples, a row each: RGB, then truth, prediction and uncertainty of each task."""
+        training = pipe.perception.training
+        pipe.perception.eval()
+        shown = list(islice(self.rows.samples(), SHOWN))
+        output = pipe.predict([sample.image for sample in shown])
+        pipe.perception.train(training)
+        pictures = []
+        for n, sample in enumerate(shown):
+            row = [sample.image]
+            for key, task in self.tasks.items():
+                unsure = np.round(output.uncertainty[key][n] * 255).astype(np.uint8)
+                row += [coloured(sample, key, task)]
+                row += [task.family.colorize(output.predictions[key][n])]
+                row += [np.repeat(unsure[..., None], 3, -1)]
+            pictures.append(row)
+        return grid(pictures)
+
+
+class Best:
+    """The weights that validated best by one figure, kept in `checkpoint-best/`."""
+
+    def __init__(self, folder: Path, name: str, known: Scores) -> None:
+        names = [f"{task}.{figure}" for task, values in known.items() for figure in values]
+        if name not in names:
+            raise InputError(f"--best_metric {name}: choose from {', '.join(names)}")
+        self.folder, self.name = folder, name
+        self.task, _, self.figure = name.partition(".")
+
+    @property
+    def weights(self) -> Path:
+        """File of the best weights; it is there once something has been validated."""
+        return self.folder / "theta.safetensors"
+
+    def keep(self, scores: Scores, rises: bool, step: int, tensors: dict[str, Tensor]) -> None:
+        """Keep these weights if they are better than what is kept."""
+        value, file = scores[self.task][self.figure], self.folder / "best.json"
+        if file.is_file():
+            old = json.loads(file.read_text())["value"]
+            if not (value > old if rises else value < old):
+                return
+        temporary = self.folder.with_name(f".{BEST}.tmp")
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        save_file({k: t.contiguous() for k, t in tensors.items()}, temporary / self.weights.name)
+        found = {"step": step, "metric": self.name, "value": value}
+        (temporary / file.name).write_text(json.dumps(found) + "\n")
+        shutil.rmtree(self.folder, ignore_errors=True)
+        os.replace(temporary, self.folder)
+
+
+def log_picture(accelerator: Accelerator, name: str, picture: Image, step: int) -> None:
+    """Show a picture in every tracker, each in its own way."""
+    pixels = np.asarray(picture)[None]  # [1, H, W, 3]
+    for tracker in accelerator.trackers:
+        if tracker.name == "tensorboard":
+            tracker.log_images({name: pixels}, step, dataformats="NHWC")
+        elif tracker.name == "trackio":
+            import trackio
+
+            tracker.log({name: trackio.Image(pixels[0])}, step)
+        else:
+            tracker.log_images({name: pixels}, step)
