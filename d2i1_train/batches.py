@@ -141,8 +141,9 @@ class Examples:
         )
         caption = sample.caption or ""
         if self.denoise and caption not in self.captions:
+            tokens = tuple(self.pipe.tokenizer(caption, truncation=True).input_ids)
             self.captions[caption] = self.cache.get(
-                self.pipe.text_encoder, (caption,), lambda: self.pipe.encode_prompt([caption])[0]
+                self.pipe.text_encoder, tokens, lambda: self.pipe.encode_prompt([caption])[0]
             )
         plain = Example(latents, targets, inside, self.created, None, caption)
         if not self.keeps_pyramids:

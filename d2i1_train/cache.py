@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 from diffusers import ModelMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -46,6 +47,6 @@ class Cache:
             digest = hashlib.sha256(repr(model.config).encode())
             for name, tensor in model.state_dict().items():
                 digest.update(name.encode())
-                digest.update(tensor.cpu().contiguous().numpy().tobytes())
+                digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
             self.models[id(model)] = digest.hexdigest()
         return self.models[id(model)]

@@ -23,8 +23,10 @@ ACTS = {
     "label": ("d2i1_data.create:label", data_settings.LabelSettings),
     "self-improve": ("d2i1_train.self_improve:self_improve", train_settings.SelfImproveSettings),
     "evaluate": ("d2i1_train.evaluate:evaluate", train_settings.EvaluateSettings),
+    "study": ("d2i1_train.study:study", train_settings.StudySettings),
     "env": ("d2i1_train.environment:env", train_settings.EnvSettings),
 }
+LOST = "another process of this run ended; continue with --resume_from_checkpoint latest"
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -41,6 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"d2i1 {act}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if not _process_lost(error):
+            raise
+        print(f"d2i1 {act}: error: {LOST} ({str(error).splitlines()[0]})", file=sys.stderr)
+        return 1
 
 
 def overview() -> str:
@@ -93,6 +100,15 @@ def _find_processes() -> None:
 
     if "LOCAL_RANK" in os.environ and not torch.cuda.is_available():
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+
+
+def _process_lost(error: RuntimeError) -> bool:
+    """Whether an error says that a process does not answer the others any more."""
+    import torch.distributed
+
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return False
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error)
 
 
 def _end_processes() -> None:

@@ -248,6 +248,8 @@ class Run:
                 pipe.register_modules(base_unet=load_base_unet())
             pipe.save_pretrained(folder)
             self._write_card(folder, pipe)
+        if self.loader:
+            self.loader.shutdown(cancel_futures=True)
         for source in (rows.source for rows in self.rows):
             for what, count in source.notes.items():
                 self.accelerator.print(f"{source.name}: {what}: {count}")

@@ -1,7 +1,7 @@
 """What can be set: one flat dataclass an act, at once flags, YAML keys and documentation."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from d2i1_data.errors import InputError
 from d2i1_data.settings import require_positive
@@ -211,6 +211,8 @@ class SelfImproveSettings(TrainSettings):
         require_positive(self, "created_batch_size", "max_created_samples", "follow_every")
         if not 0 <= self.alpha <= 1:
             raise InputError(f"--alpha {self.alpha}: expected 0 to 1")
+        if self.mix == "union" and self.denoise_weight:
+            raise InputError("--denoise_weight needs real samples in every step: --mix paired")
 
 
 @dataclass(kw_only=True)
@@ -260,6 +262,29 @@ class DemoSettings:
     def __post_init__(self) -> None:
         steps = ("warm_up_steps", "self_improve_steps", "num_inference_steps")
         require_positive(self, *steps, "real", "created", "held_out")
+
+
+@dataclass(kw_only=True)
+class StudySettings:
+    """Compare ways to warm up, over seeds: what they perceive, and how they still create."""
+
+    arms: dict[str, dict[str, Any]]
+    """Name of an arm -> settings of its warm-up."""
+    common: dict[str, Any] = field(default_factory=dict)
+    """Settings of every arm's warm-up."""
+    output_dir: str
+    """Gets ARM/seed-N/ and table.md; a study that was stopped continues."""
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    test: str = "rooms:test"
+    """Labelled source that the arms are scored on."""
+    test_samples: int = 300
+    generation_samples: int = 200
+    """Images created to judge generation; 0 leaves that out."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "test_samples")
+        if not self.arms or not self.seeds:
+            raise InputError("study: expected at least one arm and one seed")
 
 
 @dataclass(kw_only=True)

@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -42,11 +43,8 @@ class Validation:
 
     def score(self, pipe: Diff2in1Pipeline) -> Scores:
         """Figures of each task."""
-        training = pipe.perception.training
-        pipe.perception.eval()
-        scores = self._score(pipe, self.rows.samples())
-        pipe.perception.train(training)
-        return scores
+        with _resting(pipe):
+            return self._score(pipe, self.rows.samples())
 
     def _score(self, pipe: Diff2in1Pipeline, samples: Iterable[Sample]) -> Scores:
         sums = measure(pipe, samples, self.tasks, quiet=True)
@@ -54,11 +52,9 @@ class Validation:
 
     def picture(self, pipe: Diff2in1Pipeline) -> Image:
         """Some samples, a row each: RGB, then truth, prediction and uncertainty of each task."""
-        training = pipe.perception.training
-        pipe.perception.eval()
         shown = list(islice(self.rows.samples(), SHOWN))
-        output = pipe.predict([sample.image for sample in shown])
-        pipe.perception.train(training)
+        with _resting(pipe):
+            output = pipe.predict([sample.image for sample in shown])
         pictures = []
         for n, sample in enumerate(shown):
             row = [sample.image]
@@ -69,6 +65,17 @@ class Validation:
                 row += [np.repeat(unsure[..., None], 3, -1)]
             pictures.append(row)
         return grid(pictures)
+
+
+@contextmanager
+def _resting(pipe: Diff2in1Pipeline) -> Iterator[None]:
+    """Without dropout, also in the midst of training."""
+    parts = [part for part in (pipe.unet, pipe.perception) if part.training]
+    for part in parts:
+        part.eval()
+    yield
+    for part in parts:
+        part.train()
 
 
 class Best:

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from d2i1_data.loading import open_pipeline
+from d2i1_data.loading import find_base, open_pipeline
 from d2i1_data.sources import open_source
 from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import TASKS, Task
@@ -133,7 +133,7 @@ def test_warm_up_registers_the_resolution_it_trains_at(
     settings = WarmUpSettings(
         source="rooms", output_dir="", base=str(tiny_base), host="light", resolution=resolution
     )
-    pipe = mount(settings, {"depth": Rooms.tasks["depth"]})
+    pipe = mount(settings, find_base(settings.base), {"depth": Rooms.tasks["depth"]})
     assert pipe.config.default_processing_resolution == registered
 
 

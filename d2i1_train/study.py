@@ -1,0 +1,114 @@
+"""Study: arms of warm-up compared over seeds, in what they perceive and in how they create."""
+
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+from d2i1_data.errors import InputError
+from d2i1_data.sources import open_source
+from d2i1_data.write import write_text
+
+from .base.generation import Figures, Generation
+from .cli import read_settings
+from .evaluate import common_tasks, figures, measure
+from .reopen import open_theta
+from .settings import StudySettings, WarmUpSettings
+from .warm_up import warm_up
+
+RESULT = "study.json"
+
+Row = dict[str, float]  # figure -> value, of one arm and seed
+
+
+def study(settings: StudySettings) -> Path:
+    """Run every arm with every seed that is not there yet; the Markdown table of all."""
+    folder = Path(settings.output_dir)
+    arms = {name: _warm_up(settings, own) for name, own in settings.arms.items()}
+    generation: Generation | None = None
+    for seed in settings.seeds:
+        for name, arm in arms.items():
+            run = folder / name / f"seed-{seed}"
+            if (run / RESULT).is_file():
+                continue
+            row = _train(replace(arm, seed=seed, output_dir=str(run)), settings)
+            if settings.generation_samples:
+                generation = generation or _generation(run, settings)
+                row |= _generate(run, generation)
+            write_text(run / RESULT, json.dumps(row, indent=2) + "\n")
+    rows = {
+        name: [_read(folder / name / f"seed-{seed}") for seed in settings.seeds] for name in arms
+    }
+    table = folder / "table.md"
+    write_text(table, as_table(rows))
+    print(table.read_text())
+    return table
+
+
+def _warm_up(settings: StudySettings, own: dict[str, Any]) -> WarmUpSettings:
+    """The settings of an arm, read as those of a command are."""
+    given = {"output_dir": settings.output_dir, "report_to": "none", **settings.common, **own}
+    forbidden = sorted({"seed", "output_dir"} & {*settings.common, *own})
+    if forbidden:
+        raise InputError(f"study: {', '.join(forbidden)} cannot be set for an arm")
+    arm: WarmUpSettings = read_settings("warm-up", [f"--{k}={v}" for k, v in given.items()])
+    return replace(arm, resume_from_checkpoint="latest")
+
+
+def _train(arm: WarmUpSettings, settings: StudySettings) -> Row:
+    """Warm up and evaluate one arm."""
+    start = time.perf_counter()
+    warm_up(arm)
+    row: Row = {"seconds": round(time.perf_counter() - start, 1)}
+    source = open_source(settings.test)
+    count = min(settings.test_samples, len(source))
+    pipe = open_theta(f"{arm.output_dir}/pipeline", "creation")
+    tasks = common_tasks(pipe, source)
+    sums = measure(pipe, (source[n] for n in range(count)), tasks)
+    scores = figures(tasks, {name: value.sum(0) for name, value in sums.items()})
+    for name, values in scores.items():
+        row |= {f"{name} {figure}": values[figure] for figure in tasks[name].meter.shown}
+    return row
+
+
+def _generation(run: Path, settings: StudySettings) -> Generation:
+    pipe = open_theta(str(run / "pipeline"), "creation")
+    return Generation(open_source(settings.test), settings.generation_samples, pipe.stride)
+
+
+def _generate(run: Path, generation: Generation) -> Figures:
+    """How an arm creates with theta's U-Net; of a frozen one that is the base's."""
+    pipe = open_theta(str(run / "pipeline"), "creation")
+    pipe = pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    varied, _ = generation.vary(pipe, "theta")
+    invented, _ = generation.invent(pipe, 1.0, "theta")
+    return varied | invented
+
+
+def _read(run: Path) -> Row:
+    row: Row = json.loads((run / RESULT).read_text())
+    return row
+
+
+def as_table(rows: dict[str, list[Row]]) -> str:
+    """Markdown: an arm a line, every figure as mean ± standard error over seeds."""
+    names = list(next(iter(rows.values()))[0])
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for arm, seeds in rows.items():
+        cells = [with_error([seed[name] for seed in seeds]) for name in names]
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def with_error(values: list[float]) -> str:
+    """Mean ± standard error of the mean; of one value alone, no error."""
+    if len(values) == 1:
+        return f"{values[0]:.4g}"
+    error = stdev(values) / math.sqrt(len(values))
+    digits = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 3
+    return f"{mean(values):.{digits}f} ± {error:.{digits}f}"
