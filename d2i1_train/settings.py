@@ -107,7 +107,8 @@ class TrainSettings:
     use_8bit_adam: bool = False
     """Keep AdamW's moments in 8 bit; needs bitsandbytes, `pip install diff2in1[8bit]`."""
     max_grad_norm: float = 1.0
-    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    """None is what `accelerate launch` or its config says, else `no`."""
     validation_source: str | None = None
     """Labelled data scored, and its first samples shown, while training."""
     validation_steps: int = 500

@@ -1,9 +1,14 @@
 """Tiny models: real ones made small, with random weights."""
 
+import json
+import re
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from d2i1_train.base.parts import (
     build_scheduler,
@@ -41,3 +46,99 @@ def save_tiny_base(folder: Path, prediction_type: str = "epsilon") -> Path:
         requires_safety_checker=False,
     ).save_pretrained(folder)
     return folder
+
+
+# --- the layout of the original release: one file, blocks counted through all levels ---
+
+UNET_ENDS = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_norm_out": "out.0",
+    "conv_out": "out.2",
+}
+UNET_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+VAE_LAYERS = {
+    "conv_shortcut": "nin_shortcut",
+    "group_norm": "norm",
+    "to_q": "q",
+    "to_k": "k",
+    "to_v": "v",
+    "to_out.0": "proj_out",
+}
+BLOCK = re.compile(r"(down|mid|up)_blocks?\.(?:(\d+)\.)?(\w+)\.(\d+)\.(.+)\.(weight|bias)")
+
+
+def save_single_file(base_folder: Path, file: Path) -> Path:
+    """Write a base in diffusers layout as one file in Stable Diffusion's first layout; the file."""
+    tensors: dict[str, Tensor] = {}
+    unet, config = _read_part(base_folder / "unet")
+    for name, tensor in unet.items():
+        tensors["model.diffusion_model." + _unet_name(name, config)] = tensor
+    vae, config = _read_part(base_folder / "vae")
+    for name, tensor in vae.items():
+        convolution = ".attentions." in name and tensor.ndim == 2  # there of one pixel
+        stored = tensor[:, :, None, None].contiguous() if convolution else tensor
+        tensors["first_stage_model." + _vae_name(name, len(config["up_block_types"]))] = stored
+    for name, tensor in _read_part(base_folder / "text_encoder")[0].items():
+        inner = name.removeprefix("text_model.")  # transformers 5.6 no longer has this level
+        tensors["cond_stage_model.transformer.text_model." + inner] = tensor
+    save_file(tensors, file)
+    return file
+
+
+def _read_part(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    (weights,) = folder.glob("*.safetensors")
+    return load_file(weights), json.loads((folder / "config.json").read_text())
+
+
+def _unet_name(name: str, config: dict[str, Any]) -> str:
+    """A level has its layers and then a sampler: down that takes a place, up it shares the last."""
+    for ours, theirs in UNET_ENDS.items():
+        if name.startswith(f"{ours}."):
+            return theirs + name.removeprefix(ours)
+    side, level, kind, number, layer, end = _take_apart(name)
+    layers = config["layers_per_block"]
+    before = level * (layers + 1)
+    if kind == "downsamplers":
+        return f"input_blocks.{before + layers + 1}.0.op.{end}"
+    if kind == "upsamplers":
+        place = 2 if config["up_block_types"][level].startswith("CrossAttn") else 1
+        return f"output_blocks.{before + layers}.{place}.{layer}.{end}"
+    attends = kind == "attentions"
+    inner = f"{layer if attends else UNET_RESNET[layer]}.{end}"
+    if side == "mid":
+        return f"middle_block.{2 * number + attends}.{inner}"
+    if side == "down":
+        return f"input_blocks.{1 + before + number}.{int(attends)}.{inner}"
+    return f"output_blocks.{before + number}.{int(attends)}.{inner}"
+
+
+def _vae_name(name: str, levels: int) -> str:
+    """The decoder's levels are counted from the pixels, as the encoder's are."""
+    coder, _, rest = name.partition(".")
+    if "_block" not in rest:
+        return name.replace("conv_norm_out", "norm_out")
+    side, level, kind, number, layer, end = _take_apart(rest)
+    inner = f"{VAE_LAYERS.get(layer, layer)}.{end}"
+    if side == "mid":
+        place = f"attn_{number + 1}" if kind == "attentions" else f"block_{number + 1}"
+        return f"{coder}.mid.{place}.{inner}"
+    level = level if side == "down" else levels - 1 - level
+    place = {"downsamplers": "downsample", "upsamplers": "upsample"}.get(kind, f"block.{number}")
+    return f"{coder}.{side}.{level}.{place}.{inner}"
+
+
+def _take_apart(name: str) -> tuple[str, int, str, int, str, str]:
+    """down, mid or up; level; what; its number; layer; weight or bias."""
+    match = BLOCK.fullmatch(name)
+    assert match, name
+    side, level, kind, number, layer, end = match.groups()
+    return side, int(level or 0), kind, int(number), layer, end

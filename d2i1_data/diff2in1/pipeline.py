@@ -359,7 +359,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         factor = self.vae_scale_factor
         padded = (pyramid[0].shape[2] * factor, pyramid[0].shape[3] * factor)
         raw = self.perception(pyramid, padded)
-        return {name: r[..., : size[0], : size[1]].contiguous() for name, r in raw.items()}
+        return {n: r[..., : size[0], : size[1]].float().contiguous() for n, r in raw.items()}
 
     def perception_context(self) -> Tensor:
         """What perception conditions the U-Net on, [1, L, D]: empty prompt or the host's own."""

@@ -1,0 +1,203 @@
+"""What full size costs, for docs/benchmarks.md.
+
+python scripts/random_base.py runs/random-v1-5     # where the real v1-5 is not at hand
+python scripts/benchmark.py memory --base runs/random-v1-5
+python scripts/benchmark.py speed --base runs/random-v1-5 --mixed_precision bf16
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from d2i1_data.diff2in1 import HOSTS, Diff2in1Pipeline
+from d2i1_data.loading import find_base
+from d2i1_data.sources import open_rows
+from d2i1_data.tasks import TASKS
+from d2i1_train.batches import Batch, Examples, stack
+from d2i1_train.cache import Cache
+from d2i1_train.objective import believe, objective
+from d2i1_train.optimizer import make_optimizer
+from d2i1_train.settings import WarmUpSettings
+from d2i1_train.theta import Theta, make_theta, twin
+from d2i1_train.warm_up import choose_tasks, mount
+
+MODES = ("none", "lora", "full")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+PREDICT = """
+import sys, numpy as np
+from d2i1_data import Diff2in1Pipeline
+pipe = Diff2in1Pipeline.from_pretrained(sys.argv[1])
+pipe.predict(np.zeros((512, 512, 3), np.uint8))
+"""
+
+
+def main() -> None:
+    """Print one Markdown table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("memory", "speed"))
+    parser.add_argument("--base", default="stable-diffusion-v1-5/stable-diffusion-v1-5")
+    parser.add_argument("--output_dir", type=Path, default=Path("runs/benchmark"))
+    parser.add_argument("--resolution", type=int, default=512)
+    parser.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), default="no")
+    parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 16])
+    parser.add_argument("--steps", type=int, default=20)
+    options = parser.parse_args()
+    if options.what == "memory":
+        memory(options.base, options.output_dir)
+    else:
+        speed(options)
+
+
+# --- memory: the commands themselves, as a user types them ---
+
+
+def memory(base: str, folder: Path) -> None:
+    """Peak memory of two steps of each command at full size, of the process on the host."""
+    print("| command | seconds | peak GiB |\n|---|---|---|", flush=True)
+    shared = "--source rooms:train --max_train_samples 1 --random_flip false --max_train_steps 2"
+    shared += " --real_batch_size 1 --host light --tasks normals,depth,semseg --report_to none"
+    for mode in ("none", "lora"):
+        for size, more in ((256, ""), (512, " --gradient_checkpointing")):
+            run = folder / f"{mode}-{size}"
+            line = f"--train_unet {mode} --resolution {size}{more}"
+            _row(f"warm-up {line}", f"{shared} --base {base} --output_dir {run}".split())
+            if (mode, size) != ("lora", 512):
+                shutil.rmtree(run)  # gigabytes
+    pipeline, created = folder / "lora-512" / "pipeline", folder / "created"
+    where = f"--pipeline {pipeline} --source rooms:train --resolution 512 --output_dir {created}"
+    _row("create --num_samples 1 --num_inference_steps 2", where.split())
+    _row("from_pretrained, predict at 512", [sys.executable, "-c", PREDICT, str(pipeline)])
+
+
+def _row(shown: str, rest: list[str]) -> None:
+    """Run a command to its end and print what it took."""
+    command = rest
+    if rest[0] != sys.executable:
+        command = [sys.executable, "-m", "d2i1_train.cli", *shown.split(), *rest]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        sys.exit(f"{' '.join(command)}\n{said.decode()[-3000:]}")
+    peak = usage.ru_maxrss / 2**20
+    print(f"| `{shown}` | {time.perf_counter() - start:.0f} | {peak:.1f} |", flush=True)
+
+
+# --- speed: the loops' inner steps ---
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Steps per second of training in every mode, and images per second of creation."""
+    device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
+    print(f"{device}, torch {torch.__version__}, {options.resolution} px\n")
+    print("| training | checkpointing | batch | steps/s | peak GiB |\n|---|---|---|---|---|")
+    for mode in MODES:
+        for checkpointing in (False, True):
+            for name, step, batch in training(mode, checkpointing, options):
+                seconds, peak = _timed(step, options.steps)
+                row = (f"{mode}, {name}", "yes" if checkpointing else "no", str(batch))
+                print(f"| {' | '.join(row)} | {1 / seconds:.2f} | {peak} |", flush=True)
+    print("\n| creation, 50 calls | batch | images/s | peak GiB |\n|---|---|---|---|")
+    for compiled in (False, True):
+        pipe = _mounted("none", False, options)
+        if options.mixed_precision != "no":
+            names = {"bf16": torch.bfloat16, "fp16": torch.float16}
+            pipe.to(DEVICE, names[options.mixed_precision])
+        if compiled:
+            pipe.unet.compile()
+        for batch in options.batch_sizes:
+            images = torch.rand(batch, 3, options.resolution, options.resolution)
+            seconds, peak = _timed(partial(pipe, images, num_inference_steps=50), 3)
+            label = "compiled" if compiled else "eager"
+            print(f"| {label} | {batch} | {batch / seconds:.2f} | {peak} |", flush=True)
+
+
+def _mounted(mode: str, checkpointing: bool, options: argparse.Namespace) -> Diff2in1Pipeline:
+    settings = _settings(mode, options)
+    tasks = choose_tasks(settings.tasks, open_rows(settings.source, None, 1).source)
+    pipe = mount(settings, find_base(options.base), tasks).to(DEVICE)
+    if checkpointing:
+        pipe.unet.enable_gradient_checkpointing()
+    return pipe
+
+
+def _settings(mode: str, options: argparse.Namespace) -> WarmUpSettings:
+    return WarmUpSettings(
+        source="rooms:train",
+        output_dir="",
+        base=options.base,
+        host=next(iter(HOSTS)),
+        train_unet=mode,  # type: ignore[arg-type]
+        resolution=str(options.resolution),
+    )
+
+
+def training(
+    mode: str, checkpointing: bool, options: argparse.Namespace
+) -> Iterator[tuple[str, Callable[[], None], int]]:
+    """The step of warm-up, then that of self-improving, with the batch size of each."""
+    pipe, settings = _mounted(mode, checkpointing, options), _settings(mode, options)
+    exploitation = make_theta(pipe)
+    context = pipe.perception_context()
+    rows = open_rows(settings.source, settings.resolution, 2)
+    shared = (rows, pipe, exploitation, context, Cache(None))
+    real = Examples(*shared, flip=False).get(0, False)._replace(pyramid=None)
+    created = real._replace(created=True)
+    optimizer = make_optimizer(exploitation, settings)
+    families, weights = pipe.perception.families, {n: t.weight for n, t in TASKS.items()}
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    precision = kinds.get(options.mixed_precision)
+
+    def step(batch: Batch, creation: Theta | None) -> None:
+        with torch.autocast(DEVICE.type, precision, enabled=precision is not None):
+            targets, pyramid = batch.targets, None
+            if creation is not None:
+                with torch.no_grad():
+                    if exploitation.frozen:
+                        pyramid = creation.see(batch.latents, context)
+                    belief = creation(batch.latents, context, batch.size, pyramid).raw
+                belief = {name: raw.float() for name, raw in belief.items()}
+                targets = believe(families, belief, targets, batch.believed)
+            answer = exploitation(batch.latents, context, batch.size, pyramid)
+        raw = {name: one.float() for name, one in answer.raw.items()}
+        objective(families, weights, answer._replace(raw=raw), targets)[0].backward()
+        trained = [p for p in exploitation.parameters() if p.requires_grad]
+        nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    yield "warm-up", lambda: step(stack([real], DEVICE), None), 1
+    pair, creation = stack([real, created], DEVICE), twin(exploitation)
+    yield "self-improve", lambda: step(pair, creation), 2
+
+
+def _timed(act: Callable[[], object], times: int) -> tuple[float, str]:
+    """Median seconds of an act after two to warm up, and the device's peak memory in GiB."""
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    spent = []
+    for _ in range(times + 2):
+        start = time.perf_counter()
+        act()
+        if DEVICE.type == "cuda":
+            torch.cuda.synchronize()
+        spent.append(time.perf_counter() - start)
+    peak = f"{torch.cuda.max_memory_allocated() / 2**30:.1f}" if DEVICE.type == "cuda" else "-"
+    return sorted(spent[2:])[times // 2], peak
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""A base of Stable Diffusion v1-5's exact size with random weights, where the real one is not.
+
+python scripts/random_base.py runs/random-v1-5
+It creates and perceives noise, at the cost of the real thing: 860 M parameters in the U-Net, 123 M
+in the text encoder, 84 M in the autoencoder. The tokenizer is a small one, as CLIP's is data.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from d2i1_train.base.parts import build_scheduler, train_tokenizer
+from d2i1_train.settings import BaseSettings
+
+
+def main() -> None:
+    """Write the base, in half precision, to a folder in diffusers layout."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    folder = parser.parse_args().folder
+    torch.manual_seed(0)
+    settings = BaseSettings(output_dir=str(folder), text_length=77)
+    tokenizer = train_tokenizer(["a photograph of a room"], settings, folder / "tokenizer")
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=49408,
+            hidden_size=768,
+            intermediate_size=3072,
+            num_hidden_layers=12,
+            num_attention_heads=12,
+            projection_dim=768,
+            hidden_act="quick_gelu",
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)  # the defaults are v1-5's
+    vae = AutoencoderKL(
+        block_out_channels=(128, 256, 512, 512),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        sample_size=512,
+    )
+    for name, part in (("unet", unet), ("text_encoder", text_encoder), ("vae", vae)):
+        print(f"{name}: {sum(p.numel() for p in part.parameters()) / 1e6:.1f} M parameters")
+        part.to(torch.float16)
+    StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder)
+
+
+if __name__ == "__main__":
+    main()
