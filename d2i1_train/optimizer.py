@@ -15,13 +15,13 @@ from .theta import Theta
 
 def make_optimizer(theta: Theta, settings: TrainSettings) -> torch.optim.Optimizer:
     """AdamW over what is trained, the U-Net's part and the host each at its own rate."""
-    parts = {
-        settings.unet_learning_rate: theta.unet.parameters(),
-        settings.learning_rate: theta.perception.parameters(),
-    }
+    parts = (
+        (theta.unet.parameters(), settings.unet_learning_rate),
+        (theta.perception.parameters(), settings.learning_rate),
+    )
     groups = [
         {"params": trained, "lr": rate, "initial_lr": rate}
-        for rate, parameters in parts.items()
+        for parameters, rate in parts
         if (trained := [p for p in parameters if p.requires_grad])
     ]
     rate, decay = settings.learning_rate, settings.adam_weight_decay
