@@ -77,21 +77,31 @@ def dataset_card(
 def write_model_card(
     folder: Path, tasks: Mapping[str, Task], config: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> None:
-    """README.md of a saved pipeline. config: the pipeline's; facts: how it was trained."""
+    """README.md of a saved pipeline or adapter. config: the pipeline's; facts: of its training."""
     title = f"Diff-2-in-1: {', '.join(tasks)}"
+    index = json.loads((folder / "model_index.json").read_text())
+    adapter = "unet" not in index
     data = ModelCardData(
         library_name="diffusers",
         model_name=title,
         base_model=config["base"] if "/" in str(config["base"]) else None,
+        base_model_relation="adapter" if adapter else None,
         pipeline_tag="image-to-image",
-        tags=["diff2in1", *sorted({tag for t in tasks.values() for tag in t.tags})],
+        tags=[
+            "diff2in1",
+            *(["lora"] if adapter else []),
+            *sorted({tag for t in tasks.values() for tag in t.tags}),
+        ],
     )
     body = _render(
         "model.md.jinja",
         title=title,
         tasks=[_described(task) for task in tasks.values()],
         base=config["base"],
-        host=json.loads((folder / "model_index.json").read_text())["perception"][1],
+        host=index["perception"][1],
+        adapter=adapter,
+        trained_unet=config["trained_unet"],
+        create_with=config["default_create_with"],
         strength=config["default_strength"],
         load_path=folder.name,
         facts=facts,

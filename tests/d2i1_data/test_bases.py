@@ -21,6 +21,7 @@ from d2i1_data.diff2in1 import Base, Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.loading import find_base
 from d2i1_train.base.parts import build_unet, build_vae
+from d2i1_train.settings import BaseSettings
 from tests.tiny import TINY, save_single_file, save_tiny_base
 
 PARTS = ("unet", "vae", "text_encoder")
@@ -74,7 +75,7 @@ def v_config(v_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("settings", [TINY, DEEP], ids=["tiny", "deep"])
 def test_one_file_gives_the_weights_of_the_folder(
-    tmp_path: Path, settings: Any, prediction_type: str
+    tmp_path: Path, settings: BaseSettings, prediction_type: str
 ) -> None:
     base = save_tiny_base(tmp_path / "base", prediction_type)
     original = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
@@ -383,10 +384,13 @@ def test_a_command_refuses_in_one_line(
     assert not run.exists()
 
 
-def test_configs_of_another_size_are_refused(
-    d2i1: Callable[..., str], v_file: Path, tmp_path: Path
+def test_what_only_loading_shows_names_the_base(
+    d2i1: Callable[..., str], v_file: Path, half_base: Path, tmp_path: Path
 ) -> None:
-    """Only loading shows it; the file is named all the same."""
-    base = ("--base", v_file, "--base_config", "rooms")
-    message = d2i1("warm-up", *base, *TRAIN, *HOST, "--output_dir", tmp_path / "run", code=2)
-    assert str(v_file) in message and not (tmp_path / "run").exists()
+    """Configs of another size than the file; half precision that was not asked for."""
+    another_size = ("--base", v_file, "--base_config", "rooms")
+    run = ("--output_dir", tmp_path / "run")
+    for base in (another_size, ("--base", half_base)):
+        message = d2i1("warm-up", *base, *TRAIN, *HOST, *run, code=2)
+        assert f"error: base {base[1]}: " in message
+        assert not (tmp_path / "run").exists()

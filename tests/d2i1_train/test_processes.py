@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -27,19 +28,23 @@ SIZE = (
     *("--max_train_steps", 3, "--unet_learning_rate", 1e-3),
     *("--max_grad_norm", 1e6),  # clipping would hide gradients of another scale
 )
-DENOISE = ("--denoise_weight", 0.5)
 FEW = (
     *("--source", "rooms:train", "--max_source_samples", 4, "--resolution", 32),
     *("--num_samples", 5, "--shard_size", 2, "--num_inference_steps", 2),
 )
+LAST = "checkpoint-3"
 ALONE = ("--gradient_accumulation_steps", 2)  # one process in the place of two
-END = 60  # seconds a launcher may take to end once a process of its is gone
+MODULE = ("-m", "d2i1_train.cli")
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
+END = 60  # seconds that the others may take to end once a process is gone
 
+# Runs one act after another, to begin processes only once, and saves each rank's own weights
+# where the library saves those of the first.
 OBSERVER = """
-import os, sys
+import importlib, json, sys
 from pathlib import Path
 from safetensors.torch import save_file
-from d2i1_train.cli import main
+from d2i1_train.cli import ACTS, main, read_settings
 from d2i1_train.run import Run
 from d2i1_train.theta import trained_tensors
 
@@ -49,11 +54,15 @@ def observed(run, *arguments):
     rank, own = run.accelerator.process_index, run.thetas["exploitation"]
     for name, theta in run.thetas.items():
         tensors = {k: t.contiguous() for k, t in trained_tensors(theta, own).items()}
-        save_file(tensors, Path(os.environ["OBSERVED"]) / f"rank{rank}-{name}.safetensors")
+        save_file(tensors, run.folder / f"rank{rank}-{name}.safetensors")
     return finish(run, *arguments)
 
 Run.finish = observed
-sys.exit(main(sys.argv[1:]))
+*earlier, last = json.loads(sys.argv[1])
+for act, *arguments in earlier:
+    module, function = ACTS[act][0].split(":")
+    getattr(importlib.import_module(module), function)(read_settings(act, arguments))
+sys.exit(main(last))
 """
 
 
@@ -61,81 +70,71 @@ def run(*arguments: object) -> None:
     assert main([str(argument) for argument in arguments]) == 0
 
 
-def start(*command: object, told: Path, **environment: object) -> subprocess.Popen[bytes]:
-    """Begin a script or module in two processes; what they print goes to a file."""
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone")
-    line = (*launcher, "--nproc_per_node", 2, *command)
+def texts(command: tuple[object, ...]) -> list[str]:
+    return [str(part) for part in command]
+
+
+def start(*command: object, told: Path, **environment: object) -> psutil.Popen:
+    """Begin a command whose processes have one thread each; what it prints goes to a file."""
     one_thread = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    more = {name: str(value) for name, value in environment.items()}
-    told.parent.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, **one_thread, **{k: str(v) for k, v in environment.items()}}
     with told.open("wb") as file:
-        return subprocess.Popen(
-            [str(part) for part in line],
-            env={**os.environ, **one_thread, **more},
-            stdout=file,
-            stderr=file,
-        )
+        return psutil.Popen(texts(command), env=environment, stdout=file, stderr=file)
 
 
-def end(launcher: subprocess.Popen[bytes], workers: list[psutil.Process]) -> None:
-    """Leave nothing behind, however a test went."""
-    if launcher.poll() is None:
-        workers = [*workers, *psutil.Process(launcher.pid).children(recursive=True)]
-        launcher.kill()
-        launcher.wait()
-    for worker in workers:
-        if worker.is_running():  # compares the time it began, so it is no other of that number
-            worker.kill()
+def end(processes: list[psutil.Process]) -> None:
+    """Leave nothing of ours behind, however a test went."""
+    alive = [process for process in processes if process.is_running()]
+    for process in [*alive, *(child for one in alive for child in one.children(recursive=True))]:
+        process.kill()
+    psutil.wait_procs(alive, timeout=END)
 
 
 def run_two(*command: object, told: Path, **environment: object) -> None:
     """Run a script or module in two processes; both must succeed."""
-    launcher = start(*command, told=told, **environment)
+    launcher = start(*TORCHRUN, *command, told=told, **environment)
     try:
         assert launcher.wait(200) == 0, told.read_text()
     finally:
-        end(launcher, [])
+        end([launcher])
 
 
-def tensors(folder: Path, name: str) -> dict[str, Tensor]:
-    """The trained tensors of theta_E (`exploitation`) or theta_C (`creation`) in a folder."""
-    return load_file(folder / f"{name}.safetensors")
+def wait_for(sign: Path, process: psutil.Popen, told: Path) -> None:
+    """Return once a file is there; the process must not have ended before."""
+    limit = time.monotonic() + 200
+    while not sign.exists():
+        assert process.poll() is None and time.monotonic() < limit, told.read_text()
+        time.sleep(0.01)
 
 
 def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    assert one.keys() == other.keys() and one
+    assert one and one.keys() == other.keys()
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def assert_rounding(one: dict[str, Tensor], other: dict[str, Tensor], of: str) -> None:
-    """AdamW divides by the gradient's size, so that of a vanishing one is all rounding."""
-    assert one.keys() == other.keys()
-    difference = torch.cat([(one[name] - other[name]).abs().flatten() for name in one])
-    share = (difference > 1e-5).double().mean()
-    print(f"{of}: differs by at most {difference.max():.2e}, more than 1e-5 in {share:.3%}")
-    assert difference.max() < 1e-4 and share < 1e-3
+def assert_same_training(one: Path, other: Path, *names: str) -> None:
+    """Weights and moments of the optimiser after the last step of two runs are the same.
 
-
-def assert_same_training(one: Path, other: Path, of: str) -> None:
-    """The last checkpoints of two runs differ by rounding, moments of the optimiser included."""
-    one, other = one / "checkpoint-3", other / "checkpoint-3"
-    names = sorted(file.stem for file in one.glob("*.safetensors"))
-    assert "exploitation" in names
+    Even their rounding is: what two processes average, and what two micro-batches sum, is divided
+    by two, which is exact.
+    """
     for name in names:
-        assert_rounding(tensors(one, name), tensors(other, name), f"{of}, {name}")
-    states = [torch.load(f / "optimizer.bin", weights_only=True)["state"] for f in (one, other)]
-    assert states[0].keys() == states[1].keys() and states[0]
-    for key, moments in states[0].items():  # weights alone would not tell a sum from a mean
-        again = states[1][key]["exp_avg"]
-        torch.testing.assert_close(moments["exp_avg"], again, atol=1e-4, rtol=1e-3)
+        file = f"{LAST}/{name}.safetensors"
+        assert equal(load_file(one / file), load_file(other / file)), name
+    file = f"{LAST}/optimizer.bin"
+    states = [torch.load(folder / file, weights_only=True)["state"] for folder in (one, other)]
+    assert states[0] and states[0].keys() == states[1].keys()
+    for key, state in states[0].items():  # weights alone would not tell a sum from a mean
+        assert equal(state, states[1][key]), key
 
 
 def assert_ranks_agree(folder: Path, *names: str) -> None:
-    """Every process has the weights, bit for bit, that the first one saved."""
+    """Both processes have the weights that the first one saved, bit for bit."""
     for name in names:
-        saved = tensors(folder / "checkpoint-3", name)
+        saved = load_file(folder / LAST / f"{name}.safetensors")
         for rank in (0, 1):
-            assert equal(tensors(folder.parent, f"rank{rank}-{name}"), saved), (rank, name)
+            own = load_file(folder / f"rank{rank}-{name}.safetensors")
+            assert equal(own, saved), (rank, name)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -148,23 +147,12 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def observe(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Run an act in two processes that also save their own weights beside its folder."""
-    script = tmp_path_factory.mktemp("observer") / "observer.py"
-    script.write_text(OBSERVER)
-
-    def observe(folder: Path, *command: object) -> Path:
-        told = folder.parent / "told.txt"
-        run_two(script, *command, "--output_dir", folder, told=told, OBSERVED=folder.parent)
-        return folder
-
-    return observe
-
-
-def warm_up_of(mode: str, base: Path) -> tuple[object, ...]:
-    """The command of a warm-up that trains so much of the U-Net."""
-    denoise = () if mode == "none" else DENOISE
-    return ("warm-up", "--base", base, *ROOMS, *HOST, *SIZE, "--train_unet", mode, *denoise)
+def lone(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `warm/`, a warm-up in one process, and `created/`, a dataset from it."""
+    folder = tmp_path_factory.mktemp("lone")
+    run(*warm_up("none", tiny_base), "--output_dir", folder / "warm")
+    run("create", "--pipeline", folder / "warm/pipeline", *FEW, "--output_dir", folder / "created")
+    return folder
 
 
 @pytest.fixture(scope="module", params=["none", "lora", "full"])
@@ -175,89 +163,124 @@ def mode(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def warm(
-    mode: str,
-    tiny_base: Path,
-    observe: Callable[..., Path],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    """A warm-up in two processes."""
-    return observe(tmp_path_factory.mktemp(f"warm-{mode}") / "two", *warm_up_of(mode, tiny_base))
-
-
-@pytest.fixture(scope="module")
-def lone(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `warm/`, a warm-up in one process, and `created/`, a dataset from it."""
-    folder = tmp_path_factory.mktemp("lone")
-    run(*warm_up_of("none", tiny_base), "--output_dir", folder / "warm")
-    run("create", "--pipeline", folder / "warm/pipeline", *FEW, "--output_dir", folder / "created")
+def two(mode: str, tiny_base: Path, lone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with both stages in two processes: `warm/` and `improved/`, from that."""
+    folder = tmp_path_factory.mktemp(f"two-{mode}")
+    (folder / "observer.py").write_text(OBSERVER)
+    stages = [
+        texts((*warm_up(mode, tiny_base), "--output_dir", folder / "warm")),
+        texts((*improve(mode, folder / "warm", lone), "--output_dir", folder / "improved")),
+    ]
+    told = folder / "told.txt"
+    run_two(folder / "observer.py", json.dumps(stages), told=told, ACCELERATE_USE_CPU="true")
     return folder
 
 
-def test_warm_up_equals_one_process(mode: str, warm: Path, tiny_base: Path, tmp_path: Path) -> None:
-    run(*warm_up_of(mode, tiny_base), *ALONE, "--output_dir", tmp_path / "one")
-    assert_same_training(warm, tmp_path / "one", f"warm-up {mode}")
-    assert_ranks_agree(warm, "exploitation")
+def warm_up(mode: str, base: Path) -> tuple[object, ...]:
+    """The command of a warm-up that trains so much of the U-Net."""
+    return ("warm-up", "--base", base, "--train_unet", mode, *HOST, *ROOMS, *SIZE, *denoise(mode))
+
+
+def improve(mode: str, warm: Path, lone: Path) -> tuple[object, ...]:
+    """The command of self-improving a warm-up; theta_C follows once a step."""
+    inputs = ("--pipeline", warm / "pipeline", "--created", lone / "created")
+    return ("self-improve", *inputs, "--follow_every", 8, *ROOMS, *SIZE, *denoise(mode))
+
+
+def denoise(mode: str) -> tuple[object, ...]:
+    """Denoise too, where that is possible."""
+    return () if mode == "none" else ("--denoise_weight", 0.5)
+
+
+def test_warm_up_equals_one_process(mode: str, two: Path, tiny_base: Path, tmp_path: Path) -> None:
+    run(*warm_up(mode, tiny_base), *ALONE, "--output_dir", tmp_path / "one")
+    assert_same_training(two / "warm", tmp_path / "one", "exploitation")
+    assert_ranks_agree(two / "warm", "exploitation")
 
 
 def test_self_improving_equals_one_process(
-    mode: str, warm: Path, lone: Path, observe: Callable[..., Path], tmp_path: Path
+    mode: str, two: Path, lone: Path, tmp_path: Path
 ) -> None:
-    inputs = ("--pipeline", warm / "pipeline", "--created", lone / "created", *ROOMS, *SIZE)
-    command = ("self-improve", *inputs, "--follow_every", 8, *(() if mode == "none" else DENOISE))
-    two = observe(tmp_path / "two", *command)
-    run(*command, *ALONE, "--output_dir", tmp_path / "one")
-    assert_same_training(two, tmp_path / "one", f"self-improve {mode}")
-    assert_ranks_agree(two, "exploitation", "creation")
-    before = tensors(warm / "checkpoint-3", "exploitation")
-    for name in ("exploitation", "creation"):
-        assert not equal(tensors(two / "checkpoint-3", name), before), name
-    counters = json.loads((two / "checkpoint-3/counters.json").read_text())
-    assert counters == {"step": 3, "consumed": 24, "followed": 3}
-    assert counters == json.loads((tmp_path / "one/checkpoint-3/counters.json").read_text())
+    one, both = tmp_path / "one", ("exploitation", "creation")
+    run(*improve(mode, two / "warm", lone), *ALONE, "--output_dir", one)
+    assert_same_training(two / "improved", one, *both)
+    assert_ranks_agree(two / "improved", *both)
+    begun = load_file(two / "warm" / LAST / "exploitation.safetensors")
+    for name in both:
+        assert not equal(load_file(two / "improved" / LAST / f"{name}.safetensors"), begun), name
+    counters = [
+        json.loads((f / LAST / "counters.json").read_text()) for f in (two / "improved", one)
+    ]
+    assert counters == [{"step": 3, "consumed": 24, "followed": 3}] * 2
+
+
+def long_warm_up(base: Path, folder: Path) -> tuple[object, ...]:
+    """A warm-up with many checkpoints; how long it is comes after it."""
+    often = ("--checkpointing_steps", 2, "--output_dir", folder, "--max_train_steps")
+    return (*MODULE, "warm-up", "--base", base, *HOST, *ROOMS, *often)
 
 
 def test_a_killed_process_ends_the_run_which_resumes(tiny_base: Path, tmp_path: Path) -> None:
     folder, told = tmp_path / "run", tmp_path / "told.txt"
-    command = ("warm-up", "--base", tiny_base, *ROOMS, *HOST, "--checkpointing_steps", 2)
-    command = ("-m", "d2i1_train.cli", *command, "--output_dir", folder, "--max_train_steps")
-    launcher, workers = start(*command, 2000, told=told), list[psutil.Process]()
+    command = long_warm_up(tiny_base, folder)
+    launcher = start(*TORCHRUN, *command, 2000, told=told)
+    workers: list[psutil.Process] = []
     try:
-        limit = time.monotonic() + 200
-        while not (folder / "checkpoint-4").exists():
-            assert launcher.poll() is None and time.monotonic() < limit, told.read_text()
-            time.sleep(0.01)
-        workers = psutil.Process(launcher.pid).children(recursive=True)
-        (second,) = [w for w in workers if w.environ().get("LOCAL_RANK") == "1"]
+        wait_for(folder / "checkpoint-4", launcher, told)
+        workers = launcher.children(recursive=True)
+        (second,) = [worker for worker in workers if worker.environ().get("LOCAL_RANK") == "1"]
         second.kill()
-        assert launcher.wait(END) != 0
-        _, left = psutil.wait_procs(workers, timeout=10)
-        assert left == []
+        assert launcher.wait(END) > 0
+        assert psutil.wait_procs(workers, timeout=10)[1] == []
     finally:
-        end(launcher, workers)
-    message = told.read_text()
-    assert LOST in message and "Traceback" not in message.split("torch.distributed.elastic")[0]
-    assert "SIGKILL" in message and "rank      : 1 (local_rank: 1)" in message
+        end([launcher, *workers])
+    assert f"Signal 9 (SIGKILL) received by PID {second.pid}" in told.read_text()
     assert not (folder / "pipeline").exists()
 
     newest = int(complete_checkpoints(folder)[-1].name.removeprefix("checkpoint-"))
     assert 4 <= newest < 1998
-    latest = ("--resume_from_checkpoint", "latest")
-    run_two(*command, newest + 2, *latest, told=told)
+    run_two(*command, newest + 2, "--resume_from_checkpoint", "latest", told=told)
     counters = json.loads((folder / f"checkpoint-{newest + 2}/counters.json").read_text())
     assert counters == {"step": newest + 2}
-    assert sorted(open_pipeline(str(folder / "pipeline")).perception.families) == [
-        *("depth", "normals", "semseg")
+    families = open_pipeline(str(folder / "pipeline")).perception.families
+    assert sorted(families) == ["depth", "normals", "semseg"]
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_process_tells_that_another_is_lost(tiny_base: Path, tmp_path: Path, killed: int) -> None:
+    with socket.socket() as free:  # torchrun would end the other before it can tell: there is none
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = (sys.executable, *long_warm_up(tiny_base, tmp_path / "run"), 2000)
+    place = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": 2,
+        "LOCAL_WORLD_SIZE": 2,
+    }
+    tolds = [tmp_path / f"told-{rank}.txt" for rank in (0, 1)]
+    processes = [
+        start(*command, told=told, RANK=rank, LOCAL_RANK=rank, **place)
+        for rank, told in enumerate(tolds)
     ]
+    left = 1 - killed
+    try:
+        wait_for(tmp_path / "run/checkpoint-2", processes[left], tolds[left])
+        processes[killed].kill()
+        assert processes[left].wait(END) == 1
+    finally:
+        end(processes)
+    message = tolds[left].read_text()
+    assert f"d2i1 warm-up: error: {LOST} (" in message and "Traceback" not in message
 
 
 def test_two_processes_create_the_same_bytes(lone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "created"  # the card tells the folder's name
     command = ("create", "--pipeline", lone / "warm/pipeline", *FEW, "--output_dir", folder)
-    run_two("-m", "d2i1_train.cli", *command, told=tmp_path / "told.txt")
+    run_two(*MODULE, *command, told=tmp_path / "told.txt")
     one, two = (
         {f.relative_to(d).as_posix(): f.read_bytes() for f in d.rglob("*") if f.is_file()}
         for d in (lone / "created", folder)
     )
-    assert one.keys() == two.keys() and len([n for n in one if n.endswith(".parquet")]) == 3
+    assert one.keys() == two.keys() and len([name for name in one if "parquet" in name]) == 3
     assert [name for name in one if one[name] != two[name]] == []

@@ -1,0 +1,419 @@
+"""Options of training: caches, threads, rates, optimisers, the best weights, trackers."""
+
+import copy
+import importlib.util
+import json
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.sources import open_rows
+from d2i1_train import batches
+from d2i1_train.batches import Draws, Examples
+from d2i1_train.cache import Cache
+from d2i1_train.cli import main
+from d2i1_train.lora import add_lora
+from d2i1_train.optimizer import make_optimizer, make_schedule
+from d2i1_train.settings import WarmUpSettings
+from d2i1_train.theta import make_theta
+from d2i1_train.validation import Best, Validation
+
+REAL = ("--source", "rooms:train", "--max_train_samples", 4, "--resolution", 32)
+REAL += ("--real_batch_size", 2)
+HOST = ("--host", "light", "--width", 16, "--tasks", "normals,depth,semseg")
+STEPS = ("--max_train_steps", 4, "--checkpointing_steps", 2)
+FULL = ("--train_unet", "full", "--denoise_weight", 0.1)
+VALIDATE = ("--validation_source", "rooms:val", "--num_validation_samples", 2)
+VALIDATE += ("--validation_steps", 1, "--logging_steps", 1)
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def train(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Warm up four steps; the run's folder. One of the same flags is made once."""
+    folder, number = tmp_path_factory.mktemp("options"), count()
+    made: dict[tuple[object, ...], Path] = {}
+
+    def train(*flags: object, again: bool = False) -> Path:
+        if again or flags not in made:
+            made[flags] = folder / str(next(number))
+            command = ("warm-up", "--base", tiny_base, *REAL, *HOST, *STEPS)
+            report = () if "--report_to" in flags else ("--report_to", "none")
+            arguments = (*command, *report, *flags, "--output_dir", made[flags])
+            assert main([str(argument) for argument in arguments]) == 0
+        return made[flags]
+
+    return train
+
+
+def theta(folder: Path, step: int = 4) -> dict[str, Tensor]:
+    return load_file(folder / f"checkpoint-{step}" / "exploitation.safetensors")
+
+
+def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+def settings(**more: object) -> WarmUpSettings:
+    fixed = {"source": "rooms:train", "output_dir": "unused", "host": "light"}
+    return WarmUpSettings(**{**fixed, **more})  # type: ignore[arg-type]
+
+
+def examples(pipe: Diff2in1Pipeline, cache: str | None = None, *, flip: bool = False) -> Examples:
+    rows, context = open_rows("rooms:train", "32", 4), pipe.perception_context()
+    return Examples(rows, pipe, make_theta(pipe), context, Cache(cache), flip=flip)
+
+
+# --- the cache ---
+
+
+def test_cache_makes_a_thing_once(tiny_pipe: Diff2in1Pipeline, tmp_path: Path) -> None:
+    made, numbers = [], count()
+
+    def get(cache: Cache, model: AutoencoderKL, *made_of: object) -> float:
+        def make() -> Tensor:
+            made.append(made_of)
+            return torch.tensor([float(next(numbers))])
+
+        return cache.get(model, made_of, make).item()
+
+    one, other = Cache(str(tmp_path / "cache")), Cache(str(tmp_path / "cache"))
+    changed, half = copy.deepcopy(tiny_pipe.vae), copy.deepcopy(tiny_pipe.vae).bfloat16()
+    with torch.no_grad():
+        changed.decoder.conv_out.bias[0] += 1
+    found = [get(cache, tiny_pipe.vae, "room", (2, 3)) for cache in (one, other, one)]
+    assert found == [0, 0, 0] and len(made) == 1
+    assert [get(one, tiny_pipe.vae, "room", (3, 2)), get(other, changed, "room", (2, 3))] == [1, 2]
+    assert [get(cache, half, "room", (2, 3)) for cache in (one, other)] == [3, 3]
+    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == len(made) == 4
+    assert list((tmp_path / "cache").rglob("*.tmp")) == []
+    assert [get(Cache(None), tiny_pipe.vae, "room", (2, 3)) for _ in range(2)] == [4, 5]
+
+
+@pytest.mark.parametrize("left", [0, 7, -1])
+def test_a_broken_file_is_made_again(
+    tiny_pipe: Diff2in1Pipeline, tmp_path: Path, left: int
+) -> None:
+    cache, wanted = Cache(str(tmp_path)), torch.arange(6.0).reshape(2, 3)
+    cache.get(tiny_pipe.vae, ("room",), lambda: wanted)
+    (file,) = tmp_path.rglob("*.safetensors")
+    whole = file.read_bytes()
+    file.write_bytes(whole[:left])
+    assert torch.equal(cache.get(tiny_pipe.vae, ("room",), lambda: wanted), wanted)
+    assert file.read_bytes() == whole
+
+
+def test_cached_latents_are_of_their_padding(tiny_pipe: Diff2in1Pipeline, tmp_path: Path) -> None:
+    """Bases may share an autoencoder and differ in stride: a deeper U-Net."""
+    rows, context = open_rows("rooms:train", "36", 1), tiny_pipe.perception_context()
+    shapes = []
+    for stride in (4, 32):
+        tiny_pipe.stride = stride
+        shared = (tiny_pipe, make_theta(tiny_pipe), context)
+        for cache in (str(tmp_path), None):
+            example = Examples(rows, *shared, Cache(cache), flip=False).get(0, False)
+            shapes.append(tuple(example.latents.shape[1:]))
+    assert shapes == [(18, 18), (18, 18), (32, 32), (32, 32)]
+
+
+def test_a_cache_changes_nothing_and_saves_the_autoencoder(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded, encode = [], AutoencoderKL.encode
+
+    def counted(self: AutoencoderKL, x: Tensor, *rest: object, **more: object) -> object:
+        encoded.append(len(x))
+        return encode(self, x, *rest, **more)
+
+    monkeypatch.setattr(AutoencoderKL, "encode", counted)
+    flags = (*FULL, "--cache_dir", tmp_path / "cache")
+    first, calls = train(*flags), len(encoded)
+    second = train(*flags, again=True)
+    assert calls > 0 and len(encoded) == calls
+    assert differing(theta(first), theta(second)) == []
+    assert differing(theta(first), theta(train(*FULL))) == []
+
+
+# --- loading ---
+
+
+@pytest.mark.parametrize("flags", [(), FULL])
+def test_threads_change_nothing(train: Train, flags: tuple[object, ...]) -> None:
+    threaded = train(*flags, "--dataloader_num_workers", 2)
+    assert differing(theta(threaded), theta(train(*flags))) == []
+
+
+def test_threads_draw_across_the_end_of_an_epoch(tiny_pipe: Diff2in1Pipeline) -> None:
+    """Threads load the end of one epoch and the start of the next at once."""
+    part = examples(tiny_pipe)
+    alone, shared = Draws([part], 0), Draws([part], 0)
+    positions = [3, 4] * 1500
+    expected = {position: alone.at(position).latents for position in (3, 4)}
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            drawn = list(pool.map(shared.at, positions))
+    finally:
+        sys.setswitchinterval(interval)
+    wrong = [p for p, e in zip(positions, drawn, strict=True) if e.latents is not expected[p]]
+    assert wrong == []
+
+
+def test_only_the_first_rows_are_kept(
+    tiny_pipe: Diff2in1Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = examples(tiny_pipe).get(0, False).nbytes
+    for rows, flip in ((0, False), (1, False), (3, False), (2, True)):
+        monkeypatch.setattr(batches, "MEMORY", rows * size * (1 + flip) + 1)
+        part = examples(tiny_pipe, flip=flip)
+        for index in (3, 2, 1, 0):
+            part.get(index, False)
+        assert {index for index, _ in part.kept if part.kept[index, _].pyramid} == {*range(rows)}
+        plain = part.get(3, False)._replace(pyramid=None).nbytes
+        kept = {index for index in range(4) if (index + 1) * (1 + flip) * plain <= batches.MEMORY}
+        assert {index for index, _ in part.kept} == kept
+
+
+@pytest.mark.parametrize("flags", [(), FULL])
+def test_little_memory_changes_only_rounding(
+    train: Train, monkeypatch: pytest.MonkeyPatch, flags: tuple[object, ...]
+) -> None:
+    roomy = theta(train(*flags))
+    for memory in (1, 200_000):
+        monkeypatch.setattr(batches, "MEMORY", memory)
+        tight = theta(train(*flags, again=True))
+        for name, tensor in roomy.items():  # a pyramid of two samples rounds as one of each
+            torch.testing.assert_close(tight[name], tensor, atol=1e-5 if not flags else 0, rtol=0)
+
+
+# --- rates and optimisers ---
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),  # at steps 0, 1, 2, 4, 6 and 10 of 10, the first two warming up
+    [
+        ("constant", [1, 1, 1, 1, 1, 1]),
+        ("constant_with_warmup", [0, 0.5, 1, 1, 1, 1]),
+        ("linear", [0, 0.5, 1, 0.75, 0.5, 0]),
+        ("cosine", [0, 0.5, 1, 0.85355, 0.5, 0]),
+        ("cosine_with_restarts", [0, 0.5, 1, 0.5, 1, 0]),
+        ("polynomial", [0, 0.5, 1, 0.5625, 0.25, 0]),
+    ],
+)
+def test_schedules(tiny_pipe: Diff2in1Pipeline, name: str, expected: list[float]) -> None:
+    more = {"lr_num_cycles": 2, "lr_power": 2.0, "max_train_steps": 10}
+    own = settings(lr_scheduler=name, lr_warmup_steps=2, **more)
+    rate = make_schedule(make_optimizer(make_theta(tiny_pipe), own), own)
+    assert [rate(step) for step in (0, 1, 2, 4, 6, 10)] == pytest.approx(expected, abs=1e-3)
+
+
+@pytest.mark.parametrize("rates", [(1e-4, 1e-3), (0.0, 1e-3), (1e-3, 1e-3)])
+def test_unet_and_host_have_rates_of_their_own(
+    tiny_pipe: Diff2in1Pipeline, rates: tuple[float, float]
+) -> None:
+    tiny_pipe.register_to_config(trained_unet="full")
+    own = make_theta(tiny_pipe)
+    optimizer = make_optimizer(own, settings(unet_learning_rate=rates[0], learning_rate=rates[1]))
+    found = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in own.named_parameters():
+        if parameter.requires_grad:
+            assert found.pop(id(parameter)) == rates[not name.startswith("unet.")], name
+    assert found == {}
+
+
+def test_a_rate_of_zero_leaves_the_unet_alone(train: Train, tiny_base: Path) -> None:
+    found = theta(train(*FULL, "--unet_learning_rate", 0))
+    base = load_file(tiny_base / "unet/diffusion_pytorch_model.safetensors")
+    for name, tensor in found.items():
+        if name.startswith("unet."):
+            assert torch.equal(tensor, base[name.removeprefix("unet.")]), name
+    moved = differing(found, theta(train(*FULL)))
+    assert any(name.startswith("unet.") for name in moved)
+    first = theta(train(*FULL, "--unet_learning_rate", 0), 2)
+    assert differing(first, found) == [name for name in found if name.startswith("perception.")]
+
+
+def test_moments_in_8_bit(train: Train, tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    folder = train(*FULL, "--use_8bit_adam", "true")
+    states = torch.load(folder / "checkpoint-4/optimizer.bin", weights_only=True)["state"].values()
+    assert {s["state1"].dtype for s in states if s["state1"].numel() >= 4096} == {torch.uint8}
+    assert any(s["state1"].numel() >= 4096 for s in states)
+    assert not differing(theta(folder), theta(train(*FULL))) == []
+    for name, tensor in theta(train(*FULL)).items():
+        torch.testing.assert_close(theta(folder)[name], tensor, atol=1e-2, rtol=0)
+
+    resumed = shutil.copytree(folder, tmp_path / "run")
+    shutil.rmtree(resumed / "checkpoint-4")
+    shutil.rmtree(resumed / "pipeline")
+    flags = (*FULL, "--use_8bit_adam", "true", "--resume_from_checkpoint", "latest")
+    base = json.loads((folder / "run.json").read_text())["base"]
+    command = ("warm-up", "--base", base, *REAL, *HOST, *STEPS, "--report_to", "none", *flags)
+    assert main([str(part) for part in (*command, "--output_dir", resumed)]) == 0
+    assert differing(theta(resumed), theta(folder)) == []
+
+
+@pytest.mark.parametrize("before", ["true", "false"])
+def test_moments_of_another_precision_are_not_carried_over(
+    train: Train, tmp_path: Path, d2i1: Callable[..., str], before: str
+) -> None:
+    pytest.importorskip("bitsandbytes")
+    folder = train(*FULL, *(("--use_8bit_adam", "true") if before == "true" else ()))
+    now = "false" if before == "true" else "true"
+    flags = ("--denoise_weight", 0.1, "--use_8bit_adam", now, "--report_to", "none")
+    command = ("self-improve", "--pipeline", folder / "pipeline", *REAL, *STEPS, *flags)
+    message = d2i1(*command, "--output_dir", tmp_path / "out", code=2)
+    assert "--fresh_optimizer" in message
+
+
+# --- validation ---
+
+
+@pytest.fixture(scope="module")
+def validated(train: Train) -> Path:
+    """Rates so high that the last weights are not the best."""
+    rates = ("--learning_rate", 3, "--best_metric", "depth.abs_rel")
+    return train(*VALIDATE, *rates, "--report_to", "tensorboard")
+
+
+@pytest.fixture(scope="module")
+def events(validated: Path) -> EventAccumulator:
+    (file,) = (validated / "logs").rglob("events.out.tfevents.*")
+    return EventAccumulator(str(file)).Reload()
+
+
+def test_the_best_weights_are_published(validated: Path, events: EventAccumulator) -> None:
+    logged = {event.step: event.value for event in events.Scalars("theta/depth/abs_rel")}
+    assert list(logged) == [1, 2, 3, 4]
+    best = json.loads((validated / "checkpoint-best/best.json").read_text())
+    step = min(logged, key=logged.__getitem__)
+    assert (best["step"], best["metric"]) == (step, "depth.abs_rel") and step < 4
+    assert best["value"] == pytest.approx(logged[step], rel=1e-5)
+    kept = load_file(validated / "checkpoint-best/theta.safetensors")
+    file = validated / "pipeline/perception/diffusion_pytorch_model.safetensors"
+    published = {f"perception.{name}": tensor for name, tensor in load_file(file).items()}
+    assert differing(kept, published) == [] and differing(kept, theta(validated)) != []
+
+
+def test_tensorboard_shows_figures_and_pictures(events: EventAccumulator) -> None:
+    tags = events.Tags()
+    tasks = ("normals", "depth", "semseg")
+    assert {"lr", "theta/depth/abs_rel", *(f"loss/{n}" for n in tasks)} <= {*tags["scalars"]}
+    assert tags["images"] == ["theta/validation"]
+    picture = events.Images("theta/validation")[-1]
+    assert picture.step == 4 and picture.width > 10 * 32 and picture.height >= 2 * 32
+
+
+@pytest.mark.parametrize("rises", [False, True])
+def test_best_follows_the_figure(tmp_path: Path, rises: bool) -> None:
+    best = Best(tmp_path / "best", "depth.abs_rel", {"depth": {"abs_rel": 0.0}})
+    nan = float("nan")
+    kept = []
+    for step, value in enumerate([nan, 0.5, nan, 0.7, 0.3, 0.5]):
+        best.keep({"depth": {"abs_rel": value}}, rises, step, {"x": torch.tensor([value])})
+        kept.append(json.loads((tmp_path / "best/best.json").read_text())["step"])
+        assert load_file(best.weights)["x"].item() == pytest.approx([nan, 0.5, nan, 0.7, 0.3][kept[-1]])  # fmt: skip
+    assert kept[1:] == ([1, 1, 3, 3, 3] if rises else [1, 1, 1, 4, 4])
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--best_metric", "depth.delta9", *VALIDATE), ["depth.abs_rel", "semseg.miou"]),
+        (("--best_metric", "abs_rel", *VALIDATE), ["depth.abs_rel"]),
+        (("--best_metric", "depth.abs_rel"), ["--validation_source"]),
+    ],
+)
+def test_a_metric_that_is_not_measured_is_refused(
+    d2i1: Callable[..., str],
+    tiny_base: Path,
+    tmp_path: Path,
+    flags: tuple[object, ...],
+    told: list[str],
+) -> None:
+    command = ("warm-up", "--base", tiny_base, *REAL, *HOST, "--report_to", "none", *flags)
+    message = d2i1(*command, "--output_dir", tmp_path / "out", code=2).lower()
+    assert all(name in message for name in told) and not (tmp_path / "out").exists()
+
+
+def test_validation_is_without_dropout(tiny_pipe: Diff2in1Pipeline) -> None:
+    own = settings(train_unet="lora", lora_dropout=0.5, resolution="32")
+    own.validation_source, own.num_validation_samples = "rooms:val", 2
+    add_lora(tiny_pipe.unet, own)
+    with torch.no_grad():
+        for name, parameter in tiny_pipe.unet.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3)
+    tiny_pipe.register_to_config(trained_unet="lora")
+    make_theta(tiny_pipe)
+    image = next(open_rows("rooms:val", "32", 1).samples()).image
+    modes = [module.training for module in tiny_pipe.unet.modules()]
+    one, other = (tiny_pipe.predict(image, output_type="pt") for _ in range(2))
+    assert not torch.equal(one.predictions["depth"][0], other.predictions["depth"][0])
+    validation = Validation(own, tiny_pipe)
+    assert validation.score(tiny_pipe) == validation.score(tiny_pipe)
+    assert validation.picture(tiny_pipe).tobytes() == validation.picture(tiny_pipe).tobytes()
+    assert [module.training for module in tiny_pipe.unet.modules()] == modes
+    assert all(modes) and tiny_pipe.perception.training and not tiny_pipe.vae.training
+
+
+# --- trackers ---
+
+
+def test_wandb_gets_figures_and_pictures(train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    folder = train(*VALIDATE, "--report_to", "wandb")
+    (own,) = folder.glob("wandb/offline-run-*")
+    assert list((own / "files").glob("media/images/theta/validation_*.png"))
+    (log,) = own.glob("run-*.wandb")
+    assert all(name in log.read_bytes() for name in (b"loss/depth", b"theta/depth/abs_rel"))
+
+
+def test_trackio_gets_figures_and_pictures(
+    train: Train, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("trackio")
+    from trackio import sqlite_storage, utils
+
+    print(sqlite_storage.__file__, utils.TRACKIO_DIR)
+    folder = train(*VALIDATE, "--report_to", "trackio")
+    assert folder
+    for f in tmp_path.rglob("*"):
+        print(f)
+    assert sqlite3 and not list(utils.TRACKIO_DIR.rglob("*"))
+
+
+@pytest.mark.parametrize("tracker", ["wandb", "trackio"])
+def test_a_missing_tracker_names_its_extra(
+    d2i1: Callable[..., str],
+    tiny_base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tracker: str,
+) -> None:
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util,
+        "find_spec",
+        lambda name, *more: None if name == tracker else find(name, *more),
+    )
+    command = ("warm-up", "--base", tiny_base, *REAL, *HOST, "--report_to", tracker)
+    message = d2i1(*command, "--output_dir", tmp_path / "out", code=2)
+    assert f"pip install diff2in1[{tracker}]" in message and not (tmp_path / "out").exists()
