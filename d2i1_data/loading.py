@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,25 +38,48 @@ def find_base(
     from .diff2in1 import Base
 
     path = Path(name).expanduser()
-    if path.name == name and (BASES / name / "model_index.json").is_file():
-        return Base(str(BASES / name))
+    embedded = path.name == name and (BASES / name / "model_index.json").is_file()
+    if path.is_dir() or embedded:
+        _refuse(name, "a folder", revision=revision, base_config=config)
+        folder = BASES / name if embedded else path
+        _check_index(name, read_index(folder, "base"))
+        _check_folder(folder, variant)
+        return Base(str(folder), variant=variant)
     if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise InputError(f"base {name}: unpickling can run code; convert it to .safetensors")
     if path.suffix == ".safetensors":
+        _refuse(name, "one file", revision=revision, variant=variant)
         if not path.is_file():
             raise InputError(f"base {name}: no such file")
         _check_single_file(path)
         known = config and (BASES / config / "model_index.json").is_file()
         return Base(str(path), config=str(BASES / str(config)) if known else config)
-    if config is not None:
-        raise InputError(f"--base_config is for a base in one .safetensors file, got {name}")
-    if path.is_dir():
-        _check_index(name, read_index(path, "base"))
-        _check_folder(path, variant)
-        return Base(str(path), variant=variant)
+    _refuse(name, "on the Hub", base_config=config)
     _check_id(name, "base")
     _check_index(name, _index_on_hub(name, revision))
     return Base(name, revision, variant)
+
+
+def _refuse(name: str, kind: str, **flags: str | None) -> None:
+    """Refuse settings that say nothing about a base of this kind."""
+    for flag, value in flags.items():
+        if value is not None:
+            raise InputError(f"--{flag} {value}: base {name} is {kind}, which has none")
+
+
+@contextmanager
+def explained(base: "Base") -> Iterator[None]:
+    """What goes wrong in loading a base, as an InputError that names it."""
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (ValueError, OSError, KeyError, SafetensorError, SingleFileComponentError) as error:
+        hint = ""
+        if base.is_file and base.config is None:
+            hint = "; its configs were asked of the Hub, --base_config names others"
+        raise InputError(f"base {base.path}: {error}{hint}") from error
 
 
 def _check_index(name: str, index: dict[str, Any]) -> None:
@@ -78,25 +104,18 @@ def _check_folder(folder: Path, variant: str | None) -> None:
             f"base {folder}: {', '.join(missing)} missing;"
             f" a base has {', '.join(PARTS)} in diffusers layout"
         )
-    ending = f".{variant}.safetensors" if variant else ".safetensors"
+    # a shard is called model.fp16-00001-of-00002.safetensors
+    middle = re.escape(f".{variant}" if variant else "")
+    wanted = re.compile(rf"[^.]+{middle}(-\d+-of-\d+)?\.safetensors")
     for part in WEIGHED:
-        files = [file.name for file in (folder / part).iterdir() if file.is_file()]
-        # a shard is called model.fp16-00001-of-00002.safetensors
-        ends = [f for f in files if f.endswith(ending) or f".{variant}-" in f]
-        if not ends:
-            held = ", ".join(sorted(f for f in files if not f.endswith(".json"))) or "none"
-            raise InputError(f"base {folder}: {part} has no weights *{ending}, only: {held}")
-    channels = json.loads((folder / "unet" / "config.json").read_text())["in_channels"]
-    latent = json.loads((folder / "vae" / "config.json").read_text()).get("latent_channels", 4)
-    _check_channels(str(folder), channels, latent)
-
-
-def _check_channels(name: str, channels: int, latent: int) -> None:
-    if channels != latent:
-        raise InputError(
-            f"base {name}: its U-Net takes {channels} channels, its autoencoder gives {latent};"
-            " one for inpainting, depth or upscaling cannot be a base"
-        )
+        files = sorted(file.name for file in (folder / part).iterdir() if file.is_file())
+        if not any(wanted.fullmatch(file) for file in files):
+            held = ", ".join(file for file in files if not file.endswith(".json")) or "none"
+            asked = f" of variant {variant}" if variant else ""
+            raise InputError(
+                f"base {folder}: {part} has no .safetensors{asked}, only: {held};"
+                " --variant chooses, such as fp16"
+            )
 
 
 def _check_single_file(path: Path) -> None:
@@ -117,7 +136,11 @@ def _check_single_file(path: Path) -> None:
             f"base {path}: {', '.join(missing)} missing; expected a file of Stable Diffusion 1.x"
             f" or 2.x, with weights called {', '.join(IN_ONE_FILE.values())}"
         )
-    _check_channels(str(path), channels, 4)
+    if channels != 4:
+        raise InputError(
+            f"base {path}: its U-Net takes {channels} channels, expected 4;"
+            " one for inpainting, depth or upscaling cannot be a base"
+        )
 
 
 def _index_on_hub(name: str, revision: str | None) -> dict[str, Any]:
@@ -151,7 +174,8 @@ def open_pipeline(name: str, base: "Base | None" = None, **parts: Any) -> "Diff2
         pipe = Diff2in1Pipeline.from_pretrained(folder, **parts)
     else:
         base = base or _base_of(name, index)
-        pipe = Diff2in1Pipeline.from_adapter(str(folder), base)
+        with explained(base):
+            pipe = Diff2in1Pipeline.from_adapter(str(folder), base)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

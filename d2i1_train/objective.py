@@ -41,6 +41,6 @@ def objective(
     """
     losses = {name: f.loss(answer.raw[name], targets[name]).mean() for name, f in families.items()}
     if answer.noise is not None and noised is not None:
-        losses[DENOISE] = F.mse_loss(answer.noise.float(), noised.wanted)
+        losses[DENOISE] = F.mse_loss(answer.noise, noised.wanted)
     total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
     return total, {name: loss.detach() for name, loss in losses.items()}

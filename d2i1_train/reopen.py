@@ -36,21 +36,21 @@ def open_trainable(
         raise InputError(
             f"pipeline {pipeline}: its LoRA is fused and cannot be trained on; give the adapter"
         )
-    found = find_base(base) if base else _base_beside(folder)
+    found = _base_beside(folder, base)
     if found is None:
         found = find_base(index["base"], index["base_revision"])
     return open_pipeline(str(adapter), found), found.load_unet
 
 
-def _base_beside(pipeline: Path) -> Base | None:
-    """The base that the run which left a pipeline began with, where that is known."""
+def _base_beside(pipeline: Path, moved: str | None) -> Base | None:
+    """The base that the run which left a pipeline began with; `moved` says where it lies now."""
     file = pipeline.parent / RUN
     run = json.loads(file.read_text()) if file.is_file() else {}
-    if run.get("pipeline"):
-        return find_base(run["base"]) if run["base"] else _base_beside(Path(run["pipeline"]))
-    if run.get("base"):
-        return find_base(run["base"], run["revision"], run["variant"], run["base_config"])
-    return None
+    if run.get("pipeline"):  # it improved what another run left
+        return _base_beside(Path(run["pipeline"]), moved or run["base"])
+    place = moved or run.get("base")
+    how = [run.get(flag) for flag in ("revision", "variant", "base_config")]
+    return find_base(place, *how) if place else None
 
 
 def open_theta(pipeline: str, theta: str) -> Diff2in1Pipeline:

@@ -253,6 +253,7 @@ class Run:
         for source in (rows.source for rows in self.rows):
             for what, count in source.notes.items():
                 self.accelerator.print(f"{source.name}: {what}: {count}")
+        self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return folder
 

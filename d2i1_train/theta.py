@@ -61,7 +61,9 @@ class Theta(nn.Module):
         noise = None
         if noised is not None:
             noise = self.unet(noised.latents, noised.t, noised.captions).sample
-        return Answer(self.perception(pyramid, size), noise)
+        # in float32 under autocast too: a depth in bfloat16 has three digits
+        raw = {name: one.float() for name, one in self.perception(pyramid, size).items()}
+        return Answer(raw, None if noise is None else noise.float())
 
     def see(self, latents: Tensor, context: Tensor) -> tuple[Tensor, ...]:
         """The pyramid of one pass."""

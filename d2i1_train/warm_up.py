@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import torch
-from diffusers.loaders.single_file_utils import SingleFileComponentError
 
 from d2i1_data.diff2in1 import Base, Diff2in1Pipeline
 from d2i1_data.errors import InputError
-from d2i1_data.loading import find_base
+from d2i1_data.loading import explained, find_base
 from d2i1_data.schema import describe_tasks
 from d2i1_data.sources import Source, parse_resolution
 from d2i1_data.tasks import TASKS, Task
@@ -71,10 +70,8 @@ def choose_tasks(names: str | None, source: Source) -> dict[str, Task]:
 def mount(settings: WarmUpSettings, base: Base, tasks: dict[str, Task]) -> Diff2in1Pipeline:
     """A fresh host on the base, and a fresh LoRA in its U-Net if that is what is trained."""
     described, width = describe_tasks(tasks), settings.width
-    try:
+    with explained(base):
         pipe = Diff2in1Pipeline.from_base(base, settings.host, described, width=width)
-    except (ValueError, OSError, KeyError, SingleFileComponentError) as error:
-        raise InputError(f"base {settings.base}: {error}") from error
     if settings.train_unet == "lora":
         add_lora(pipe.unet, settings)
     pipe.register_to_config(

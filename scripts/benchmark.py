@@ -169,11 +169,9 @@ def training(
                     if exploitation.frozen:
                         pyramid = creation.see(batch.latents, context)
                     belief = creation(batch.latents, context, batch.size, pyramid).raw
-                belief = {name: raw.float() for name, raw in belief.items()}
                 targets = believe(families, belief, targets, batch.believed)
             answer = exploitation(batch.latents, context, batch.size, pyramid)
-        raw = {name: one.float() for name, one in answer.raw.items()}
-        objective(families, weights, answer._replace(raw=raw), targets)[0].backward()
+        objective(families, weights, answer, targets)[0].backward()
         trained = [p for p in exploitation.parameters() if p.requires_grad]
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()

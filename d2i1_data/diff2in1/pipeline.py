@@ -35,7 +35,7 @@ from .base import Base
 from .ddim import ddim_step, timesteps
 from .images import fit_longer_side, pad_to_stride, to_batches, to_uint8
 from .joined import join_modules
-from .one_pass import check_supported, one_pass, pyramid_channels
+from .one_pass import one_pass, pyramid_channels
 
 LabelsFrom = Literal["latent", "last_step", "image"]
 CreateWith = Literal["base", "theta"]
@@ -125,7 +125,6 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             raise ValueError(f"unknown host {host!r}: choose from {', '.join(hosts)}")
         base = Base(base) if isinstance(base, str) else base
         parts = base.load()
-        check_supported(parts.unet)
         perception = hosts[host](tasks, pyramid_channels(parts.unet), **options)
         return cls._mounted(base, parts, perception.eval())
 
@@ -137,9 +136,10 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         LoRA stays apart: creation can do without it, `fuse_lora` merges it.
         """
         config = cls.load_config(adapter)
-        name = config["perception"][1]
-        classes = importlib.import_module("d2i1_data.diff2in1.hosts").HOSTS.values()
-        host = next(kind for kind in classes if kind.__name__ == name)
+        hosts = importlib.import_module("d2i1_data.diff2in1.hosts").HOSTS
+        host = {kind.__name__: kind for kind in hosts.values()}.get(config["perception"][1])
+        if host is None:
+            raise ValueError(f"{adapter}: unknown host {config['perception'][1]}")
         if base is None:
             base = Base(config["base"], config["base_revision"])
         base = Base(base) if isinstance(base, str) else base

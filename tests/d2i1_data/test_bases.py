@@ -330,12 +330,6 @@ def absent_variant(base: Path, folder: Path) -> dict[str, str]:
     return {"name": str(base), "variant": "fp16"}
 
 
-def folder_for_inpainting(base: Path, folder: Path) -> dict[str, str]:
-    copy = shutil.copytree(base, folder / "base")
-    edit(copy / "unet" / "config.json", in_channels=9)
-    return {"name": str(copy)}
-
-
 def xl_folder(base: Path, folder: Path) -> dict[str, str]:
     copy = shutil.copytree(base, folder / "base")
     more = {"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}
@@ -347,6 +341,7 @@ def configured_folder(base: Path, folder: Path) -> dict[str, str]:
     return {"name": str(base), "config": str(base)}
 
 
+WEIGHTS = "diffusion_pytorch_model.safetensors"
 Maker = Callable[[Path, Path], dict[str, str]]
 REFUSED: list[tuple[Maker, str]] = [
     (pickled_file, "unpickling can run code"),
@@ -354,12 +349,11 @@ REFUSED: list[tuple[Maker, str]] = [
     (truncated_file, "not a complete safetensors file"),
     (garbled_file, "not a complete safetensors file"),
     (file_without_vae, ": vae missing"),
-    (file_for_inpainting, "U-Net takes 9 channels, its autoencoder gives 4"),
-    (pickled_unet, r"unet has no weights \*\.safetensors, only: diffusion_pytorch_model\.bin"),
-    (absent_variant, r"vae has no weights \*\.fp16\.safetensors, only: diffusion_pytorch_model\."),
-    (folder_for_inpainting, "U-Net takes 9 channels, its autoencoder gives 4"),
+    (file_for_inpainting, "U-Net takes 9 channels, expected 4"),
+    (pickled_unet, r"unet has no \.safetensors, only: diffusion_pytorch_model\.bin"),
+    (absent_variant, r"vae has no \.safetensors of variant fp16, only: diffusion_pytorch_model"),
     (xl_folder, "StableDiffusionXLPipeline with text_encoder_2"),
-    (configured_folder, r"--base_config is for a base in one \.safetensors file"),
+    (configured_folder, r"--base_config .*: base .* is a folder, which has none"),
 ]
 
 
@@ -382,6 +376,55 @@ def test_a_command_refuses_in_one_line(
     told = [line for line in message.splitlines() if line.strip()]
     assert len(told) == 1 and asked["name"] in told[0]
     assert not run.exists()
+
+
+def drop(file: Path, name: str) -> None:
+    """Take a tensor out of a safetensors file."""
+    tensors = load_file(file)
+    del tensors[next(key for key in tensors if key.endswith(name))]
+    save_file(tensors, file, {"format": "pt"})
+
+
+def another_input(base: Path) -> None:
+    edit(base / "unet" / "config.json", in_channels=9)
+    file = base / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(file)
+    tensors["conv_in.weight"] = torch.zeros(16, 9, 3, 3)
+    save_file(tensors, file, {"format": "pt"})
+
+
+LOADED: list[tuple[Callable[[Path], None], str]] = [
+    (another_input, "the U-Net takes 9 channels, the autoencoder gives 4"),
+    (lambda base: drop(base / "unet" / WEIGHTS, "conv_out.weight"), r"unet lacks conv_out\.weight"),
+    (lambda base: drop(base / "vae" / WEIGHTS, "conv_out.bias"), "vae lacks .*conv_out.bias"),
+    (
+        lambda base: drop(base / "text_encoder" / "model.safetensors", "final_layer_norm.bias"),
+        "text_encoder lacks .*final_layer_norm.bias",
+    ),
+    (
+        lambda base: edit(base / "scheduler" / "scheduler_config.json", prediction_type="sample"),
+        "prediction type 'sample'",
+    ),
+    (lambda base: edit(base / "unet" / "config.json", class_embed_type="timestep"), "class_embed"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "wrong"), LOADED, ids=[wrong[:16] for _, wrong in LOADED])
+def test_loading_says_what_is_missing(
+    d2i1: Callable[..., str],
+    tiny_base: Path,
+    tmp_path: Path,
+    spoil: Callable[[Path], None],
+    wrong: str,
+) -> None:
+    """Before anything is written; transformers alone would fill the gap with random numbers."""
+    base = shutil.copytree(tiny_base, tmp_path / "base")
+    spoil(base)
+    with pytest.raises(ValueError, match=wrong):
+        find_base(str(base)).load()
+    run = tmp_path / "run"
+    message = d2i1("warm-up", "--base", base, *TRAIN, *HOST, "--output_dir", run, code=2)
+    assert f"error: base {base}: " in message and not run.exists()
 
 
 def test_what_only_loading_shows_names_the_base(

@@ -3,10 +3,9 @@
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -19,32 +18,30 @@ from d2i1_data.loading import open_pipeline
 from d2i1_train.checkpoint import complete_checkpoints
 from d2i1_train.cli import LOST, main
 
-ROOMS = (
-    *("--source", "rooms:train", "--max_train_samples", 8, "--resolution", 32),
-    *("--report_to", "none", "--real_batch_size", 2),
-)
+MODES = ("none", "lora", "full")
 HOST = ("--host", "light", "--width", 16, "--tasks", "normals,depth,semseg", "--rank", 4)
 SIZE = (
-    *("--max_train_steps", 3, "--unet_learning_rate", 1e-3),
+    *("--source", "rooms:train", "--max_train_samples", 8, "--resolution", 32),
+    *("--report_to", "none", "--real_batch_size", 2, "--unet_learning_rate", 1e-3),
     *("--max_grad_norm", 1e6),  # clipping would hide gradients of another scale
 )
+WITH = ("--denoise_weight", 0.5)
+DENOISE: dict[str, tuple[object, ...]] = {"none": (), "lora": WITH, "full": WITH}
+SHORT, LAST = ("--max_train_steps", 3), "checkpoint-3"
+LONG = 2000  # steps that no test waits for
 FEW = (
     *("--source", "rooms:train", "--max_source_samples", 4, "--resolution", 32),
     *("--num_samples", 5, "--shard_size", 2, "--num_inference_steps", 2),
 )
-LAST = "checkpoint-3"
 ALONE = ("--gradient_accumulation_steps", 2)  # one process in the place of two
 MODULE = ("-m", "d2i1_train.cli")
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", 2)
 END = 60  # seconds that the others may take to end once a process is gone
 
-# Runs one act after another, to begin processes only once, and saves each rank's own weights
-# where the library saves those of the first.
 OBSERVER = """
-import importlib, json, sys
-from pathlib import Path
+import sys
 from safetensors.torch import save_file
-from d2i1_train.cli import ACTS, main, read_settings
+from d2i1_train.cli import main
 from d2i1_train.run import Run
 from d2i1_train.theta import trained_tensors
 
@@ -58,12 +55,8 @@ def observed(run, *arguments):
     return finish(run, *arguments)
 
 Run.finish = observed
-*earlier, last = json.loads(sys.argv[1])
-for act, *arguments in earlier:
-    module, function = ACTS[act][0].split(":")
-    getattr(importlib.import_module(module), function)(read_settings(act, arguments))
-sys.exit(main(last))
-"""
+sys.exit(main())
+"""  # the library saves the first rank's weights only
 
 
 def run(*arguments: object) -> None:
@@ -112,17 +105,17 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
-def assert_same_training(one: Path, other: Path, *names: str) -> None:
-    """Weights and moments of the optimiser after the last step of two runs are the same.
+def assert_same_training(one: Path, other: Path) -> None:
+    """Two checkpoints hold the same weights and moments of the optimiser, rounding included.
 
-    Even their rounding is: what two processes average, and what two micro-batches sum, is divided
-    by two, which is exact.
+    What two processes average, and what two micro-batches sum, is divided by two: that is exact.
     """
+    names = sorted(file.name for file in one.glob("*.safetensors"))
+    assert "exploitation.safetensors" in names
     for name in names:
-        file = f"{LAST}/{name}.safetensors"
-        assert equal(load_file(one / file), load_file(other / file)), name
-    file = f"{LAST}/optimizer.bin"
-    states = [torch.load(folder / file, weights_only=True)["state"] for folder in (one, other)]
+        assert equal(load_file(one / name), load_file(other / name)), name
+    files = [folder / "optimizer.bin" for folder in (one, other)]
+    states = [torch.load(file, weights_only=True)["state"] for file in files]
     assert states[0] and states[0].keys() == states[1].keys()
     for key, state in states[0].items():  # weights alone would not tell a sum from a mean
         assert equal(state, states[1][key]), key
@@ -148,82 +141,60 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def lone(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `warm/`, a warm-up in one process, and `created/`, a dataset from it."""
+    """A folder with warm-ups in one process, by what of the U-Net they train, and `created/`."""
     folder = tmp_path_factory.mktemp("lone")
-    run(*warm_up("none", tiny_base), "--output_dir", folder / "warm")
-    run("create", "--pipeline", folder / "warm/pipeline", *FEW, "--output_dir", folder / "created")
+    for mode in MODES:
+        run(*warm_up(mode, tiny_base), *ALONE, *SHORT, "--output_dir", folder / mode)
+    run("create", "--pipeline", folder / "none/pipeline", *FEW, "--output_dir", folder / "created")
     return folder
-
-
-@pytest.fixture(scope="module", params=["none", "lora", "full"])
-def mode(request: pytest.FixtureRequest) -> str:
-    """What of the U-Net is trained."""
-    name: str = request.param
-    return name
 
 
 @pytest.fixture(scope="module")
-def two(mode: str, tiny_base: Path, lone: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with both stages in two processes: `warm/` and `improved/`, from that."""
-    folder = tmp_path_factory.mktemp(f"two-{mode}")
-    (folder / "observer.py").write_text(OBSERVER)
-    stages = [
-        texts((*warm_up(mode, tiny_base), "--output_dir", folder / "warm")),
-        texts((*improve(mode, folder / "warm", lone), "--output_dir", folder / "improved")),
-    ]
-    told = folder / "told.txt"
-    run_two(folder / "observer.py", json.dumps(stages), told=told, ACCELERATE_USE_CPU="true")
-    return folder
+def observer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A script that is `d2i1`, and saves every rank's weights after the last step."""
+    script = tmp_path_factory.mktemp("observer") / "observer.py"
+    script.write_text(OBSERVER)
+    return script
 
 
 def warm_up(mode: str, base: Path) -> tuple[object, ...]:
-    """The command of a warm-up that trains so much of the U-Net."""
-    return ("warm-up", "--base", base, "--train_unet", mode, *HOST, *ROOMS, *SIZE, *denoise(mode))
+    """The command of a warm-up that trains so much of the U-Net, and denoises if it can."""
+    return ("warm-up", "--base", base, "--train_unet", mode, *HOST, *SIZE, *DENOISE[mode])
 
 
-def improve(mode: str, warm: Path, lone: Path) -> tuple[object, ...]:
-    """The command of self-improving a warm-up; theta_C follows once a step."""
-    inputs = ("--pipeline", warm / "pipeline", "--created", lone / "created")
-    return ("self-improve", *inputs, "--follow_every", 8, *ROOMS, *SIZE, *denoise(mode))
-
-
-def denoise(mode: str) -> tuple[object, ...]:
-    """Denoise too, where that is possible."""
-    return () if mode == "none" else ("--denoise_weight", 0.5)
-
-
-def test_warm_up_equals_one_process(mode: str, two: Path, tiny_base: Path, tmp_path: Path) -> None:
-    run(*warm_up(mode, tiny_base), *ALONE, "--output_dir", tmp_path / "one")
-    assert_same_training(two / "warm", tmp_path / "one", "exploitation")
-    assert_ranks_agree(two / "warm", "exploitation")
-
-
-def test_self_improving_equals_one_process(
-    mode: str, two: Path, lone: Path, tmp_path: Path
+def test_warm_up_equals_one_process(
+    tiny_base: Path, lone: Path, observer: Path, tmp_path: Path
 ) -> None:
-    one, both = tmp_path / "one", ("exploitation", "creation")
-    run(*improve(mode, two / "warm", lone), *ALONE, "--output_dir", one)
-    assert_same_training(two / "improved", one, *both)
-    assert_ranks_agree(two / "improved", *both)
-    begun = load_file(two / "warm" / LAST / "exploitation.safetensors")
-    for name in both:
-        assert not equal(load_file(two / "improved" / LAST / f"{name}.safetensors"), begun), name
-    counters = [
-        json.loads((f / LAST / "counters.json").read_text()) for f in (two / "improved", one)
-    ]
+    folder = tmp_path / "two"
+    command = (*warm_up("none", tiny_base), *SHORT, "--output_dir", folder)
+    run_two(observer, *command, told=tmp_path / "told.txt")
+    assert_same_training(folder / LAST, lone / "none" / LAST)
+    assert_ranks_agree(folder, "exploitation")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_self_improving_equals_one_process(
+    mode: str, lone: Path, observer: Path, tmp_path: Path
+) -> None:
+    inputs = ("--pipeline", lone / mode / "pipeline", "--created", lone / "created")
+    command = ("self-improve", *inputs, "--follow_every", 8, *SIZE, *SHORT, *DENOISE[mode])
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(*command, *ALONE, "--output_dir", one)
+    run_two(observer, *command, "--output_dir", two, told=tmp_path / "told.txt")
+    assert_same_training(two / LAST, one / LAST)
+    assert_ranks_agree(two, "exploitation", "creation")
+    begun = load_file(lone / mode / LAST / "exploitation.safetensors")
+    for name in ("exploitation", "creation"):
+        assert not equal(load_file(two / LAST / f"{name}.safetensors"), begun), name
+    counters = [json.loads((folder / LAST / "counters.json").read_text()) for folder in (one, two)]
     assert counters == [{"step": 3, "consumed": 24, "followed": 3}] * 2
-
-
-def long_warm_up(base: Path, folder: Path) -> tuple[object, ...]:
-    """A warm-up with many checkpoints; how long it is comes after it."""
-    often = ("--checkpointing_steps", 2, "--output_dir", folder, "--max_train_steps")
-    return (*MODULE, "warm-up", "--base", base, *HOST, *ROOMS, *often)
 
 
 def test_a_killed_process_ends_the_run_which_resumes(tiny_base: Path, tmp_path: Path) -> None:
     folder, told = tmp_path / "run", tmp_path / "told.txt"
-    command = long_warm_up(tiny_base, folder)
-    launcher = start(*TORCHRUN, *command, 2000, told=told)
+    command = (*warm_up("lora", tiny_base), "--checkpointing_steps", 2, "--max_train_steps")
+    output = ("--output_dir", folder)
+    launcher = start(*TORCHRUN, *MODULE, *command, LONG, *output, told=told)
     workers: list[psutil.Process] = []
     try:
         wait_for(folder / "checkpoint-4", launcher, told)
@@ -237,21 +208,29 @@ def test_a_killed_process_ends_the_run_which_resumes(tiny_base: Path, tmp_path: 
     assert f"Signal 9 (SIGKILL) received by PID {second.pid}" in told.read_text()
     assert not (folder / "pipeline").exists()
 
-    newest = int(complete_checkpoints(folder)[-1].name.removeprefix("checkpoint-"))
-    assert 4 <= newest < 1998
-    run_two(*command, newest + 2, "--resume_from_checkpoint", "latest", told=told)
-    counters = json.loads((folder / f"checkpoint-{newest + 2}/counters.json").read_text())
-    assert counters == {"step": newest + 2}
-    families = open_pipeline(str(folder / "pipeline")).perception.families
-    assert sorted(families) == ["depth", "normals", "semseg"]
+    steps = int(complete_checkpoints(folder)[-1].name.removeprefix("checkpoint-")) + 2
+    assert 6 <= steps < LONG
+    latest = ("--resume_from_checkpoint", "latest")
+    run_two(*MODULE, *command, steps, *output, *latest, told=told)
+    assert len(open_pipeline(str(folder / "pipeline")).perception.families) == 3
+    run(*command, steps, *ALONE, "--output_dir", tmp_path / "whole")
+    last = f"checkpoint-{steps}"
+    assert_same_training(folder / last, tmp_path / "whole" / last)
 
 
-@pytest.mark.parametrize("killed", [0, 1])
-def test_a_process_tells_that_another_is_lost(tiny_base: Path, tmp_path: Path, killed: int) -> None:
+def test_a_process_tells_that_another_is_lost(tiny_base: Path, tmp_path: Path) -> None:
     with socket.socket() as free:  # torchrun would end the other before it can tell: there is none
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = (sys.executable, *long_warm_up(tiny_base, tmp_path / "run"), 2000)
+    often = (
+        "--checkpointing_steps",
+        2,
+        "--max_train_steps",
+        LONG,
+        "--output_dir",
+        tmp_path / "run",
+    )
+    command = (sys.executable, *MODULE, *warm_up("full", tiny_base), *often)
     place = {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": port,
@@ -259,24 +238,22 @@ def test_a_process_tells_that_another_is_lost(tiny_base: Path, tmp_path: Path, k
         "LOCAL_WORLD_SIZE": 2,
     }
     tolds = [tmp_path / f"told-{rank}.txt" for rank in (0, 1)]
-    processes = [
-        start(*command, told=told, RANK=rank, LOCAL_RANK=rank, **place)
-        for rank, told in enumerate(tolds)
-    ]
-    left = 1 - killed
+    processes: list[psutil.Popen] = []
     try:
-        wait_for(tmp_path / "run/checkpoint-2", processes[left], tolds[left])
-        processes[killed].kill()
-        assert processes[left].wait(END) == 1
+        for rank, told in enumerate(tolds):
+            processes.append(start(*command, told=told, RANK=rank, LOCAL_RANK=rank, **place))
+        wait_for(tmp_path / "run/checkpoint-2", processes[0], tolds[0])
+        processes[1].kill()
+        assert processes[0].wait(END) == 1
     finally:
         end(processes)
-    message = tolds[left].read_text()
+    message = tolds[0].read_text()
     assert f"d2i1 warm-up: error: {LOST} (" in message and "Traceback" not in message
 
 
 def test_two_processes_create_the_same_bytes(lone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "created"  # the card tells the folder's name
-    command = ("create", "--pipeline", lone / "warm/pipeline", *FEW, "--output_dir", folder)
+    command = ("create", "--pipeline", lone / "none/pipeline", *FEW, "--output_dir", folder)
     run_two(*MODULE, *command, told=tmp_path / "told.txt")
     one, two = (
         {f.relative_to(d).as_posix(): f.read_bytes() for f in d.rglob("*") if f.is_file()}

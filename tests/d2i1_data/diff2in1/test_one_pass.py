@@ -207,13 +207,14 @@ def test_an_offload_hook_runs_once() -> None:
     assert all(map(torch.equal, found.pyramid, expected.pyramid))
 
 
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @torch.no_grad()
-def test_compiles_as_one_graph() -> None:
+def test_compiles_as_one_graph(backend: str) -> None:
     unet = make_unet(TWO_LEVELS)
     latents, context = make_inputs()
     t = torch.tensor(5)
     expected = one_pass(unet, latents, t, context)
-    found = torch.compile(one_pass, fullgraph=True, backend="aot_eager")(unet, latents, t, context)
+    found = torch.compile(one_pass, fullgraph=True, backend=backend)(unet, latents, t, context)
     torch.testing.assert_close(found.noise, expected.noise, atol=1e-5, rtol=1e-5)
     for one, other in zip(found.pyramid, expected.pyramid, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)

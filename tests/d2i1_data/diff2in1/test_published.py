@@ -13,7 +13,7 @@ import torch
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 
-from d2i1_data.diff2in1 import HOSTS, Diff2in1Output, Diff2in1Pipeline
+from d2i1_data.diff2in1 import HOSTS, Base, Diff2in1Output, Diff2in1Pipeline
 from d2i1_data.diff2in1.joined import join_modules
 from d2i1_data.errors import InputError
 from d2i1_data.loading import find_base, fingerprint
@@ -265,7 +265,7 @@ def test_an_incomplete_base_is_refused(
     tiny_base: Path, tmp_path: Path, part: str, kept: str
 ) -> None:
     base = shutil.copytree(tiny_base, tmp_path / "base")
-    assert find_base(str(base)) == str(base)
+    assert find_base(str(base)) == Base(str(base))
     if kept == "index":
         shutil.rmtree(base / part)
     else:
