@@ -65,8 +65,8 @@ def main() -> None:
 def memory(base: str, folder: Path) -> None:
     """Peak memory of two steps of each command at full size, of the process on the host."""
     print("| command | seconds | peak GiB |\n|---|---|---|", flush=True)
-    shared = "--source rooms:train --max_train_samples 1 --random_flip false --max_train_steps 2"
-    shared += " --real_batch_size 1 --host light --tasks normals,depth,semseg --report_to none"
+    shared = "--config rooms --max_train_samples 1 --random_flip false --max_train_steps 2"
+    shared += " --real_batch_size 1 --report_to none"
     for mode in ("none", "lora"):
         for size, more in ((256, ""), (512, " --gradient_checkpointing")):
             run = folder / f"{mode}-{size}"

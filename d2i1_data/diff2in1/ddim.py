@@ -3,8 +3,13 @@
 Song et al. 2021 (arXiv 2010.02502), eq. 12 with eta = 0; Diff-2-in-1, Sec. 3: T = 600, 50 calls.
 """
 
-from diffusers import DDIMScheduler
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
+
+from .one_pass import one_pass
 
 
 def timesteps(strength: float, steps: int, train_steps: int = 1000) -> list[int]:
@@ -19,6 +24,37 @@ def timesteps(strength: float, steps: int, train_steps: int = 1000) -> list[int]
     if not 1 <= steps <= last:
         raise ValueError(f"{steps} steps: expected 1 to {last} at strength {strength}")
     return [min(train_steps - 1, 1 + i * last // steps) for i in reversed(range(steps))]
+
+
+def denoise(
+    unet: UNet2DConditionModel,
+    scheduler: DDIMScheduler,
+    latents: Tensor,
+    schedule: Sequence[int],
+    context: Tensor,
+    guidance: float,
+    *,
+    see: bool = False,
+    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+    """Latents [B, C, h, w] from the first timestep of the schedule to 0; float32 between the calls.
+
+    context: [B, L, D], or with guidance [2 B, L, D], the unwanted behind the wanted. see: also give
+    the pyramid of the last call. progress: shows how far the schedule has come.
+    """
+    pyramid, copies = None, len(context) // len(latents)
+    for t, t_next in zip(progress(schedule), [*schedule[1:], None], strict=False):
+        doubled = torch.cat([latents] * copies).to(unet.dtype)
+        if t_next is None and see:
+            output, pyramid = one_pass(unet, doubled, t, context)
+            pyramid = tuple(level[: len(latents)] for level in pyramid)
+        else:
+            output = unet(doubled, t, context).sample
+        if copies > 1:
+            wanted, unwanted = output.float().chunk(2)
+            output = unwanted + guidance * (wanted - unwanted)
+        latents = ddim_step(scheduler, output.float(), t, t_next, latents)
+    return latents, pyramid
 
 
 def ddim_step(

@@ -32,10 +32,11 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .base import Base
-from .ddim import ddim_step, timesteps
+from .ddim import denoise, timesteps
 from .images import fit_longer_side, pad_to_stride, to_batches, to_uint8
 from .joined import join_modules
 from .one_pass import one_pass, pyramid_channels
+from .windows import see_in_windows
 
 LabelsFrom = Literal["latent", "last_step", "image"]
 CreateWith = Literal["base", "theta"]
@@ -229,21 +230,18 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         noise = randn_tensor(latents.shape, generator=generator, device=device, dtype=torch.float32)
         latents = self.scheduler.add_noise(latents, noise, first.to(device))
 
-        # 4. Denoising, in float32 between the calls
-        pyramid = None
+        # 4. Denoising
         with self._denoiser(create_with) as unet:
-            steps_left = zip(self.progress_bar(schedule), [*schedule[1:], None], strict=False)
-            for t, t_next in steps_left:
-                doubled = torch.cat([latents] * (len(context) // len(latents))).to(unet.dtype)
-                if t_next is None and labels_from == "last_step":
-                    output, pyramid = one_pass(unet, doubled, t, context)
-                    pyramid = tuple(level[: len(latents)] for level in pyramid)
-                else:
-                    output = unet(doubled, t, context).sample
-                if guidance != 1:
-                    wanted, unwanted = output.float().chunk(2)
-                    output = unwanted + guidance * (wanted - unwanted)
-                latents = ddim_step(self.scheduler, output.float(), t, t_next, latents)
+            latents, pyramid = denoise(
+                unet,
+                self.scheduler,
+                latents,
+                schedule,
+                context,
+                guidance,
+                see=labels_from == "last_step",
+                progress=self.progress_bar,
+            )
 
         # 5. Decoding, then labels
         created = self.decode_latents(latents)[..., : size[0], : size[1]]  # [B, 3, H, W]
@@ -332,21 +330,12 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
 
     def _raw(self, pixels: Tensor, window: int | None) -> dict[str, Tensor]:
         """Raw maps at the size of the pixels, at once or averaged over windows."""
-        height, width = pixels.shape[-2:]
-        if window is None or max(height, width) <= window:
-            return self.perceive(
-                self.encode_image(pad_to_stride(pixels, self.stride)), (height, width)
-            )
-        total: dict[str, Tensor] = {}
-        count = pixels.new_zeros(1, 1, height, width)
-        for top in _starts(height, window):
-            for left in _starts(width, window):
-                area = (..., slice(top, top + window), slice(left, left + window))
-                count[area] += 1
-                for name, raw in self._raw(pixels[area], None).items():
-                    whole = raw.new_zeros(*raw.shape[:2], height, width)
-                    total.setdefault(name, whole)[area] += raw
-        return {name: raw / count for name, raw in total.items()}
+
+        def see(part: Tensor) -> dict[str, Tensor]:
+            latents = self.encode_image(pad_to_stride(part, self.stride))
+            return self.perceive(latents, (part.shape[2], part.shape[3]))
+
+        return see(pixels) if window is None else see_in_windows(see, pixels, window)
 
     def perceive(
         self, latents: Tensor, size: tuple[int, int], pyramid: tuple[Tensor, ...] | None = None
@@ -433,10 +422,3 @@ def write_index(folder: Path, **entries: Any) -> None:
         content = json.loads(config.read_text())
         content.pop("_name_or_path", None)
         config.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _starts(length: int, window: int) -> list[int]:
-    """Where windows begin so that they cover a side, about a third overlapping."""
-    last = max(length - window, 0)
-    count = 1 + -(-last * 3 // (2 * window))
-    return [round(i * last / max(count - 1, 1)) for i in range(count)]

@@ -63,16 +63,14 @@ def run(*arguments: object) -> None:
     assert main([str(argument) for argument in arguments]) == 0
 
 
-def texts(command: tuple[object, ...]) -> list[str]:
-    return [str(part) for part in command]
-
-
 def start(*command: object, told: Path, **environment: object) -> psutil.Popen:
     """Begin a command whose processes have one thread each; what it prints goes to a file."""
     one_thread = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-    environment = {**os.environ, **one_thread, **{k: str(v) for k, v in environment.items()}}
+    own = {name: str(value) for name, value in environment.items()}
+    whole = {**os.environ, **one_thread, **own}
     with told.open("wb") as file:
-        return psutil.Popen(texts(command), env=environment, stdout=file, stderr=file)
+        line = [str(part) for part in command]
+        return psutil.Popen(line, env=whole, stdout=file, stderr=file)
 
 
 def end(processes: list[psutil.Process]) -> None:
@@ -83,9 +81,9 @@ def end(processes: list[psutil.Process]) -> None:
     psutil.wait_procs(alive, timeout=END)
 
 
-def run_two(*command: object, told: Path, **environment: object) -> None:
+def run_two(*command: object, told: Path) -> None:
     """Run a script or module in two processes; both must succeed."""
-    launcher = start(*TORCHRUN, *command, told=told, **environment)
+    launcher = start(*TORCHRUN, *command, told=told)
     try:
         assert launcher.wait(200) == 0, told.read_text()
     finally:

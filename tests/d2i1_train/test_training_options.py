@@ -5,7 +5,7 @@ import importlib.util
 import json
 import shutil
 import sqlite3
-import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -23,7 +23,7 @@ from torch import Tensor
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.sources import open_rows
 from d2i1_train import batches
-from d2i1_train.batches import Draws, Examples
+from d2i1_train.batches import Examples
 from d2i1_train.cache import Cache
 from d2i1_train.cli import main
 from d2i1_train.lora import add_lora
@@ -75,9 +75,9 @@ def settings(**more: object) -> WarmUpSettings:
     return WarmUpSettings(**{**fixed, **more})  # type: ignore[arg-type]
 
 
-def examples(pipe: Diff2in1Pipeline, cache: str | None = None, *, flip: bool = False) -> Examples:
-    rows, context = open_rows("rooms:train", "32", 4), pipe.perception_context()
-    return Examples(rows, pipe, make_theta(pipe), context, Cache(cache), flip=flip)
+def examples(pipe: Diff2in1Pipeline, *, flip: bool = False, denoise: bool = False) -> Examples:
+    shared = (pipe, make_theta(pipe), pipe.perception_context(), Cache(None))
+    return Examples(open_rows("rooms:train", "32", 4), *shared, flip=flip, denoise=denoise)
 
 
 # --- the cache ---
@@ -159,21 +159,28 @@ def test_threads_change_nothing(train: Train, flags: tuple[object, ...]) -> None
     assert differing(theta(threaded), theta(train(*flags))) == []
 
 
-def test_threads_draw_across_the_end_of_an_epoch(tiny_pipe: Diff2in1Pipeline) -> None:
-    """Threads load the end of one epoch and the start of the next at once."""
-    part = examples(tiny_pipe)
-    alone, shared = Draws([part], 0), Draws([part], 0)
-    positions = [3, 4] * 1500
-    expected = {position: alone.at(position).latents for position in (3, 4)}
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            drawn = list(pool.map(shared.at, positions))
-    finally:
-        sys.setswitchinterval(interval)
-    wrong = [p for p, e in zip(positions, drawn, strict=True) if e.latents is not expected[p]]
-    assert wrong == []
+def test_threads_do_not_share_the_tokenizer_at_once(
+    tiny_pipe: Diff2in1Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps padding and truncation as a state: another's call in between changes the ids."""
+    tokenizer, inside, most = type(tiny_pipe.tokenizer), [0], [0]
+    call = tokenizer.__call__
+
+    def slowly(self: object, *texts: object, **options: object) -> object:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.02)
+        try:
+            return call(self, *texts, **options)
+        finally:
+            inside[0] -= 1
+
+    part = examples(tiny_pipe, denoise=True)
+    monkeypatch.setattr(tokenizer, "__call__", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        drawn = list(pool.map(lambda n: part.draw(n, batches.seeded(n)), range(4)))
+    assert len({example.caption for example in drawn}) > 1
+    assert most == [1]
 
 
 def test_only_the_first_rows_are_kept(
@@ -185,7 +192,8 @@ def test_only_the_first_rows_are_kept(
         part = examples(tiny_pipe, flip=flip)
         for index in (3, 2, 1, 0):
             part.get(index, False)
-        assert {index for index, _ in part.kept if part.kept[index, _].pyramid} == {*range(rows)}
+        whole = {index for (index, _), example in part.kept.items() if example.pyramid}
+        assert whole == {*range(rows)}
         plain = part.get(3, False)._replace(pyramid=None).nbytes
         kept = {index for index in range(4) if (index + 1) * (1 + flip) * plain <= batches.MEMORY}
         assert {index for index, _ in part.kept} == kept
