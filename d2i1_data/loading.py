@@ -187,7 +187,8 @@ def _base_of(name: str, index: dict[str, Any]) -> "Base":
     except InputError as error:
         raise InputError(
             f"adapter {name}: its base is called {index['base']!r}, which is neither embedded nor"
-            " on the Hub; use the pipeline that was saved whole, or say where the base lies"
+            " on the Hub; use the pipeline that was saved whole, or in Python"
+            " Diff2in1Pipeline.from_adapter(adapter, base=...)"
         ) from error
 
 

@@ -136,12 +136,12 @@ class Examples:
         inside = F.pad(torch.ones(1, *sample.size, dtype=torch.bool), padding)
         latents = self.cache.get(
             self.pipe.vae,
-            (image_sha256(sample.image), sample.size, flip),
+            (image_sha256(sample.image), tuple(pixels.shape), flip),
             lambda: self.pipe.encode_image(pixels.to(self.pipe.device))[0],
         )
         caption = sample.caption or ""
         if self.denoise and caption not in self.captions:
-            tokens = tuple(self.pipe.tokenizer(caption, truncation=True).input_ids)
+            tokens = tuple(self.pipe.tokenize([caption])[0].tolist())
             self.captions[caption] = self.cache.get(
                 self.pipe.text_encoder, tokens, lambda: self.pipe.encode_prompt([caption])[0]
             )
@@ -178,11 +178,13 @@ class Draws:
     def at(self, position: int) -> Example:
         """The example at a position of the order."""
         epoch, place = divmod(position, len(self.places))
-        if self.order[0] != epoch:
+        known, order = self.order
+        if known != epoch:
             kinds = [part.created for part in self.parts]  # else both kinds share an order
             generator = seeded(self.seed, "order", kinds, epoch)
-            self.order = epoch, torch.randperm(len(self.places), generator=generator).tolist()
-        part, index = self.places[self.order[1][place]]
+            order = torch.randperm(len(self.places), generator=generator).tolist()
+            self.order = epoch, order
+        part, index = self.places[order[place]]
         return part.draw(index, seeded(self.seed, epoch, part.identity(index)))
 
 

@@ -77,7 +77,7 @@ def run_act(act: str, arguments: list[str]) -> int:
         _quieten()
         _find_processes()
     result = getattr(importlib.import_module(module), function)(settings)
-    if isinstance(result, Path):
+    if isinstance(result, Path) and os.environ.get("RANK", "0") == "0":
         print(result)
     _end_processes()
     return 0
@@ -97,9 +97,11 @@ def _quieten() -> None:
 def _find_processes() -> None:
     """Make accelerate see the processes of `torchrun` where there is no accelerator."""
     import torch
+    from accelerate import PartialState
 
     if "LOCAL_RANK" in os.environ and not torch.cuda.is_available():
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
+        PartialState(cpu=True)  # which by itself does not read that variable
 
 
 def _process_lost(error: RuntimeError) -> bool:

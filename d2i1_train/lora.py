@@ -9,6 +9,7 @@ from diffusers import UNet2DConditionModel
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
+from torch import nn
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.diff2in1.pipeline import write_index
@@ -17,17 +18,19 @@ from d2i1_data.errors import InputError
 from .settings import WarmUpSettings
 
 ADAPTER = "default"
+WITH_LORA = (nn.Linear, nn.Conv2d)  # layers that may get one
 
 
 def add_lora(unet: UNet2DConditionModel, settings: WarmUpSettings) -> None:
     """Put a fresh LoRA, which changes nothing yet, beside the named layers of a U-Net."""
     layers = [name.strip() for name in settings.lora_layers.split(",")]
-    modules = [name for name, _ in unet.named_modules()]
     for layer in layers:
-        if not any(name == layer or name.endswith(f".{layer}") for name in modules):
+        found = [m for name, m in unet.named_modules() if f".{name}".endswith(f".{layer}")]
+        if not layer or not found or not all(isinstance(m, WITH_LORA) for m in found):
             raise InputError(
-                f"--lora_layers: the U-Net has no layer {layer!r}; attention has to_q, to_k, to_v,"
-                " to_out.0, feed-forward ff.net.0.proj, ff.net.2, a resnet conv1, conv2"
+                f"--lora_layers: no linear layers or convolutions called {layer!r};"
+                " attention has to_q, to_k, to_v, to_out.0, feed-forward ff.net.0.proj,"
+                " ff.net.2, a resnet conv1, conv2"
             )
     config = LoraConfig(
         r=settings.rank,
@@ -47,11 +50,9 @@ def save_adapter(pipe: Diff2in1Pipeline, folder: Path) -> None:
     `perception/` whole, and of the base only its name. See `Diff2in1Pipeline.from_adapter`.
     """
     layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet))
-    pipe.save_lora_weights(
-        folder,
-        unet_lora_layers=layers,
-        unet_lora_adapter_metadata=pipe.unet.peft_config[ADAPTER].to_dict(),
-    )
+    header = pipe.unet.peft_config[ADAPTER].to_dict()
+    header["target_modules"] = sorted(header["target_modules"])  # a set has no order
+    pipe.save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=header)
     pipe.perception.save_pretrained(folder / "perception")
     config = {key: value for key, value in pipe.config.items() if key in pipe.settings()}
     write_index(folder, perception=["diff2in1", type(pipe.perception).__name__], **config)

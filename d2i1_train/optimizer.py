@@ -68,6 +68,11 @@ def carry_over(optimizer: torch.optim.Optimizer, file: Path) -> None:
     """Continue with the optimiser state of another run, with this one's settings."""
     state = torch.load(file, map_location="cpu", weights_only=True)
     own = optimizer.state_dict()["param_groups"]
+    if state["param_groups"][0].keys() != own[0].keys():
+        raise InputError(
+            f"{file} is of another optimiser, 8-bit or not as --use_8bit_adam said then;"
+            " --fresh_optimizer begins with an empty state"
+        )
     theirs, ours = ([len(g["params"]) for g in groups] for groups in (state["param_groups"], own))
     if theirs != ours:
         raise InputError(

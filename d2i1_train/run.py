@@ -1,6 +1,7 @@
 """Run: what both stages share around their loop; processes, optimiser, logs, checkpoints."""
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -35,11 +36,9 @@ from .settings import TrainSettings
 from .theta import Theta, trained_tensors
 from .validation import Validation, log_picture
 
-SUPPORTED = (
-    DistributedType.NO,
-    DistributedType.MULTI_CPU,
-    DistributedType.MULTI_GPU,
-)
+SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
+SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
+DDP = "use DDP: scripts/accelerate/eight_gpus.yaml"
 
 # paths, and what a resumed run need not share with an uninterrupted one
 PRIVATE = {"output_dir", "pipeline", "base", "base_config", "cache_dir", "validation_source"}
@@ -64,6 +63,11 @@ class Run:
         log = None if settings.report_to == "none" else settings.report_to
         if log and importlib.util.find_spec(log) is None:
             raise InputError(f"--report_to {log}: not installed, pip install diff2in1[{log}]")
+        for kind in SHARDING:
+            if os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() in ("true", "1"):
+                raise InputError(
+                    f"{kind} is not supported: theta_C and theta_E share tensors; {DDP}"
+                )
         if settings.gradient_checkpointing:
             pipe.unet.enable_gradient_checkpointing()
         self.accelerator = Accelerator(
@@ -74,7 +78,7 @@ class Run:
         )
         if self.accelerator.distributed_type not in SUPPORTED:
             kind = self.accelerator.distributed_type.value
-            raise InputError(f"distributed type {kind} is not supported: use DDP (MULTI_GPU)")
+            raise InputError(f"distributed type {kind} is not supported; {DDP}")
         if self.accelerator.is_main_process:
             claim_run(self.folder, asdict(settings), resume=settings.resume_from_checkpoint)
             write_report(self.folder / "skipped.json", *rows)
@@ -253,8 +257,9 @@ class Run:
         for source in (rows.source for rows in self.rows):
             for what, count in source.notes.items():
                 self.accelerator.print(f"{source.name}: {what}: {count}")
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
         self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
         return folder
 
     def _write_card(self, folder: Path, pipe: Diff2in1Pipeline) -> None:

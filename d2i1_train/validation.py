@@ -1,6 +1,7 @@
 """Validation while training: figures, pictures, and the best weights so far."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -73,9 +74,11 @@ def _resting(pipe: Diff2in1Pipeline) -> Iterator[None]:
     parts = [part for part in (pipe.unet, pipe.perception) if part.training]
     for part in parts:
         part.eval()
-    yield
-    for part in parts:
-        part.train()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.train()
 
 
 class Best:
@@ -98,7 +101,8 @@ class Best:
         value, file = scores[self.task][self.figure], self.folder / "best.json"
         if file.is_file():
             old = json.loads(file.read_text())["value"]
-            if not (value > old if rises else value < old):
+            better = value > old if rises else value < old
+            if not (better or (math.isnan(old) and not math.isnan(value))):
                 return
         temporary = self.folder.with_name(f".{BEST}.tmp")
         shutil.rmtree(temporary, ignore_errors=True)

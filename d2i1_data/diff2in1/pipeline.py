@@ -5,6 +5,7 @@ Letters in shape comments: B batch, C channels, H W pixels, h w latent pixels, L
 
 import importlib
 import json
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from .joined import join_modules
 from .one_pass import one_pass, pyramid_channels
 from .windows import see_in_windows
 
+TOKENIZING = threading.Lock()  # a fast tokenizer keeps padding and truncation as its state
 LabelsFrom = Literal["latent", "last_step", "image"]
 CreateWith = Literal["base", "theta"]
 
@@ -148,6 +150,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         pipe = cls._mounted(base, base.load(), perception.eval())
         pipe.register_to_config(**{k: v for k, v in config.items() if k in cls.settings()})
         pipe.load_lora_weights(adapter, adapter_name="default")
+        pipe.unet.eval()  # a LoRA arrives with its dropout at work
         return pipe
 
     @classmethod
@@ -357,10 +360,16 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
 
     def encode_prompt(self, prompts: list[str]) -> Tensor:
         """Text embeddings [B, L, D]."""
-        ids = self.tokenizer(
-            prompts, padding="max_length", truncation=True, return_tensors="pt"
-        ).input_ids
-        return self.text_encoder(ids.to(self._execution_device)).last_hidden_state
+        ids = self.tokenize(prompts).to(self._execution_device)
+        return self.text_encoder(ids).last_hidden_state
+
+    def tokenize(self, prompts: list[str]) -> Tensor:
+        """Token ids [B, L]; may be called by several threads."""
+        with TOKENIZING:
+            found = self.tokenizer(
+                prompts, padding="max_length", truncation=True, return_tensors="pt"
+            )
+        return found.input_ids
 
     def encode_image(self, pixels: Tensor) -> Tensor:
         """Scaled latents, the mode of the posterior, [B, C, h, w], of [B, 3, H, W] in [-1, 1]."""

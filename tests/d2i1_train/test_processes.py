@@ -6,6 +6,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -75,10 +76,11 @@ def start(*command: object, told: Path, **environment: object) -> psutil.Popen:
 
 def end(processes: list[psutil.Process]) -> None:
     """Leave nothing of ours behind, however a test went."""
-    alive = [process for process in processes if process.is_running()]
-    for process in [*alive, *(child for one in alive for child in one.children(recursive=True))]:
-        process.kill()
-    psutil.wait_procs(alive, timeout=END)
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            for one in (*process.children(recursive=True), process):
+                one.kill()
+    psutil.wait_procs(processes, timeout=END)
 
 
 def run_two(*command: object, told: Path) -> None:

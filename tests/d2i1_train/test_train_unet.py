@@ -68,7 +68,7 @@ def warm(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Warm:
 
 
 @pytest.fixture(scope="module")
-def improve(warm: Warm, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Improve:
+def improve(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Improve:
     """Self-improve a warm-up by a step on real samples; the run's folder."""
     folder = tmp_path_factory.mktemp("improve-unet")
 
@@ -196,18 +196,13 @@ def test_header_says_rank_and_alpha_and_no_path(warm: Warm, tiny_base: Path) -> 
     told = json.loads(header["lora_adapter_metadata"])
     assert (told["unet.r"], told["unet.lora_alpha"], told["unet.use_rslora"]) == (4, 8, True)
     assert told["unet.target_modules"] == sorted(told["unet.target_modules"])  # not by chance
-    texts = [
-        str(header),
-        *(f.read_text() for f in folder.rglob("*") if f.suffix in (".json", ".md")),
-    ]
-    assert len(texts) == 4
-    for text in texts:
+    texts = [f.read_text() for f in folder.rglob("*") if f.suffix in (".json", ".md")]
+    assert len(texts) == 3
+    for text in (str(header), *texts):
         assert str(tiny_base.parent) not in text and str(warm("lora").parent) not in text
 
 
-@pytest.mark.parametrize(
-    "layers", ["conv1,conv2", "ff.net.0.proj,ff.net.2", "time_emb_proj,conv_in"]
-)
+@pytest.mark.parametrize("layers", ["conv1,conv2", "ff.net.0.proj,ff.net.2", "time_emb_proj"])
 def test_every_kind_of_layer_makes_the_round_trip(
     tiny_base: Path, tmp_path: Path, layers: str
 ) -> None:
@@ -227,7 +222,9 @@ def test_an_adapter_trained_with_dropout_predicts_without(tiny_base: Path, tmp_p
     assert equal(see(loaded), see(loaded)) and equal(see(loaded), see(pipe))
 
 
-def test_fused_pipeline_says_the_same(warm: Warm, tiny_base: Path) -> None:
+def test_only_a_fused_pipeline_is_saved_and_says_the_same(
+    warm: Warm, tiny_base: Path, tmp_path: Path
+) -> None:
     fused, apart = open_pipeline(str(warm("lora") / "pipeline")), adapter(warm("lora"), tiny_base)
     latents = fused.encode_image(torch.rand(1, 3, 32, 32) * 2 - 1)
     one, other = fused.perceive(latents, (32, 32)), apart.perceive(latents, (32, 32))
@@ -239,13 +236,8 @@ def test_fused_pipeline_says_the_same(warm: Warm, tiny_base: Path) -> None:
     for name in ("normals", "depth"):
         torch.testing.assert_close(found[name][0], again[name][0], atol=1e-4, rtol=0)
     assert (found["semseg"][0] != again["semseg"][0]).float().mean() < 0.01
-
-
-def test_an_adapter_that_is_not_fused_is_not_saved(
-    warm: Warm, tiny_base: Path, tmp_path: Path
-) -> None:
     with pytest.raises(ValueError, match="fuse_lora"):
-        adapter(warm("lora"), tiny_base).save_pretrained(tmp_path / "saved")
+        apart.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 
 
@@ -296,8 +288,8 @@ def test_without_the_base_only_theta_creates(
     alone = open_pipeline(str(warm("full") / "pipeline"), base_unet=None)
     with pytest.raises(ValueError, match="holds only the trained U-Net"):
         create(alone, "base")
-    run(*WARM, "--base", tiny_base, *FLAGS["full"], "--create_with", "theta",
-        "--output_dir", tmp_path / "warm")  # fmt: skip
+    flags = (*FLAGS["full"], "--create_with", "theta", "--output_dir", tmp_path / "warm")
+    run(*WARM, "--base", tiny_base, *flags)
     folder = tmp_path / "warm/pipeline"
     assert not (folder / "base_unet").exists()
     pipe = open_pipeline(str(folder))
@@ -365,7 +357,7 @@ def test_theta_c_costs_what_is_trained_once_more(tiny_base: Path, kind: str) -> 
     trained = sum(p.nbytes for p in theta.parameters() if p.requires_grad)
     buffers = sum(buffer.nbytes for buffer in theta.buffers())
     assert cost(theta, twin(theta)) == cost(theta) + trained + buffers
-    assert (cost(theta) == trained + buffers) is False  # something is shared in each way
+    assert cost(theta) > trained + buffers  # in each way something is shared
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
@@ -377,10 +369,9 @@ def test_twin_follows_in_the_unet_too(tiny_base: Path, kind: str) -> None:
             if parameter.requires_grad:
                 parameter += torch.randn_like(parameter)
     own, followed = trained_tensors(theta, theta), trained_tensors(creation, theta)
-    assert all(
-        not torch.equal(own[n], followed[n]) for n, p in theta.named_parameters() if n in own
-    )
-    assert any(name.startswith("unet.") for name in own)
+    moved = {name for name in own if not torch.equal(own[name], followed[name])}
+    assert moved == {name for name, p in theta.named_parameters() if p.requires_grad}
+    assert any(name.startswith("unet.") for name in moved)
     Follower(alpha=0.0, every=1).follow(creation, theta, 1)
     assert all(torch.equal(own[name], followed[name]) for name in own)
 
@@ -421,11 +412,7 @@ def test_a_fused_lora_needs_its_adapter(warm: Warm, tmp_path: Path, d2i1: Comman
 
 
 def test_the_base_may_have_moved(
-    warm: Warm,
-    improve: Improve,
-    tiny_base: Path,
-    tmp_path: Path,
-    d2i1: Command,
+    warm: Warm, improve: Improve, tiny_base: Path, tmp_path: Path, d2i1: Command
 ) -> None:
     folder, moved = shutil.copytree(warm("lora"), tmp_path / "warm"), tmp_path / "moved"
     told = json.loads((folder / "run.json").read_text())
@@ -471,12 +458,21 @@ def test_resumed_equals_uninterrupted(
         shutil.rmtree(folder / name, ignore_errors=name == "adapter")
     more = ("--resume_from_checkpoint", "latest", "--output_dir", folder)
     run(*WARM, "--base", tiny_base, *FLAGS[kind], *more)
-    for part in ("checkpoint-4", "pipeline", *(["adapter"] if kind == "lora" else [])):
+    for part in ("checkpoint-4", "pipeline", "adapter"):
         one, other = contents(whole / part), contents(folder / part)
-        one.pop("random_states_0.pkl", None)  # nothing is drawn from these states
-        other.pop("random_states_0.pkl", None)
+        for files in (one, other):
+            files.pop("random_states_0.pkl", None)  # nothing is drawn from these states
+            # safetensors writes the two entries of this header in any order
+            files.pop("pytorch_lora_weights.safetensors", None)
         assert one.keys() == other.keys()
         assert [name for name in one if one[name] != other[name]] == []
+    if kind == "lora":
+        one, other = (
+            load_file(f / "adapter/pytorch_lora_weights.safetensors") for f in (whole, folder)
+        )
+        assert one.keys() == other.keys() and all(
+            torch.equal(one[name], other[name]) for name in one
+        )
 
 
 @pytest.mark.parametrize("kind", ["lora", "full"])
