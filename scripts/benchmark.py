@@ -45,25 +45,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("memory", "speed"))
+    parser.add_argument("what", choices=("memory", "speed", "step"))
     parser.add_argument("--base", default="stable-diffusion-v1-5/stable-diffusion-v1-5")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/benchmark"))
     parser.add_argument("--resolution", type=int, default=512)
     parser.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), default="no")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 16])
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--train_unet", choices=MODES, default="lora", help="of `step`")
+    parser.add_argument("--gradient_checkpointing", action="store_true", help="of `step`")
     options = parser.parse_args()
     if options.what == "memory":
         memory(options.base, options.output_dir)
-    else:
+    elif options.what == "speed":
         speed(options)
+    else:
+        (_, step, _), *_ = training(options.train_unet, options.gradient_checkpointing, options)
+        step()
 
 
 # --- memory: the commands themselves, as a user types them ---
 
 
 def memory(base: str, folder: Path) -> None:
-    """Peak memory of two steps of each command at full size, of the process on the host."""
+    """Peak memory on the host of each command at full size; training and creation take 2 steps."""
     print("| command | seconds | peak GiB |\n|---|---|---|", flush=True)
     shared = "--config rooms --max_train_samples 1 --random_flip false --max_train_steps 2"
     shared += " --real_batch_size 1 --report_to none"
@@ -71,21 +76,23 @@ def memory(base: str, folder: Path) -> None:
         for size, more in ((256, ""), (512, " --gradient_checkpointing")):
             run = folder / f"{mode}-{size}"
             line = f"--train_unet {mode} --resolution {size}{more}"
-            _row(f"warm-up {line}", f"{shared} --base {base} --output_dir {run}".split())
+            act = ["-m", "d2i1_train.cli", "warm-up", *line.split()]
+            _row(f"warm-up {line}", *act, *shared.split(), f"--base={base}", f"--output_dir={run}")
             if (mode, size) != ("lora", 512):
                 shutil.rmtree(run)  # gigabytes
-    pipeline, created = folder / "lora-512" / "pipeline", folder / "created"
-    where = f"--pipeline {pipeline} --source rooms:train --resolution 512 --output_dir {created}"
-    _row("create --num_samples 1 --num_inference_steps 2", where.split())
-    _row("from_pretrained, predict at 512", [sys.executable, "-c", PREDICT, str(pipeline)])
+    pipeline = folder / "lora-512" / "pipeline"
+    line = "create --resolution 512 --num_samples 1 --num_inference_steps 2"
+    where = (f"--pipeline={pipeline}", "--source=rooms:train", f"--output_dir={folder / 'created'}")
+    _row(line, "-m", "d2i1_train.cli", *line.split(), *where)
+    _row("from_pretrained, predict at 512", "-c", PREDICT, str(pipeline))
+    for flags in ([], ["--gradient_checkpointing"]):
+        line = " ".join(("one step, --train_unet lora --resolution 512", *flags))
+        _row(line, __file__, "step", f"--base={base}", *flags)
 
 
-def _row(shown: str, rest: list[str]) -> None:
-    """Run a command to its end and print what it took."""
-    command = rest
-    if rest[0] != sys.executable:
-        command = [sys.executable, "-m", "d2i1_train.cli", *shown.split(), *rest]
-    start = time.perf_counter()
+def _row(shown: str, *arguments: str) -> None:
+    """Run Python to its end and print what it took."""
+    command, start = [sys.executable, *arguments], time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     said = process.stderr.read()
