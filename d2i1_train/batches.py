@@ -57,14 +57,16 @@ class Batch:
 
     latents: Tensor  # [B, C, h, w]
     targets: Targets  # [B, C, H, W]
-    believed: Tensor  # [B, 1, H, W] bool: where theta_C's belief is the target
+    created: Tensor  # [M] which of them are created
+    believed: Tensor  # [M, 1, H, W] bool: where of those theta_C's belief is the target
     pyramid: tuple[Tensor, ...] | None
     noised: Noised | None
 
     @property
     def size(self) -> tuple[int, int]:
         """H and W in pixels."""
-        return self.believed.shape[2], self.believed.shape[3]
+        target = next(iter(self.targets.values()))
+        return target.shape[2], target.shape[3]
 
 
 class Examples:
@@ -200,12 +202,14 @@ def stack(examples: Sequence[Example], device: torch.device) -> Batch:
     names = examples[0].targets
     pyramids = [example.pyramid for example in examples if example.pyramid is not None]
     whole = len(pyramids) == len(examples)
-    created = torch.tensor([example.created for example in examples])[:, None, None, None]
+    created = torch.tensor([n for n, example in enumerate(examples) if example.created]).long()
+    inside = torch.stack([example.inside for example in examples])[created]
     noised = [example.noised for example in examples if example.noised is not None]
     return Batch(
         torch.stack([example.latents for example in examples]).to(device),
         {n: torch.stack([e.targets[n] for e in examples]).to(device) for n in names},
-        (torch.stack([example.inside for example in examples]) & created).to(device),
+        created.to(device),
+        inside.to(device),
         tuple(torch.stack(level).to(device) for level in zip(*pyramids, strict=True))
         if whole
         else None,

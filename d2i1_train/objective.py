@@ -15,13 +15,18 @@ DENOISE = "denoise"  # stands beside the tasks among losses and weights
 
 
 def believe(
-    families: Mapping[str, Family], raw: Raw, targets: Targets, believed: Tensor
+    families: Mapping[str, Family], raw: Raw, targets: Targets, created: Tensor, believed: Tensor
 ) -> Targets:
-    """theta_C's finished prediction where `believed` [B, 1, H, W] says so, the truth elsewhere."""
-    return {
-        name: torch.where(believed, family.finish(raw[name]).detach(), targets[name])
-        for name, family in families.items()
-    }
+    """Targets whose rows `created` [M] are theta_C's finished prediction, the others the truth.
+
+    raw: theta_C's, of the created ones alone. believed: [M, 1, H, W], where it is to be believed;
+    elsewhere, such as in padding, the target stays.
+    """
+    mixed = {name: target.clone() for name, target in targets.items()}
+    for name, family in families.items():
+        belief = family.finish(raw[name]).detach()
+        mixed[name][created] = torch.where(believed, belief, targets[name][created])
+    return mixed
 
 
 def objective(

@@ -55,10 +55,11 @@ def self_improve(settings: SelfImproveSettings) -> Path:
                 if exploitation.frozen and pyramid is None:
                     pyramid = creation.see(batch.latents, context)
                 # truth for real samples, theta_C's belief for created ones
-                targets = batch.targets
-                if batch.believed.any():
-                    belief = creation(batch.latents, context, batch.size, pyramid)
-                    targets = believe(families, belief.raw, targets, batch.believed)
+                targets, made = batch.targets, batch.created
+                if len(made):
+                    seen = pyramid and tuple(level[made] for level in pyramid)
+                    belief = creation(batch.latents[made], context, batch.size, seen).raw
+                    targets = believe(families, belief, targets, made, batch.believed)
             # objective
             answer = run.model(batch.latents, context, batch.size, pyramid, batch.noised)
             loss, losses = objective(families, weights, answer, targets, batch.noised)

@@ -175,8 +175,10 @@ def training(
                 with torch.no_grad():
                     if exploitation.frozen:
                         pyramid = creation.see(batch.latents, context)
-                    belief = creation(batch.latents, context, batch.size, pyramid).raw
-                targets = believe(families, belief, targets, batch.believed)
+                    made = batch.created
+                    seen = pyramid and tuple(level[made] for level in pyramid)
+                    belief = creation(batch.latents[made], context, batch.size, seen).raw
+                targets = believe(families, belief, targets, made, batch.believed)
             answer = exploitation(batch.latents, context, batch.size, pyramid)
         objective(families, weights, answer, targets)[0].backward()
         trained = [p for p in exploitation.parameters() if p.requires_grad]
