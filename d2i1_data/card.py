@@ -75,9 +75,16 @@ def dataset_card(
 
 
 def write_model_card(
-    folder: Path, tasks: Mapping[str, Task], config: Mapping[str, Any], facts: Mapping[str, Any]
+    folder: Path,
+    name: str,
+    tasks: Mapping[str, Task],
+    config: Mapping[str, Any],
+    facts: Mapping[str, Any],
 ) -> None:
-    """README.md of a saved pipeline or adapter. config: the pipeline's; facts: of its training."""
+    """README.md of a saved pipeline or adapter.
+
+    name: what it is opened by. config: the pipeline's. facts: of its training.
+    """
     title = f"Diff-2-in-1: {', '.join(tasks)}"
     index = json.loads((folder / "model_index.json").read_text())
     adapter = "unet" not in index
@@ -103,7 +110,7 @@ def write_model_card(
         trained_unet=config["trained_unet"],
         create_with=config["default_create_with"],
         strength=config["default_strength"],
-        load_path=folder.name,
+        load_path=name,
         facts=facts,
     )
     write_text(folder / "README.md", f"---\n{data.to_yaml()}\n---\n\n{body}")

@@ -85,7 +85,9 @@ def _maker(settings: WriteSettings, source: Source) -> "Importer | Labeller":
 
     if not isinstance(settings, LabelSettings):
         return Importer(source)
-    pipe = open_pipeline(settings.pipeline).to(PartialState().device)
+    creates = isinstance(settings, CreateSettings) and settings.create_with != "theta"
+    parts = {} if creates else {"base_unet": None}  # gigabytes that labelling does not need
+    pipe = open_pipeline(settings.pipeline, **parts).to(PartialState().device)
     checkpoint = fingerprint(fetch(settings.pipeline, "pipeline"))
     if isinstance(settings, CreateSettings):
         return Creator(pipe, source, settings, checkpoint)

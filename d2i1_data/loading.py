@@ -56,8 +56,9 @@ def find_base(
         return Base(str(path), config=str(BASES / str(config)) if known else config)
     _refuse(name, "on the Hub", base_config=config)
     _check_id(name, "base")
-    _check_index(name, _index_on_hub(name, revision))
-    return Base(name, revision, variant)
+    index, commit = _index_on_hub(name, revision)
+    _check_index(name, index)
+    return Base(name, commit, variant)
 
 
 def _refuse(name: str, kind: str, **flags: str | None) -> None:
@@ -143,16 +144,18 @@ def _check_single_file(path: Path) -> None:
         )
 
 
-def _index_on_hub(name: str, revision: str | None) -> dict[str, Any]:
-    """model_index.json alone: what is wrong is told before gigabytes are loaded."""
-    from diffusers import StableDiffusionPipeline
+def _index_on_hub(name: str, revision: str | None) -> tuple[dict[str, Any], str]:
+    """model_index.json alone, and its commit: what is wrong is told before gigabytes are loaded,
+    and what is loaded, now or later, is of one commit."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     try:
-        index: dict[str, Any] = StableDiffusionPipeline.load_config(name, revision=revision)
-    except OSError as error:
+        file = Path(hf_hub_download(name, "model_index.json", revision=revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"base {name}: neither a folder nor on the Hub: {first}") from error
-    return index
+    return json.loads(file.read_text()), file.parent.name
 
 
 def open_pipeline(name: str, base: "Base | None" = None, **parts: Any) -> "Diff2in1Pipeline":
@@ -172,24 +175,20 @@ def open_pipeline(name: str, base: "Base | None" = None, **parts: Any) -> "Diff2
         )
     if "unet" in index:
         pipe = Diff2in1Pipeline.from_pretrained(folder, **parts)
-    else:
-        base = base or _base_of(name, index)
-        with explained(base):
-            pipe = Diff2in1Pipeline.from_adapter(str(folder), base)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def _base_of(name: str, index: dict[str, Any]) -> "Base":
-    """The base an adapter names."""
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
     try:
-        return find_base(index["base"], index["base_revision"])
+        base = base or find_base(index["base"], index["base_revision"], index["base_variant"])
     except InputError as error:
         raise InputError(
-            f"adapter {name}: its base is called {index['base']!r}, which is neither embedded nor"
-            " on the Hub; use the pipeline that was saved whole, or in Python"
+            f"adapter {name}: its base {index['base']!r} is neither embedded nor on the Hub;"
+            " use the pipeline saved whole, or in Python"
             " Diff2in1Pipeline.from_adapter(adapter, base=...)"
         ) from error
+    with explained(base):
+        pipe = Diff2in1Pipeline.from_adapter(str(folder), base)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def fetch(name: str, kind: str) -> Path:

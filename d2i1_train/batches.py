@@ -136,23 +136,31 @@ class Examples:
             target = family.flip(target[None])[0] if flip else target
             targets[name] = F.pad(target, padding, value=family.unknown)
         inside = F.pad(torch.ones(1, *sample.size, dtype=torch.bool), padding)
+        vae = self.pipe.vae
         latents = self.cache.get(
-            self.pipe.vae,
-            (image_sha256(sample.image), tuple(pixels.shape), flip),
+            vae,
+            (image_sha256(sample.image), tuple(pixels.shape), flip, vae.config.scaling_factor),
             lambda: self.pipe.encode_image(pixels.to(self.pipe.device))[0],
         )
-        caption = sample.caption or ""
-        if self.denoise and caption not in self.captions:
-            tokens = tuple(self.pipe.tokenize([caption])[0].tolist())
-            self.captions[caption] = self.cache.get(
-                self.pipe.text_encoder, tokens, lambda: self.pipe.encode_prompt([caption])[0]
-            )
-        plain = Example(latents, targets, inside, self.created, None, caption)
+        plain = Example(latents, targets, inside, self.created, None, sample.caption or "")
         if not self.keeps_pyramids:
             return plain
         pyramid = self.theta.see(latents[None].to(self.pipe.device), self.context)
         whole = plain._replace(pyramid=tuple(level[0].cpu() for level in pyramid))
         return whole if self._fits(index, whole) else plain
+
+    @torch.no_grad()
+    def _embedding(self, caption: str) -> Tensor:
+        """[L, D], kept as far as memory allows."""
+        if caption in self.captions:
+            return self.captions[caption]
+        tokens = tuple(self.pipe.tokenize([caption])[0].tolist())
+        found = self.cache.get(
+            self.pipe.text_encoder, tokens, lambda: self.pipe.encode_prompt([caption])[0]
+        )
+        if len(self.captions) * found.nbytes < MEMORY:
+            self.captions[caption] = found
+        return found
 
     def _noised(self, example: Example, generator: torch.Generator) -> Example:
         """With noise, at a level drawn evenly, for the U-Net to tell apart again."""
@@ -165,7 +173,7 @@ class Examples:
         if scheduler.config.prediction_type == "v_prediction":
             wanted = scheduler.get_velocity(latents, noise, t)
         seen = scheduler.add_noise(latents, noise, t)
-        noised = Noised(seen[0], t[0], self.captions[example.caption], wanted[0])
+        noised = Noised(seen[0], t[0], self._embedding(example.caption), wanted[0])
         return example._replace(noised=noised)
 
 

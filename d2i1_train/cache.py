@@ -2,15 +2,14 @@
 
 import hashlib
 import os
-import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from diffusers import ModelMixin
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Cache:
@@ -24,9 +23,12 @@ class Cache:
         self.models: dict[int, str] = {}
 
     def get(
-        self, model: ModelMixin, made_of: tuple[object, ...], make: Callable[[], Tensor]
+        self, model: nn.Module, made_of: tuple[object, ...], make: Callable[[], Tensor]
     ) -> Tensor:
-        """What `model` made of something once, or makes of it now; on the CPU."""
+        """What `model` made of something once, or makes of it now, on the CPU.
+
+        The key is the model's class and weights, and made_of, all else that decides the tensor.
+        """
         if self.folder is None:
             return make().cpu()
         key = hashlib.sha256(repr((self._fingerprint(model), *made_of)).encode()).hexdigest()
@@ -36,15 +38,14 @@ class Cache:
         except (FileNotFoundError, SafetensorError):  # not made yet, or broken by a full disk
             tensor = make().cpu().contiguous()
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=file.parent, suffix=".tmp")
-        os.close(handle)
+        temporary = file.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}.tmp")
         save_file({"tensor": tensor}, temporary)
         os.replace(temporary, file)
         return tensor
 
-    def _fingerprint(self, model: ModelMixin) -> str:
+    def _fingerprint(self, model: nn.Module) -> str:
         if id(model) not in self.models:
-            digest = hashlib.sha256(repr(model.config).encode())
+            digest = hashlib.sha256(type(model).__name__.encode())
             for name, tensor in model.state_dict().items():
                 digest.update(name.encode())
                 digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())

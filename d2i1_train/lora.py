@@ -12,12 +12,11 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline
-from d2i1_data.diff2in1.pipeline import write_index
+from d2i1_data.diff2in1.pipeline import ADAPTER, write_index
 from d2i1_data.errors import InputError
 
 from .settings import WarmUpSettings
 
-ADAPTER = "default"
 WITH_LORA = (nn.Linear, nn.Conv2d)  # layers that may get one
 
 
@@ -49,7 +48,9 @@ def save_adapter(pipe: Diff2in1Pipeline, folder: Path) -> None:
     `pytorch_lora_weights.safetensors` as diffusers writes it, with rank and alpha in its header,
     `perception/` whole, and of the base only its name. See `Diff2in1Pipeline.from_adapter`.
     """
-    layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(pipe.unet))
+    layers = convert_state_dict_to_diffusers(
+        get_peft_model_state_dict(pipe.unet, adapter_name=ADAPTER)
+    )
     header = pipe.unet.peft_config[ADAPTER].to_dict()
     header["target_modules"] = sorted(header["target_modules"])  # a set has no order
     pipe.save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=header)

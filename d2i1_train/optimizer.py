@@ -16,12 +16,12 @@ from .theta import Theta
 def make_optimizer(theta: Theta, settings: TrainSettings) -> torch.optim.Optimizer:
     """AdamW over what is trained, the U-Net's part and the host each at its own rate."""
     parts = (
-        (theta.unet.parameters(), settings.unet_learning_rate),
-        (theta.perception.parameters(), settings.learning_rate),
+        ("unet", theta.unet.parameters(), settings.unet_learning_rate),
+        ("host", theta.perception.parameters(), settings.learning_rate),
     )
     groups = [
-        {"params": trained, "lr": rate, "initial_lr": rate}
-        for parameters, rate in parts
+        {"params": trained, "lr": rate, "initial_lr": rate, "part": part}
+        for part, parameters, rate in parts
         if (trained := [p for p in parameters if p.requires_grad])
     ]
     rate, decay = settings.learning_rate, settings.adam_weight_decay
@@ -31,7 +31,7 @@ def make_optimizer(theta: Theta, settings: TrainSettings) -> torch.optim.Optimiz
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
         raise InputError(
-            "--use_8bit_adam needs bitsandbytes: pip install diff2in1[8bit]"
+            "--use_8bit_adam needs bitsandbytes: pip install 'diff2in1[8bit]'"
         ) from error
     return AdamW8bit(groups, rate, weight_decay=decay)
 
@@ -68,10 +68,10 @@ def carry_over(optimizer: torch.optim.Optimizer, file: Path) -> None:
     """Continue with the optimiser state of another run, with this one's settings."""
     state = torch.load(file, map_location="cpu", weights_only=True)
     own = optimizer.state_dict()["param_groups"]
-    if state["param_groups"][0].keys() != own[0].keys():
+    if ("amsgrad" in state["param_groups"][0]) != ("amsgrad" in own[0]):  # torch's own has it
         raise InputError(
-            f"{file} is of another optimiser, 8-bit or not as --use_8bit_adam said then;"
-            " --fresh_optimizer begins with an empty state"
+            f"{file}: the warm-up and this run differ in --use_8bit_adam; make them agree, or begin"
+            " with an empty state: --fresh_optimizer"
         )
     theirs, ours = ([len(g["params"]) for g in groups] for groups in (state["param_groups"], own))
     if theirs != ours:

@@ -38,7 +38,7 @@ def open_trainable(
         )
     found = _base_beside(folder, base)
     if found is None:
-        found = find_base(index["base"], index["base_revision"])
+        found = find_base(index["base"], index["base_revision"], index["base_variant"])
     return open_pipeline(str(adapter), found), found.load_unet
 
 
@@ -47,16 +47,19 @@ def _base_beside(pipeline: Path, moved: str | None) -> Base | None:
     file = pipeline.parent / RUN
     run = json.loads(file.read_text()) if file.is_file() else {}
     if run.get("pipeline"):  # it improved what another run left
-        return _base_beside(Path(run["pipeline"]), moved or run["base"])
+        return _base_beside(Path(run["pipeline"]), moved or run.get("base"))
     place = moved or run.get("base")
-    how = [run.get(flag) for flag in ("revision", "variant", "base_config")]
-    return find_base(place, *how) if place else None
+    if not place:
+        return None
+    if str(place).endswith(".safetensors"):
+        return find_base(place, config=run.get("base_config"))
+    return find_base(place, None if moved else run.get("revision"), run.get("variant"))
 
 
 def open_theta(pipeline: str, theta: str) -> Diff2in1Pipeline:
     """A pipeline with theta_C's weights, its own, or theta_E's from the checkpoint beside it."""
     if theta != "exploitation":
-        return open_pipeline(pipeline)
+        return open_pipeline(pipeline, base_unet=None)
     checkpoints = complete_checkpoints(Path(pipeline).parent)
     if not checkpoints:
         raise InputError(f"--theta exploitation: no checkpoint-N beside {pipeline}")

@@ -2,14 +2,20 @@
 
 import importlib.util
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, ProjectConfiguration
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    DistributedType,
+    ProjectConfiguration,
+)
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 from tqdm import tqdm
@@ -62,7 +68,7 @@ class Run:
         self.validation = Validation(settings, pipe) if settings.validation_source else None
         log = None if settings.report_to == "none" else settings.report_to
         if log and importlib.util.find_spec(log) is None:
-            raise InputError(f"--report_to {log}: not installed, pip install diff2in1[{log}]")
+            raise InputError(f"--report_to {log}: not installed, pip install 'diff2in1[{log}]'")
         for kind in SHARDING:
             if os.environ.get(f"ACCELERATE_USE_{kind}", "false").lower() in ("true", "1"):
                 raise InputError(
@@ -74,6 +80,7 @@ class Run:
             mixed_precision=settings.mixed_precision,
             gradient_accumulation_steps=settings.gradient_accumulation_steps,
             log_with=log,
+            kwargs_handlers=[DistributedDataParallelKwargs(gradient_as_bucket_view=True)],
             project_config=ProjectConfiguration(str(self.folder), str(self.folder / "logs")),
         )
         if self.accelerator.distributed_type not in SUPPORTED:
@@ -86,6 +93,7 @@ class Run:
         self.device = self.accelerator.device
         self.counters: dict[str, int] = {}
         self.step = 0
+        self.seen: list[Tensor] = []  # losses since they were last logged
         threads = settings.dataloader_num_workers
         self.loader = ThreadPoolExecutor(threads) if threads else None
         self.loading: dict[int, list[Future[Example]]] = {}  # by turn
@@ -144,9 +152,6 @@ class Run:
             while self.step < total:
                 for group in self.optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * self.rate(self.step)
-                # what a host draws at random (dropout) follows from seed, step and rank alone
-                rank = self.accelerator.process_index
-                torch.manual_seed(seeded(self.settings.seed, self.step, rank).initial_seed())
                 yield self.step
                 self.step += 1
                 bar.update()
@@ -162,6 +167,8 @@ class Run:
         for micro in range(accumulation):
             turn = (self.step * accumulation + micro) * ranks + self.accelerator.process_index
             examples = self._load(mix, turn)
+            # dropout follows from the micro-batch's turn, whichever process takes it
+            torch.manual_seed(seeded(self.settings.seed, "dropout", turn).initial_seed())
             with self.accelerator.accumulate(self.model):
                 yield stack(examples, self.device)
 
@@ -179,8 +186,13 @@ class Run:
         """Samples in one optimiser step of all processes, `size` a micro-batch."""
         return size * self.settings.gradient_accumulation_steps * self.accelerator.num_processes
 
-    def learn(self, loss: Tensor) -> None:
-        """Backward; after the last micro-batch of a step also clip, step and clear."""
+    def learn(self, loss: Tensor, losses: Mapping[str, Tensor]) -> None:
+        """Backward; after the last micro-batch of a step also clip, step and clear.
+
+        losses: what is logged, averaged over the micro-batches since the last time.
+        """
+        self.seen.append(torch.stack(list(losses.values())))
+        self.names = list(losses)
         self.accelerator.backward(loss)
         if self.accelerator.sync_gradients:
             self.accelerator.clip_grad_norm_(self.trained, self.settings.max_grad_norm)
@@ -189,24 +201,26 @@ class Run:
 
     def after(
         self,
-        losses: Mapping[str, Tensor],
         pipes: Mapping[str, Diff2in1Pipeline],
         counters: dict[str, int],
     ) -> None:
-        """Log, validate and save where it is due. pipes: by theta's name, to validate with."""
+        """Log, save and validate where it is due. pipes: by theta's name, to validate with."""
         step, settings = self.step + 1, self.settings
         last = step == settings.max_train_steps
         if step % settings.logging_steps == 0 or last:
-            values = {f"loss/{name}": loss.item() for name, loss in losses.items()}
-            shown = {name: f"{loss.item():.3f}" for name, loss in losses.items()}
-            self.bar.set_postfix(shown, refresh=False)
-            self.accelerator.log(values | {"lr": self.optimizer.param_groups[0]["lr"]}, step)
-        if self.validation and (step % settings.validation_steps == 0 or last):
-            self._validate(self.validation, pipes, step)
+            mean = self.accelerator.reduce(torch.stack(self.seen).mean(0), "mean").tolist()
+            self.seen.clear()
+            found = dict(zip(self.names, mean, strict=True))
+            self.bar.set_postfix({k: f"{v:.3f}" for k, v in found.items()}, refresh=False)
+            rates = {f"lr/{g['part']}": g["lr"] for g in self.optimizer.param_groups}
+            losses = {f"loss/{name}": value for name, value in found.items()}
+            self.accelerator.log(losses | rates, step)
         if step % settings.checkpointing_steps == 0 or last:
             save_checkpoint(self.accelerator, self.folder, step, self.thetas, counters)
             if self.accelerator.is_main_process:
                 prune_checkpoints(self.folder, settings.checkpoints_total_limit)
+        if self.validation and (step % settings.validation_steps == 0 or last):
+            self._validate(self.validation, pipes, step)
 
     def _validate(
         self, validation: Validation, pipes: Mapping[str, Diff2in1Pipeline], step: int
@@ -242,16 +256,14 @@ class Run:
         folder = self.folder / "pipeline"
         if self.accelerator.is_main_process:
             if self.validation and self.validation.best:
-                weights = self.validation.best.weights
+                weights = self.validation.best.file
                 load_tensors(weights, self.published, self.thetas["exploitation"])
             if pipe.config.trained_unet == "lora":
-                save_adapter(pipe, self.folder / "adapter")
-                self._write_card(self.folder / "adapter", pipe)
+                self._publish(pipe, self.folder / "adapter", partial(save_adapter, pipe))
                 fuse(pipe)
             if pipe.config.trained_unet != "none" and pipe.config.default_create_with == "base":
                 pipe.register_modules(base_unet=load_base_unet())
-            pipe.save_pretrained(folder)
-            self._write_card(folder, pipe)
+            self._publish(pipe, folder, pipe.save_pretrained)
         if self.loader:
             self.loader.shutdown(cancel_futures=True)
         for source in (rows.source for rows in self.rows):
@@ -262,9 +274,15 @@ class Run:
         self.accelerator.wait_for_everyone()
         return folder
 
-    def _write_card(self, folder: Path, pipe: Diff2in1Pipeline) -> None:
+    def _publish(self, pipe: Diff2in1Pipeline, folder: Path, save: Callable[[Path], None]) -> None:
+        """Write a pipeline or adapter with its card beside its place, and move it there."""
+        temporary = folder.with_name(f".{folder.name}.tmp")
+        for old in (temporary, folder):  # of a run that was stopped here, or is resumed
+            shutil.rmtree(old, ignore_errors=True)
+        save(temporary)
         configs = {name: family.config() for name, family in pipe.perception.families.items()}
         facts = {"stage": self.name, **asdict(self.settings)}
         facts |= {"source": self.rows[0].source.name, "created": len(self.rows) > 1}
         facts = {k: v for k, v in facts.items() if k not in PRIVATE and v is not None}
-        write_model_card(folder, read_tasks(configs, self.name), pipe.config, facts)
+        write_model_card(temporary, folder.name, read_tasks(configs, self.name), pipe.config, facts)
+        os.replace(temporary, folder)

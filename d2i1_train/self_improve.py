@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.errors import InputError
 from d2i1_data.sources import Rows, open_rows
 from d2i1_data.tasks import TASKS
 
@@ -32,6 +33,8 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     created = open_created_rows(settings)
     pipe, load_base_unet = open_trainable(settings.pipeline, settings.base)
     common_tasks(pipe, rows.source)
+    if settings.denoise_weight and pipe.config.trained_unet == "none":
+        raise InputError(f"--denoise_weight: the U-Net of {settings.pipeline} is not trained")
     begun = settings.resume_from_checkpoint and complete_checkpoints(Path(settings.output_dir))
     carried = None if settings.fresh_optimizer or begun else optimizer_file(settings.pipeline)
     run = Run(settings, "self-improve", pipe, rows, *created)  # claims the folder, so after those
@@ -64,10 +67,10 @@ def self_improve(settings: SelfImproveSettings) -> Path:
             answer = run.model(batch.latents, context, batch.size, pyramid, batch.noised)
             loss, losses = objective(families, weights, answer, targets, batch.noised)
             # step
-            run.learn(loss)
+            run.learn(loss, losses)
         # follow
         follower.follow(creation, exploitation, consumed)
-        run.after(losses, pipes, {"consumed": follower.consumed, "followed": follower.followed})
+        run.after(pipes, {"consumed": follower.consumed, "followed": follower.followed})
     return run.finish(pipes["theta_C"], load_base_unet)
 
 

@@ -83,7 +83,7 @@ class TrainSettings:
     """Real samples a micro-batch, on each process."""
     gradient_accumulation_steps: int = 1
     gradient_checkpointing: bool = False
-    """Recompute the U-Net's activations in the backward pass: slower, far less memory."""
+    """Recompute a trained U-Net's activations in the backward pass: slower, less memory."""
     learning_rate: float = 1e-3
     """Of the host."""
     unet_learning_rate: float = 1e-4
@@ -105,7 +105,7 @@ class TrainSettings:
     """Power of polynomial."""
     adam_weight_decay: float = 1e-2
     use_8bit_adam: bool = False
-    """Keep AdamW's moments in 8 bit; needs bitsandbytes, `pip install diff2in1[8bit]`."""
+    """Keep AdamW's moments in 8 bit, in both stages; needs bitsandbytes, the extra `8bit`."""
     max_grad_norm: float = 1.0
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
     """None is what `accelerate launch` or its config says, else `no`."""
@@ -115,14 +115,14 @@ class TrainSettings:
     num_validation_samples: int = 16
     best_metric: str | None = None
     """TASK.FIGURE, such as depth.abs_rel: the pipeline gets the weights that validated best by it,
-    instead of the last ones."""
+    instead of the last ones; `best.safetensors` holds them meanwhile."""
     cache_dir: str | None = None
     """Keep latents and text embeddings there, for later runs and all processes."""
     dataloader_num_workers: int = 0
     """Threads that load the next samples while this step trains; 0 loads them in between."""
     checkpointing_steps: int = 500
     checkpoints_total_limit: int | None = None
-    """Keep only the newest checkpoints, and the best one."""
+    """Keep only the newest checkpoints."""
     resume_from_checkpoint: str | None = None
     """`latest`, or a checkpoint-N of output_dir."""
     report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
@@ -169,7 +169,7 @@ class WarmUpSettings(TrainSettings):
     lora_layers: str = "to_q,to_k,to_v,to_out.0"
     """Comma-separated ends of the names of the layers that get a LoRA."""
     use_rslora: bool = False
-    """Scale by the square root of the rank."""
+    """Scale by alpha / sqrt(rank) instead."""
     create_with: Literal["base", "theta"] = "base"
     """What the pipeline creates with where the U-Net was trained: the base's own U-Net, which is
     saved beside, or theta's."""
@@ -179,8 +179,14 @@ class WarmUpSettings(TrainSettings):
         require_positive(self, "rank")
         if not 0 <= self.lora_dropout < 1:
             raise InputError(f"--lora_dropout {self.lora_dropout}: expected 0 to below 1")
+        if self.lora_alpha is not None and self.lora_alpha <= 0:
+            raise InputError(f"--lora_alpha {self.lora_alpha}: expected more than 0")
         if self.train_unet == "none" and self.denoise_weight:
             raise InputError("--denoise_weight needs a U-Net that is trained: --train_unet")
+        of_lora = ("rank", "lora_alpha", "lora_dropout", "lora_layers", "use_rslora")
+        for name in of_lora if self.train_unet != "lora" else ():
+            if getattr(self, name) != getattr(WarmUpSettings, name):
+                raise InputError(f"--{name} says nothing without --train_unet lora")
 
 
 @dataclass(kw_only=True)
@@ -274,7 +280,7 @@ class StudySettings:
     common: dict[str, Any] = field(default_factory=dict)
     """Settings of every arm's warm-up."""
     output_dir: str
-    """Gets ARM/seed-N/ and table.md; a study that was stopped continues."""
+    """Gets ARM/seed-N/ and table.md; a study that was stopped begins with the arm it was at."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     test: str = "rooms:test"
     """Labelled source that the arms are scored on."""

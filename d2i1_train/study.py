@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.sources import open_source
 from d2i1_data.write import write_text
@@ -56,18 +58,20 @@ def _warm_up(settings: StudySettings, own: dict[str, Any]) -> WarmUpSettings:
     forbidden = sorted({"seed", "output_dir"} & {*settings.common, *own})
     if forbidden:
         raise InputError(f"study: {', '.join(forbidden)} cannot be set for an arm")
-    arm: WarmUpSettings = read_settings("warm-up", [f"--{k}={v}" for k, v in given.items()])
-    return replace(arm, resume_from_checkpoint="latest")
+    said = {k: v if isinstance(v, str) else json.dumps(v) for k, v in given.items()}
+    arm: WarmUpSettings = read_settings("warm-up", [f"--{k}={v}" for k, v in said.items()])
+    return arm
 
 
 def _train(arm: WarmUpSettings, settings: StudySettings) -> Row:
-    """Warm up and evaluate one arm."""
+    """Warm up and evaluate one arm, from its beginning, so that its seconds are comparable."""
+    shutil.rmtree(arm.output_dir, ignore_errors=True)
     start = time.perf_counter()
     warm_up(arm)
     row: Row = {"seconds": round(time.perf_counter() - start, 1)}
     source = open_source(settings.test)
     count = min(settings.test_samples, len(source))
-    pipe = open_theta(f"{arm.output_dir}/pipeline", "creation")
+    pipe = _open(Path(arm.output_dir))
     tasks = common_tasks(pipe, source)
     sums = measure(pipe, (source[n] for n in range(count)), tasks)
     scores = figures(tasks, {name: value.sum(0) for name, value in sums.items()})
@@ -77,17 +81,21 @@ def _train(arm: WarmUpSettings, settings: StudySettings) -> Row:
 
 
 def _generation(run: Path, settings: StudySettings) -> Generation:
-    pipe = open_theta(str(run / "pipeline"), "creation")
-    return Generation(open_source(settings.test), settings.generation_samples, pipe.stride)
+    stride = _open(run).stride
+    return Generation(open_source(settings.test), settings.generation_samples, stride)
 
 
 def _generate(run: Path, generation: Generation) -> Figures:
     """How an arm creates with theta's U-Net; of a frozen one that is the base's."""
-    pipe = open_theta(str(run / "pipeline"), "creation")
-    pipe = pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+    pipe = _open(run)
     varied, _ = generation.vary(pipe, "theta")
     invented, _ = generation.invent(pipe, 1.0, "theta")
     return varied | invented
+
+
+def _open(run: Path) -> Diff2in1Pipeline:
+    pipe = open_theta(str(run / "pipeline"), "creation")
+    return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _read(run: Path) -> Row:

@@ -1,9 +1,7 @@
 """Validation while training: figures, pictures, and the best weights so far."""
 
-import json
 import math
 import os
-import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -12,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from accelerate import Accelerator
 from PIL.Image import Image
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -24,7 +23,7 @@ from d2i1_data.sources import open_rows
 from .evaluate import common_tasks, figures, measure
 from .settings import TrainSettings
 
-BEST = "checkpoint-best"
+BEST = "best.safetensors"
 SHOWN = 4  # samples in a picture
 
 Scores = dict[str, dict[str, float]]  # task -> figure -> value
@@ -40,7 +39,7 @@ class Validation:
         self.best = None
         if settings.best_metric:
             known = self._score(pipe, [])
-            self.best = Best(Path(settings.output_dir) / BEST, settings.best_metric, known)
+            self.best = Best(Path(settings.output_dir), settings.best_metric, known)
 
     def score(self, pipe: Diff2in1Pipeline) -> Scores:
         """Figures of each task."""
@@ -82,36 +81,36 @@ def _resting(pipe: Diff2in1Pipeline) -> Iterator[None]:
 
 
 class Best:
-    """The weights that validated best by one figure, kept in `checkpoint-best/`."""
+    """The weights that validated best by one figure: `best.safetensors`, its header saying by what.
+
+    Kept when the pipeline is written; the optimiser's moments of the last step are not theirs.
+    """
 
     def __init__(self, folder: Path, name: str, known: Scores) -> None:
         names = [f"{task}.{figure}" for task, values in known.items() for figure in values]
         if name not in names:
             raise InputError(f"--best_metric {name}: choose from {', '.join(names)}")
-        self.folder, self.name = folder, name
+        self.file, self.name = folder / BEST, name
         self.task, _, self.figure = name.partition(".")
-
-    @property
-    def weights(self) -> Path:
-        """File of the best weights; it is there once something has been validated."""
-        return self.folder / "theta.safetensors"
 
     def keep(self, scores: Scores, rises: bool, step: int, tensors: dict[str, Tensor]) -> None:
         """Keep these weights if they are better than what is kept."""
-        value, file = scores[self.task][self.figure], self.folder / "best.json"
-        if file.is_file():
-            old = json.loads(file.read_text())["value"]
-            better = value > old if rises else value < old
-            if not (better or (math.isnan(old) and not math.isnan(value))):
-                return
-        temporary = self.folder.with_name(f".{BEST}.tmp")
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        save_file({k: t.contiguous() for k, t in tensors.items()}, temporary / self.weights.name)
-        found = {"step": step, "metric": self.name, "value": value}
-        (temporary / file.name).write_text(json.dumps(found) + "\n")
-        shutil.rmtree(self.folder, ignore_errors=True)
-        os.replace(temporary, self.folder)
+        value, old = scores[self.task][self.figure], self._kept()
+        worse = value <= old if rises else value >= old
+        if worse or (math.isnan(value) and not math.isnan(old)):
+            return
+        header = {"metric": self.name, "value": repr(value), "step": str(step)}
+        temporary = self.file.with_suffix(".tmp")
+        save_file({k: t.contiguous() for k, t in tensors.items()}, temporary, header)
+        os.replace(temporary, self.file)
+
+    def _kept(self) -> float:
+        """The figure of what is kept, nan where nothing is, or by another figure."""
+        if not self.file.is_file():
+            return math.nan
+        with safe_open(self.file, "pt") as stored:
+            header = stored.metadata()
+        return float(header["value"]) if header["metric"] == self.name else math.nan
 
 
 def log_picture(accelerator: Accelerator, name: str, picture: Image, step: int) -> None:

@@ -48,8 +48,8 @@ def warm_up(settings: WarmUpSettings) -> Path:
             # objective
             loss, losses = objective(families, weights, answer, batch.targets, batch.noised)
             # step
-            run.learn(loss)
-        run.after(losses, {"theta": pipe}, {})
+            run.learn(loss, losses)
+        run.after({"theta": pipe}, {})
     return run.finish(pipe, base.load_unet)
 
 

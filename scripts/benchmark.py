@@ -32,6 +32,7 @@ from d2i1_train.warm_up import choose_tasks, mount
 
 MODES = ("none", "lora", "full")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 PREDICT = """
 import sys, numpy as np
 from d2i1_data import Diff2in1Pipeline
@@ -110,6 +111,12 @@ def speed(options: argparse.Namespace) -> None:
     """Steps per second of training in every mode, and images per second of creation."""
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
     print(f"{device}, torch {torch.__version__}, {options.resolution} px\n")
+    training_table(options)
+    creation_table(options)
+
+
+def training_table(options: argparse.Namespace) -> None:
+    """Steps of warm-up and of self-improving."""
     print("| training | checkpointing | batch | steps/s | peak GiB |\n|---|---|---|---|---|")
     for mode in MODES:
         for checkpointing in (False, True):
@@ -117,12 +124,15 @@ def speed(options: argparse.Namespace) -> None:
                 seconds, peak = _timed(step, options.steps)
                 row = (f"{mode}, {name}", "yes" if checkpointing else "no", str(batch))
                 print(f"| {' | '.join(row)} | {1 / seconds:.2f} | {peak} |", flush=True)
+
+
+def creation_table(options: argparse.Namespace) -> None:
+    """Labelled images of 50 calls each, as the paper makes them."""
     print("\n| creation, 50 calls | batch | images/s | peak GiB |\n|---|---|---|---|")
     for compiled in (False, True):
         pipe = _mounted("none", False, options)
         if options.mixed_precision != "no":
-            names = {"bf16": torch.bfloat16, "fp16": torch.float16}
-            pipe.to(DEVICE, names[options.mixed_precision])
+            pipe.to(DEVICE, PRECISIONS[options.mixed_precision])
         if compiled:
             pipe.unet.compile()
         for batch in options.batch_sizes:
@@ -165,8 +175,7 @@ def training(
     created = real._replace(created=True)
     optimizer = make_optimizer(exploitation, settings)
     families, weights = pipe.perception.families, {n: t.weight for n, t in TASKS.items()}
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    precision = kinds.get(options.mixed_precision)
+    precision = PRECISIONS.get(options.mixed_precision)
 
     def step(batch: Batch, creation: Theta | None) -> None:
         with torch.autocast(DEVICE.type, precision, enabled=precision is not None):

@@ -39,6 +39,7 @@ from .joined import join_modules
 from .one_pass import one_pass, pyramid_channels
 from .windows import see_in_windows
 
+ADAPTER = "diff2in1"  # name of the LoRA that was trained, beside those of users
 TOKENIZING = threading.Lock()  # a fast tokenizer keeps padding and truncation as its state
 LabelsFrom = Literal["latent", "last_step", "image"]
 CreateWith = Literal["base", "theta"]
@@ -84,6 +85,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         base_unet: UNet2DConditionModel | None = None,
         base: str | None = None,
         base_revision: str | None = None,
+        base_variant: str | None = None,
         trained_unet: str = "none",
         default_create_with: str = "base",
         default_strength: float = 0.6,
@@ -104,6 +106,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         self.register_to_config(
             base=base,
             base_revision=base_revision,
+            base_variant=base_variant,
             trained_unet=trained_unet,
             default_create_with=default_create_with,
             default_strength=default_strength,
@@ -120,13 +123,13 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
     ) -> "Diff2in1Pipeline":
         """Mount a fresh host on a base.
 
-        base: a Stable Diffusion checkpoint, see `Base`. tasks: see `Perception`. options: of the
-        host, such as `width`.
+        base: a Stable Diffusion checkpoint, see `Base`, or the name of an embedded one. tasks: see
+        `Perception`. options: of the host, such as `width`.
         """
         hosts = importlib.import_module("d2i1_data.diff2in1.hosts").HOSTS  # not in published files
         if host not in hosts:
             raise ValueError(f"unknown host {host!r}: choose from {', '.join(hosts)}")
-        base = Base(base) if isinstance(base, str) else base
+        base = find_base(base) if isinstance(base, str) else base
         parts = base.load()
         perception = hosts[host](tasks, pyramid_channels(parts.unet), **options)
         return cls._mounted(base, parts, perception.eval())
@@ -135,8 +138,8 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
     def from_adapter(cls, adapter: str, base: str | Base | None = None) -> "Diff2in1Pipeline":
         """Open an adapter repository: a LoRA and a perception model on the base it names.
 
-        adapter: a folder or Hub id. base: where the base lies, if not where the adapter says. The
-        LoRA stays apart: creation can do without it, `fuse_lora` merges it.
+        adapter: a folder or Hub id. base: where the base lies, if the adapter does not name one
+        that is embedded or on the Hub. The LoRA stays apart: creation can do without it.
         """
         config = cls.load_config(adapter)
         hosts = importlib.import_module("d2i1_data.diff2in1.hosts").HOSTS
@@ -144,12 +147,12 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         if host is None:
             raise ValueError(f"{adapter}: unknown host {config['perception'][1]}")
         if base is None:
-            base = Base(config["base"], config["base_revision"])
-        base = Base(base) if isinstance(base, str) else base
+            base = find_base(config["base"], config["base_revision"], config["base_variant"])
+        base = find_base(base) if isinstance(base, str) else base
         perception = host.from_pretrained(adapter, subfolder="perception")
         pipe = cls._mounted(base, base.load(), perception.eval())
         pipe.register_to_config(**{k: v for k, v in config.items() if k in cls.settings()})
-        pipe.load_lora_weights(adapter, adapter_name="default")
+        pipe.load_lora_weights(adapter, adapter_name=ADAPTER)
         pipe.unet.eval()  # a LoRA arrives with its dropout at work
         return pipe
 
@@ -164,6 +167,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             perception=perception,
             base=Path(base.path).name if Path(base.path).exists() else base.path,
             base_revision=base.revision,
+            base_variant=base.variant,
         )
 
     @classmethod
@@ -270,7 +274,13 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             return
         if labels_from == "last_step":
             raise ValueError("labels_from='last_step' reads theta's features: create with 'theta'")
-        if self.base_unet is None and not getattr(self.unet, "peft_config", None):
+        adapters = set(getattr(self.unet, "peft_config", None) or ())
+        if adapters - {ADAPTER}:
+            others = ", ".join(sorted(adapters - {ADAPTER}))
+            raise ValueError(
+                f"create_with='base' leaves out your LoRA {others}: create with 'theta'"
+            )
+        if self.base_unet is None and not adapters:
             raise ValueError(
                 "create_with='base': this pipeline holds only the trained U-Net;"
                 " create with 'theta', or load it with base_unet=..."
@@ -409,7 +419,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         `trust_remote_code=True`. An adapter must be fused first: a base saved with an un-fused one
         would load again with random weights.
         """
-        for name in ("unet", "text_encoder"):
+        for name in ("unet", "base_unet", "text_encoder"):
             if getattr(getattr(self, name), "peft_config", None):
                 raise ValueError(
                     f"{name} has a LoRA adapter: call fuse_lora() and unload_lora_weights() first"
@@ -418,6 +428,12 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         folder = Path(save_directory)
         (folder / "pipeline.py").write_text(join_modules(type(self).__module__))
         write_index(folder, perception=["diff2in1", type(self.perception).__name__])
+
+
+def find_base(name: str, revision: str | None = None, variant: str | None = None) -> Base:
+    """A base by name; an embedded one's folder is known to our package, not to published files."""
+    base: Base = importlib.import_module("d2i1_data.loading").find_base(name, revision, variant)
+    return base
 
 
 def write_index(folder: Path, **entries: Any) -> None:

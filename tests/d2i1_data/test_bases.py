@@ -258,7 +258,7 @@ def test_a_revision_of_the_hub(tmp_path: Path) -> None:
         assert f"base {name}: neither a folder nor on the Hub" in message and "\n" not in message
     for saved in ("pipeline", "adapter"):
         index = json.loads((tmp_path / "run" / saved / "model_index.json").read_text())
-        assert (index["base"], index["base_revision"]) == ("user/tiny", "v2")
+        assert (index["base"], index["base_revision"]) == ("user/tiny", COMMITS["v2"])
 
 
 # --- the safety checker ---

@@ -20,7 +20,7 @@ from d2i1_train.checkpoint import complete_checkpoints
 from d2i1_train.cli import LOST, main
 
 MODES = ("none", "lora", "full")
-HOST = ("--host", "light", "--width", 16, "--tasks", "normals,depth,semseg", "--rank", 4)
+HOST = ("--host", "light", "--width", 16, "--tasks", "normals,depth,semseg")
 SIZE = (
     *("--source", "rooms:train", "--max_train_samples", 8, "--resolution", 32),
     *("--report_to", "none", "--real_batch_size", 2, "--unet_learning_rate", 1e-3),

@@ -88,9 +88,9 @@ def improving(pipeline: Path) -> tuple[object, ...]:
 def mounted(base: Path, kind: str, **more: object) -> Diff2in1Pipeline:
     """What a warm-up begins with."""
     torch.manual_seed(0)
-    own = {"rank": 4, "lora_alpha": 8.0, "use_rslora": True, **more}
+    own = {"rank": 4, "lora_alpha": 8.0, "use_rslora": True} if kind == "lora" else {}
     fixed = {"source": "rooms:train", "output_dir": "", "host": "light", "width": 16}
-    settings = WarmUpSettings(**fixed, base=str(base), train_unet=kind, **own)  # type: ignore[arg-type]
+    settings = WarmUpSettings(**fixed, base=str(base), train_unet=kind, **own, **more)  # type: ignore[arg-type]
     return mount(settings, find_base(str(base)), TASKS)
 
 
