@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from peft import LoraConfig
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -579,3 +580,40 @@ def test_denoising_is_learnt(tiny_base: Path) -> None:
         optimizer.zero_grad()
         found.append(losses["denoise"].item())
     assert np.mean(found[-20:]) < 0.8 * np.mean(found[:10])
+
+
+# --- presets ---
+
+
+@pytest.mark.parametrize("kind", ["frozen", "lora", "full"])
+def test_presets_for_stable_diffusion_go_through_both_stages(
+    d2i1: Command, tiny_base: Path, tmp_path: Path, kind: str
+) -> None:
+    """As they are, but for base and size; `full` as its header says."""
+    if kind == "full":
+        pytest.importorskip("bitsandbytes")
+    small = ("--source", "rooms:train", "--max_train_samples", 2, "--resolution", 32)
+    small += ("--max_train_steps", 1, "--report_to", "none", "--mixed_precision", "no")
+    preset, run = ("--config", f"sd15-{kind}"), tmp_path / "warm"
+    d2i1("warm-up", *preset, "--base", tiny_base, *HOST, *small, "--output_dir", run)
+    more = ("--use_8bit_adam",) if kind == "full" else ()
+    flags = ("--pipeline", run / "pipeline", *more, *small, "--output_dir", tmp_path / "improved")
+    d2i1("self-improve", "--config", "sd15-self-improve", *flags)
+    assert Diff2in1Pipeline.from_pretrained(tmp_path / "improved/pipeline").predict(IMAGE)
+
+
+def test_a_lora_of_the_user_creates_with_theta_only(warm: Warm, tiny_base: Path) -> None:
+    """The base's U-Net would create without it, and nobody be told."""
+    pipe = Diff2in1Pipeline.from_adapter(str(warm("lora") / "adapter"), base=str(tiny_base))
+    pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]), "style")
+    with pytest.raises(ValueError, match="leaves out your LoRA style"):
+        pipe(IMAGE, num_inference_steps=1)
+    pipe(IMAGE, num_inference_steps=1, create_with="theta")
+
+
+def test_an_adapter_on_an_embedded_base_opens_by_itself(d2i1: Command, tmp_path: Path) -> None:
+    flags = ("--max_train_samples", 1, "--max_train_steps", 1, "--real_batch_size", 1)
+    flags += ("--report_to", "none", "--train_unet", "lora")
+    d2i1("warm-up", "--config", "rooms", *flags, "--output_dir", tmp_path / "run")
+    pipe = Diff2in1Pipeline.from_adapter(str(tmp_path / "run/adapter"))
+    assert pipe.config.base == "rooms" and pipe.predict(IMAGE).predictions
