@@ -17,6 +17,7 @@ from d2i1_data.sources import open_source
 from d2i1_data.write import write_text
 
 from .base.generation import Figures, Generation
+from .base.vae import save_grid
 from .cli import read_settings
 from .evaluate import common_tasks, figures, measure
 from .reopen import open_theta
@@ -88,8 +89,9 @@ def _generation(run: Path, settings: StudySettings) -> Generation:
 def _generate(run: Path, generation: Generation) -> Figures:
     """How an arm creates with theta's U-Net; of a frozen one that is the base's."""
     pipe = _open(run)
-    varied, _ = generation.vary(pipe, "theta")
-    invented, _ = generation.invent(pipe, 1.0, "theta")
+    varied, images = generation.vary(pipe, "theta")
+    invented, imagined = generation.invent(pipe, 1.0, "theta")
+    save_grid([generation.images[:8], images[:8], imagined[:8]], run / "created.png")
     return varied | invented
 
 
