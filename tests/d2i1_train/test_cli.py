@@ -247,7 +247,7 @@ def test_overview_lists_every_act() -> None:
 
 @pytest.mark.parametrize("preset", sorted(file.stem for file in PRESETS.glob("*.yaml")))
 def test_presets_are_settings_of_the_act_they_name(preset: str) -> None:
-    first = (PRESETS / f"{preset}.yaml").read_text().splitlines()[0]
-    act, arguments = re.search(r"d2i1 (\S+) (--config .*)", first).groups()
+    text = (PRESETS / f"{preset}.yaml").read_text()
+    act, arguments = re.search(r"^#.*d2i1 (\S+) (--config .*)", text, re.M).groups()
     settings = read_settings(act, arguments.split())
     assert settings.output_dir
