@@ -9,10 +9,10 @@ import argparse
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from d2i1_train.base.parts import build_scheduler, train_tokenizer
+from d2i1_train.base.parts import assemble, train_tokenizer
 from d2i1_train.settings import BaseSettings
 
 
@@ -49,16 +49,7 @@ def main() -> None:
     for name, part in (("unet", unet), ("text_encoder", text_encoder), ("vae", vae)):
         print(f"{name}: {sum(p.numel() for p in part.parameters()) / 1e6:.1f} M parameters")
         part.to(torch.float16)
-    StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=build_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
+    assemble(vae, text_encoder, tokenizer, unet).save_pretrained(folder)
 
 
 if __name__ == "__main__":

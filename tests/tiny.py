@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from d2i1_train.base.parts import (
-    build_scheduler,
+    assemble,
     build_text_encoder,
     build_unet,
     build_vae,
@@ -33,18 +32,9 @@ def save_tiny_base(folder: Path, prediction_type: str = "epsilon") -> Path:
     """Write a base of about 0.3 M parameters whose stride is 4; the folder."""
     torch.manual_seed(0)
     tokenizer = train_tokenizer(["a room with a blue sphere"], TINY, folder.parent / "tokenizer")
-    scheduler = build_scheduler()
-    scheduler.register_to_config(prediction_type=prediction_type)
-    StableDiffusionPipeline(
-        vae=build_vae(TINY, (32, 32)),
-        text_encoder=build_text_encoder(tokenizer, TINY),
-        tokenizer=tokenizer,
-        unet=build_unet(TINY, (16, 16)),
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
+    text_encoder = build_text_encoder(tokenizer, TINY)
+    vae, unet = build_vae(TINY, (32, 32)), build_unet(TINY, (16, 16))
+    assemble(vae, text_encoder, tokenizer, unet, prediction_type).save_pretrained(folder)
     return folder
 
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -19,7 +18,7 @@ from d2i1_data.write import claim_run
 from ..settings import BaseSettings
 from .denoiser import fit_unet
 from .evaluate import evaluate_base
-from .parts import build_scheduler, build_text_encoder, build_unet, build_vae, train_tokenizer
+from .parts import assemble, build_text_encoder, build_unet, build_vae, train_tokenizer
 from .vae import encode_all, fit_vae
 
 
@@ -44,16 +43,7 @@ def train_base(settings: BaseSettings) -> Path:
     latents = encode_all(vae, images, settings)
     text_encoder = build_text_encoder(tokenizer, settings).to(device)
     unet = build_unet(settings, (latents.shape[2], latents.shape[3])).to(device)
-    base = StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=build_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
+    base = assemble(vae, text_encoder, tokenizer, unet)
     fit_unet(base, latents, captions, settings, folder)
     base.to("cpu", torch.float16).save_pretrained(folder / "pipeline")
     return folder / "pipeline"

@@ -3,7 +3,12 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -83,6 +88,28 @@ def build_unet(settings: BaseSettings, latent_size: tuple[int, int]) -> UNet2DCo
         cross_attention_dim=settings.text_width,
         attention_head_dim=4,  # in Stable Diffusion's configs this is the number of heads
         norm_num_groups=16,
+    )
+
+
+def assemble(
+    vae: AutoencoderKL,
+    text_encoder: CLIPTextModel,
+    tokenizer: CLIPTokenizer,
+    unet: UNet2DConditionModel,
+    prediction_type: str = "epsilon",
+) -> StableDiffusionPipeline:
+    """The parts as a base."""
+    scheduler = build_scheduler()
+    scheduler.register_to_config(prediction_type=prediction_type)
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
     )
 
 
