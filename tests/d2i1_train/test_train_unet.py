@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.diff2in1 import Diff2in1Output, Diff2in1Pipeline
 from d2i1_data.diff2in1.one_pass import OnePass, one_pass
 from d2i1_data.errors import InputError
 from d2i1_data.loading import find_base, open_pipeline
@@ -617,3 +617,19 @@ def test_an_adapter_on_an_embedded_base_opens_by_itself(d2i1: Command, tmp_path:
     d2i1("warm-up", "--config", "rooms", *flags, "--output_dir", tmp_path / "run")
     pipe = Diff2in1Pipeline.from_adapter(str(tmp_path / "run/adapter"))
     assert pipe.config.base == "rooms" and pipe.predict(IMAGE).predictions
+
+
+@pytest.mark.parametrize("create_with", ["base", "theta"])
+def test_offloading_two_unets_changes_nothing(warm: Warm, create_with: str) -> None:
+    def made(offload: bool) -> Diff2in1Output:
+        pipe = Diff2in1Pipeline.from_pretrained(warm("full") / "pipeline")
+        if offload:
+            pipe.enable_model_cpu_offload(device="cpu")
+        generator = torch.Generator().manual_seed(0)
+        options = {"num_inference_steps": 2, "generator": generator, "output_type": "pt"}
+        return pipe(IMAGE, create_with=create_with, **options)
+
+    plain, offloaded = made(False), made(True)
+    assert torch.equal(plain.images[0], offloaded.images[0])
+    for name, maps in plain.predictions.items():
+        assert torch.equal(maps[0], offloaded.predictions[name][0])
