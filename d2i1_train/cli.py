@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -84,7 +85,8 @@ def run_act(act: str, arguments: list[str]) -> int:
 
 
 def _quieten() -> None:
-    """No bars for loading files of a few megabytes between our own."""
+    """No bars for loading files between our own, nor what a library warns all CPUs of."""
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import datasets
     import diffusers.utils.logging
     import transformers.utils.logging

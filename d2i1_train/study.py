@@ -33,6 +33,8 @@ def study(settings: StudySettings) -> Path:
     """Run every arm with every seed that is not there yet; the Markdown table of all."""
     folder = Path(settings.output_dir)
     arms = {name: _warm_up(settings, own) for name, own in settings.arms.items()}
+    if len({arm.mixed_precision for arm in arms.values()}) > 1:  # one process has one
+        raise InputError("study: arms differ in mixed_precision; compare those in two studies")
     generation: Generation | None = None
     for seed in settings.seeds:
         for name, arm in arms.items():
