@@ -452,3 +452,23 @@ def test_a_missing_tracker_names_its_extra(
     command = ("warm-up", "--base", tiny_base, *REAL, *HOST, "--report_to", tracker)
     message = d2i1(*command, "--output_dir", tmp_path / "out", code=2)
     assert f"pip install 'diff2in1[{tracker}]'" in message and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED"])
+def test_sharding_is_refused_in_one_line(
+    d2i1: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{kind}", "true")
+    flags = ("--config", "rooms", "--max_train_samples", 1, "--output_dir", tmp_path / "out")
+    message = d2i1("warm-up", *flags, code=2)
+    assert kind in message and "eight_gpus.yaml" in message and message.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flag", [("--rank", 8), ("--lora_dropout", 0.1), ("--use_rslora",)])
+def test_what_is_of_a_lora_is_refused_without_one(
+    d2i1: Callable[..., str], tmp_path: Path, flag: tuple[object, ...]
+) -> None:
+    run = ("--config", "rooms", "--output_dir", tmp_path / "out")
+    message = d2i1("warm-up", *run, *flag, code=2)
+    assert f"{flag[0]} says nothing without --train_unet lora" in message
