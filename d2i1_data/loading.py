@@ -83,13 +83,16 @@ def explained(base: "Base") -> Iterator[None]:
         raise InputError(f"base {base.path}: {error}{hint}") from error
 
 
-def _check_index(name: str, index: dict[str, Any]) -> None:
-    missing = [part for part in PARTS if index.get(part, [None])[0] is None]
+def _require(name: str, missing: list[str]) -> None:
     if missing:
         raise InputError(
             f"base {name}: {', '.join(missing)} missing;"
             f" a base has {', '.join(PARTS)} in diffusers layout"
         )
+
+
+def _check_index(name: str, index: dict[str, Any]) -> None:
+    _require(name, [part for part in PARTS if index.get(part, [None])[0] is None])
     more = [part for part in ("text_encoder_2", "transformer") if part in index]
     if more:
         raise InputError(
@@ -99,12 +102,7 @@ def _check_index(name: str, index: dict[str, Any]) -> None:
 
 
 def _check_folder(folder: Path, variant: str | None) -> None:
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
-    if missing:
-        raise InputError(
-            f"base {folder}: {', '.join(missing)} missing;"
-            f" a base has {', '.join(PARTS)} in diffusers layout"
-        )
+    _require(str(folder), [part for part in PARTS if not (folder / part).is_dir()])
     # a shard is called model.fp16-00001-of-00002.safetensors
     middle = re.escape(f".{variant}" if variant else "")
     wanted = re.compile(rf"[^.]+{middle}(-\d+-of-\d+)?\.safetensors")

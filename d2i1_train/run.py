@@ -38,7 +38,7 @@ from .checkpoint import (
 )
 from .lora import fuse, save_adapter
 from .optimizer import carry_over, make_optimizer, make_schedule
-from .settings import TrainSettings
+from .settings import OF_LORA, TrainSettings
 from .theta import Theta, trained_tensors
 from .validation import Validation, log_picture
 
@@ -255,9 +255,9 @@ class Run:
         """
         folder = self.folder / "pipeline"
         if self.accelerator.is_main_process:
-            if self.validation and self.validation.best:
-                weights = self.validation.best.file
-                load_tensors(weights, self.published, self.thetas["exploitation"])
+            best = self.validation and self.validation.best
+            if best and best.file.is_file():  # a run may stop before it is validated
+                load_tensors(best.file, self.published, self.thetas["exploitation"])
             if pipe.config.trained_unet == "lora":
                 self._publish(pipe, self.folder / "adapter", partial(save_adapter, pipe))
                 fuse(pipe)
@@ -283,6 +283,7 @@ class Run:
         configs = {name: family.config() for name, family in pipe.perception.families.items()}
         facts = {"stage": self.name, **asdict(self.settings)}
         facts |= {"source": self.rows[0].source.name, "created": len(self.rows) > 1}
-        facts = {k: v for k, v in facts.items() if k not in PRIVATE and v is not None}
+        untold = PRIVATE if pipe.config.trained_unet == "lora" else PRIVATE | set(OF_LORA)
+        facts = {k: v for k, v in facts.items() if k not in untold and v is not None}
         write_model_card(temporary, folder.name, read_tasks(configs, self.name), pipe.config, facts)
         os.replace(temporary, folder)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 from d2i1_data.errors import InputError
 from d2i1_data.settings import require_positive
 
+OF_LORA = ("rank", "lora_alpha", "lora_dropout", "lora_layers", "use_rslora")
+
 
 @dataclass(kw_only=True)
 class BaseSettings:
@@ -183,8 +185,7 @@ class WarmUpSettings(TrainSettings):
             raise InputError(f"--lora_alpha {self.lora_alpha}: expected more than 0")
         if self.train_unet == "none" and self.denoise_weight:
             raise InputError("--denoise_weight needs a U-Net that is trained: --train_unet")
-        of_lora = ("rank", "lora_alpha", "lora_dropout", "lora_layers", "use_rslora")
-        for name in of_lora if self.train_unet != "lora" else ():
+        for name in OF_LORA if self.train_unet != "lora" else ():
             if getattr(self, name) != getattr(WarmUpSettings, name):
                 raise InputError(f"--{name} says nothing without --train_unet lora")
 

@@ -5,7 +5,6 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -58,6 +57,8 @@ def observed(run, *arguments):
 Run.finish = observed
 sys.exit(main())
 """  # the library saves the first rank's weights only
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(*arguments: object) -> None:
@@ -128,15 +129,6 @@ def assert_ranks_agree(folder: Path, *names: str) -> None:
         for rank in (0, 1):
             own = load_file(folder / f"rank{rank}-{name}.safetensors")
             assert equal(own, saved), (rank, name)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Sums round as in the launched processes, which have one thread each."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,8 @@ ROOMS = (
 )
 HOST = ("--host", "light", "--width", 16, "--tasks", "normals,semseg", "--real_batch_size", 2)
 LATEST = ("--resume_from_checkpoint", "latest")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(*arguments: object) -> None:
@@ -56,15 +58,6 @@ def contents(folder: Path) -> dict[str, bytes]:
         for file in sorted(folder.rglob("*"))
         if file.is_file()
     }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums round as in the killed process, which has one thread."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -476,3 +476,22 @@ def test_what_is_of_a_lora_is_refused_without_one(
     run = ("--config", "rooms", "--output_dir", tmp_path / "out")
     message = d2i1("warm-up", *run, *flag, code=2)
     assert f"{flag[0]} says nothing without --train_unet lora" in message
+
+
+def test_a_run_that_stopped_before_its_first_validation_ends(
+    d2i1: Callable[..., str], train: Train, tiny_base: Path
+) -> None:
+    """Its last checkpoint is there, the best weights are not: it publishes the last."""
+    flags = (*VALIDATE, "--best_metric", "depth.rmse")
+    folder = train(*flags)
+    (folder / "best.safetensors").unlink()
+    shutil.rmtree(folder / "pipeline")
+    command = ("warm-up", "--base", tiny_base, *REAL, *HOST, *STEPS, "--report_to", "none", *flags)
+    d2i1(*command, "--output_dir", folder, "--resume_from_checkpoint", "latest")
+    file = folder / "pipeline/perception/diffusion_pytorch_model.safetensors"
+    published = {f"perception.{name}": tensor for name, tensor in load_file(file).items()}
+    assert differing(theta(folder), published) == []
+
+
+def test_a_card_tells_of_a_lora_only_where_there_is_one(train: Train) -> None:
+    assert "lora" not in (train() / "pipeline/README.md").read_text().lower()
