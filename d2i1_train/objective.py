@@ -30,21 +30,18 @@ def believe(
 
 
 def objective(
-    families: Mapping[str, Family],
-    weights: Mapping[str, float],
-    answer: Answer,
-    targets: Targets,
-    noised: Noised | None = None,
+    weights: Mapping[str, float], answer: Answer, noised: Noised | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum over tasks of weight times mean loss over the micro-batch; that, and each task's loss.
 
-    A sample's loss is the mean over its valid pixels, and the divisor is the size of the
-    micro-batch whatever is known in it. So the objective is linear in samples, and accumulation or
-    more ranks change nothing but rounding. A task without labels in the micro-batch contributes
-    zero, with gradients, as several processes need it. noised: the real samples' denoising loss
-    joins (Ho et al. 2020, eq. 14; for v-prediction its own target).
+    A sample's loss is its host's, and the divisor is the size of the micro-batch whatever is known
+    in it. So the objective is linear in samples, and accumulation or more ranks change nothing but
+    rounding (but with `protocol: host`, whose losses pool the pixels of a micro-batch). A task
+    without labels in the micro-batch contributes zero, with gradients, as several processes need
+    it. noised: the real samples' denoising loss joins (Ho et al. 2020, eq. 14; for v-prediction its
+    own target).
     """
-    losses = {name: f.loss(answer.raw[name], targets[name]).mean() for name, f in families.items()}
+    losses = {name: one.mean() for name, one in answer.losses.items()}
     if answer.noise is not None and noised is not None:
         losses[DENOISE] = F.mse_loss(answer.noise, noised.wanted)
     total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()

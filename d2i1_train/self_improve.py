@@ -64,8 +64,8 @@ def self_improve(settings: SelfImproveSettings) -> Path:
                     belief = creation(batch.latents[made], context, batch.size, seen).raw
                     targets = believe(families, belief, targets, made, batch.believed)
             # objective
-            answer = run.model(batch.latents, context, batch.size, pyramid, batch.noised)
-            loss, losses = objective(families, weights, answer, targets, batch.noised)
+            answer = run.model(batch.latents, context, batch.size, pyramid, targets, batch.noised)
+            loss, losses = objective(weights, answer, batch.noised)
             # step
             run.learn(loss, losses)
         # follow

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from d2i1_data.errors import InputError
 from d2i1_data.settings import require_positive
 
+OF_HOST = ("width", "norm", "protocol")
 OF_LORA = ("rank", "lora_alpha", "lora_dropout", "lora_layers", "use_rslora")
 
 
@@ -156,11 +157,17 @@ class WarmUpSettings(TrainSettings):
     """Folder or Hub id whose configs describe a base in one file; None asks the Hub for those of
     the release it is taken for."""
     host: str
-    """Which discriminative method reads the pyramid; `light` is our own."""
+    """Which discriminative method reads the pyramid: light (our own, any tasks), bae (normals),
+    idisc (normals or depth) or vpd (segmentation or depth), each in a file of its own."""
     tasks: str | None = None
-    """Comma-separated; None is all the source has labels for."""
-    width: int = 96
-    """Channels of the host's shared decoder."""
+    """Comma-separated; None is all the source has labels for, of a host for one task the first."""
+    width: int | None = None
+    """Channels of the host's decoder, with which all its others grow; None is the published ones,
+    which suit Stable Diffusion. A quarter suits the embedded base."""
+    norm: Literal["batch", "group"] | None = None
+    """Of idisc and vpd: `batch` as published, `group` where micro-batches are too small for it."""
+    protocol: Literal["ours", "host"] | None = None
+    """`host` trains as the host's released code does where that differs; see its file."""
     train_unet: Literal["none", "lora", "full"] = "none"
     """What of the U-Net is trained with the host: nothing (paper), a LoRA, or all of it."""
     rank: int = 16

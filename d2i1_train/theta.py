@@ -9,7 +9,7 @@ from accelerate.utils import broadcast
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from d2i1_data.diff2in1 import Diff2in1Pipeline, Perception, one_pass
+from d2i1_data.diff2in1 import Diff2in1Pipeline, Perception
 
 Raw = dict[str, Tensor]
 NOISE_ONLY = ("conv_norm_out", "conv_out")  # parts of a U-Net behind the pyramid
@@ -26,9 +26,11 @@ class Noised(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """raw: maps per task. noise: the U-Net's output for what it was given to denoise, if it was."""
+    """raw: maps per task. losses: instead, per task [B], where the targets were given. noise: the
+    U-Net's output for what it was given to denoise, if it was."""
 
     raw: Raw
+    losses: Raw
     noise: Tensor | None
 
 
@@ -49,30 +51,36 @@ class Theta(nn.Module):
         context: Tensor,
         size: tuple[int, int],
         pyramid: tuple[Tensor, ...] | None = None,
+        targets: Raw | None = None,
         noised: Noised | None = None,
     ) -> Answer:
         """Raw maps [B, R, *size] of latents [B, C, h, w] under context [1 or B, L, D], at t = 0.
 
-        pyramid: of the same latents, where a frozen U-Net has given it already. noised: also
-        denoise these. One call for both, because several processes average gradients by call.
+        pyramid: of the same latents, where a frozen U-Net has given it already. targets: to learn
+        from; then the answer is their losses. noised: also denoise these. One call for everything,
+        because several processes average gradients by call.
         """
+        maps = None
         if pyramid is None:
-            pyramid = self.see(latents, context)
+            _, pyramid, maps = self.perception.see(self.unet, latents, context)
         noise = None
         if noised is not None:
-            noise = self.unet(noised.latents, noised.t, noised.captions).sample
+            noise = self.unet(noised.latents, noised.t, noised.captions).sample.float()
+        if targets is not None:
+            return Answer({}, self.perception.losses(pyramid, size, targets, maps), noise)
         # in float32 under autocast too: a depth in bfloat16 has three digits
-        raw = {name: one.float() for name, one in self.perception(pyramid, size).items()}
-        return Answer(raw, None if noise is None else noise.float())
+        raw = {name: one.float() for name, one in self.perception(pyramid, size, maps).items()}
+        return Answer(raw, {}, noise)
 
     def see(self, latents: Tensor, context: Tensor) -> tuple[Tensor, ...]:
         """The pyramid of one pass."""
-        return one_pass(self.unet, latents, 0, context.expand(len(latents), -1, -1)).pyramid
+        return self.perception.see(self.unet, latents, context).pyramid
 
     @property
     def frozen(self) -> bool:
-        """Whether nothing of the U-Net is trained."""
-        return not any(parameter.requires_grad for parameter in self.unet.parameters())
+        """Whether nothing before the pyramid is trained, so that all thetas see the same."""
+        trained = any(parameter.requires_grad for parameter in self.unet.parameters())
+        return not trained and self.perception.own_context is None
 
 
 def make_theta(pipe: Diff2in1Pipeline, *, denoises: bool = False) -> Theta:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from d2i1_data.diff2in1 import Base, Diff2in1Pipeline
+from d2i1_data.diff2in1 import HOSTS, Base, Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.loading import explained, find_base
 from d2i1_data.schema import describe_tasks
@@ -16,7 +16,7 @@ from .cache import Cache
 from .lora import add_lora
 from .objective import DENOISE, objective
 from .run import Run, open_training_rows
-from .settings import WarmUpSettings
+from .settings import OF_HOST, WarmUpSettings
 from .theta import make_theta
 
 
@@ -26,7 +26,7 @@ def warm_up(settings: WarmUpSettings) -> Path:
     Paper Sec. 3, first stage: one pass at t = 0 under the empty prompt, the U-Net frozen.
     """
     rows = open_training_rows(settings)
-    tasks = choose_tasks(settings.tasks, rows.source)
+    tasks = choose_tasks(settings.host, settings.tasks, rows.source)
     torch.manual_seed(settings.seed)
     base = find_base(settings.base, settings.revision, settings.variant, settings.base_config)
     pipe = mount(settings, base, tasks)
@@ -34,7 +34,7 @@ def warm_up(settings: WarmUpSettings) -> Path:
     theta = make_theta(pipe.to(run.device), denoises=settings.denoise_weight > 0)
     run.prepare(theta)
     context = pipe.perception_context()
-    families, weights = pipe.perception.families, {n: t.weight for n, t in tasks.items()}
+    weights = {name: task.weight for name, task in tasks.items()}
     weights[DENOISE] = settings.denoise_weight
     flip, denoise = settings.random_flip, settings.denoise_weight > 0
     cache = Cache(settings.cache_dir)
@@ -44,18 +44,24 @@ def warm_up(settings: WarmUpSettings) -> Path:
     for _ in run.steps():
         for batch in run.batches(mix):
             # see
-            answer = run.model(batch.latents, context, batch.size, batch.pyramid, batch.noised)
+            seen = (batch.latents, context, batch.size, batch.pyramid)
+            answer = run.model(*seen, batch.targets, batch.noised)
             # objective
-            loss, losses = objective(families, weights, answer, batch.targets, batch.noised)
+            loss, losses = objective(weights, answer, batch.noised)
             # step
             run.learn(loss, losses)
         run.after({"theta": pipe}, {})
     return run.finish(pipe, base.load_unet)
 
 
-def choose_tasks(names: str | None, source: Source) -> dict[str, Task]:
-    """The source's tasks of these comma-separated names; None is all of them."""
-    wanted = list(source.tasks) if names is None else [name.strip() for name in names.split(",")]
+def choose_tasks(host: str, names: str | None, source: Source) -> dict[str, Task]:
+    """The source's tasks of these comma-separated names; None is what the host takes of them."""
+    if host not in HOSTS:
+        raise InputError(f"--host: unknown host {host!r}, choose from {', '.join(HOSTS)}")
+    families = {name: task.family for name, task in source.tasks.items()}
+    wanted = HOSTS[host].choose(families)
+    if names is not None:
+        wanted = [name.strip() for name in names.split(",")]
     for name in wanted:
         if name not in TASKS:
             raise InputError(f"--tasks: unknown task {name!r}, choose from {', '.join(TASKS)}")
@@ -63,15 +69,21 @@ def choose_tasks(names: str | None, source: Source) -> dict[str, Task]:
             has = ", ".join(source.tasks) or "none"
             raise InputError(f"--tasks: source {source.name} has no labels of {name}, it has {has}")
     if not wanted:
-        raise InputError(f"source {source.name} has no labels to learn from")
+        has = ", ".join(source.tasks) or "none"
+        raise InputError(f"source {source.name} has labels of {has}: none that {host} can learn")
+    try:
+        HOSTS[host].check({name: families[name] for name in wanted})
+    except ValueError as error:
+        raise InputError(f"--tasks: {error}") from error
     return {name: source.tasks[name] for name in wanted}
 
 
 def mount(settings: WarmUpSettings, base: Base, tasks: dict[str, Task]) -> Diff2in1Pipeline:
     """A fresh host on the base, and a fresh LoRA in its U-Net if that is what is trained."""
-    described, width = describe_tasks(tasks), settings.width
+    given = {name: getattr(settings, name) for name in OF_HOST}
+    options = {name: value for name, value in given.items() if value is not None}
     with explained(base):
-        pipe = Diff2in1Pipeline.from_base(base, settings.host, described, width=width)
+        pipe = Diff2in1Pipeline.from_base(base, settings.host, describe_tasks(tasks), **options)
     if settings.train_unet == "lora":
         add_lora(pipe.unet, settings)
     pipe.register_to_config(

@@ -146,7 +146,7 @@ def creation_table(options: argparse.Namespace) -> None:
 
 def _mounted(mode: str, checkpointing: bool, options: argparse.Namespace) -> Diff2in1Pipeline:
     settings = _settings(mode, options)
-    tasks = choose_tasks(settings.tasks, open_rows(settings.source, None, 1).source)
+    tasks = choose_tasks(settings.host, settings.tasks, open_rows(settings.source, None, 1).source)
     pipe = mount(settings, find_base(options.base), tasks).to(DEVICE)
     if checkpointing:
         pipe.unet.enable_gradient_checkpointing()
@@ -190,8 +190,8 @@ def training(
                     seen = pyramid and tuple(level[made] for level in pyramid)
                     belief = creation(batch.latents[made], context, batch.size, seen).raw
                 targets = believe(families, belief, targets, made, batch.believed)
-            answer = exploitation(batch.latents, context, batch.size, pyramid)
-        objective(families, weights, answer, targets)[0].backward()
+            answer = exploitation(batch.latents, context, batch.size, pyramid, targets)
+        objective(weights, answer)[0].backward()
         trained = [p for p in exploitation.parameters() if p.requires_grad]
         nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()

@@ -46,7 +46,7 @@ def denoise(
     for t, t_next in zip(progress(schedule), [*schedule[1:], None], strict=False):
         doubled = torch.cat([latents] * copies).to(unet.dtype)
         if t_next is None and see:
-            output, pyramid = one_pass(unet, doubled, t, context)
+            output, pyramid, _ = one_pass(unet, doubled, t, context)
             pyramid = tuple(level[: len(latents)] for level in pyramid)
         else:
             output = unet(doubled, t, context).sample

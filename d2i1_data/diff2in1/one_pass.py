@@ -19,10 +19,13 @@ UNSUPPORTED = (
 
 class OnePass(NamedTuple):
     """noise: what `unet(...)` returns, [B, C, h, w]. pyramid: all maps of a resolution concatenated
-    over channels, finest first; level l is [B, C_l, h / 2^l, w / 2^l]."""
+    over channels, finest first; level l is [B, C_l, h / 2^l, w / 2^l]. maps: by level, how much
+    each pixel attends to each token, [B, L, h / 2^l, w / 2^l]; none but after `record_attention`.
+    """
 
     noise: Tensor
     pyramid: tuple[Tensor, ...]
+    maps: dict[int, Tensor]
 
 
 def one_pass(
@@ -39,6 +42,10 @@ def one_pass(
     hook = getattr(unet, "_hf_hook", None)  # accelerate's offloading replaces `unet.forward`
     if hook is not None:
         (latents, t, context), _ = hook.pre_forward(unet, latents, t, context)
+
+    recorder = getattr(unet, "recorder", None)
+    if recorder is not None:
+        recorder.begin()
 
     # 1. Time embedding and first convolution
     emb = unet.time_embedding(unet.get_time_embed(sample=latents, timestep=t))
@@ -91,8 +98,8 @@ def one_pass(
         noise = unet.conv_act(unet.conv_norm_out(noise))
     noise = unet.conv_out(noise)
     # GroupNorm's backward on the CPU crashes for channels-last input that needs no gradient
-    maps = tuple(torch.cat(level, dim=1).contiguous() for level in pyramid)
-    result = OnePass(noise, maps)
+    levels = tuple(torch.cat(level, dim=1).contiguous() for level in pyramid)
+    result = OnePass(noise, levels, {} if recorder is None else recorder.end(levels))
     return result if hook is None else hook.post_forward(unet, result)
 
 
@@ -142,3 +149,9 @@ def pyramid_channels(unet: UNet2DConditionModel) -> list[int]:
         if block.upsamplers is not None:
             channels[level - 1] += outputs[-1]
     return channels
+
+
+def last_channels(unet: UNet2DConditionModel) -> list[int]:
+    """Of C_l, how many are of the last map on the way to the noise; they come last."""
+    finest, *coarser = reversed(unet.up_blocks)  # which upsample their last, into the next level
+    return [finest.resnets[-1].out_channels, *(b.resnets[-2].out_channels for b in coarser)]

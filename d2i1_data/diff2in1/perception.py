@@ -1,13 +1,18 @@
 """Perception: what every host is, a model from the pyramid of one pass to raw maps per task."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from diffusers import ConfigMixin, ModelMixin
+from diffusers import ConfigMixin, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
 from .families import Family, make_family
 from .joined import join_modules
+from .one_pass import OnePass, one_pass, pyramid_channels
+
+Pyramid = tuple[Tensor, ...]
+Maps = dict[int, Tensor]  # see `OnePass`
 
 
 class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -15,21 +20,90 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     A host registers `tasks` in its config: task name -> the config of its family, such as
     `{"normals": {"family": "unit_vector"}, "semseg": {"family": "label_map", "names": [...]}}`.
+
+    one_of: the families of which a host perceives one task, the most natural first; None is any
+    number of tasks. reads_attention: whether it wants the cross-attention maps of the pass.
+    own_context: what it conditions the U-Net on instead of the empty prompt, [1, L, D].
     """
 
     families: dict[str, Family]
-    own_context: Tensor | None = None  # a host that conditions the U-Net itself brings its context
+    one_of: ClassVar[tuple[str, ...] | None] = None
+    reads_attention = False
+    seen_at = 0  # timestep the U-Net is told
+    latent_factor = 1.0  # of the scaled latents
+
+    @classmethod
+    def mount(
+        cls, base: StableDiffusionPipeline, tasks: dict[str, dict[str, Any]], **options: Any
+    ) -> "Perception":
+        """A fresh host for the U-Net of a base."""
+        return cls(tasks, pyramid_channels(base.unet), **options)
+
+    @classmethod
+    def choose(cls, families: Mapping[str, Family]) -> list[str]:
+        """Which of these tasks a host perceives if it is not told: all it can, or its first."""
+        if cls.one_of is None:
+            return list(families)
+        ranked = [name for kind in cls.one_of for name, f in families.items() if f.name == kind]
+        return ranked[:1]
+
+    @classmethod
+    def check(cls, families: Mapping[str, Family]) -> None:
+        """Raise ValueError if a host cannot perceive these tasks."""
+        if not families:
+            raise ValueError("a host needs at least one task")
+        if cls.one_of is None:
+            return
+        if len(families) != 1 or {f.name for f in families.values()} - {*cls.one_of}:
+            got = ", ".join(f"{name} ({f.name})" for name, f in families.items())
+            raise ValueError(
+                f"{cls.__name__} perceives one task of {' or '.join(cls.one_of)}, got {got}"
+            )
 
     def add_families(self, tasks: dict[str, dict[str, Any]]) -> None:
         """Make the families the config names; called first by every host."""
-        if not tasks:
-            raise ValueError("a host needs at least one task")
         # sorted, as a config comes back from its file: heads keep their order, optimisers theirs
         self.families = {name: make_family(tasks[name]) for name in sorted(tasks)}
+        self.check(self.families)
 
-    def forward(self, pyramid: tuple[Tensor, ...], size: tuple[int, int]) -> dict[str, Tensor]:
+    @property
+    def only(self) -> tuple[str, Family]:
+        """Name and family of a host's one task."""
+        (found,) = self.families.items()
+        return found
+
+    @property
+    def own_context(self) -> Tensor | None:
+        return None
+
+    def see(self, unet: UNet2DConditionModel, latents: Tensor, context: Tensor) -> OnePass:
+        """What the U-Net makes of scaled latents [B, C, h, w] at t = 0, without noise.
+
+        context: of the empty prompt, [1, L, D]; a host with its own does without.
+        """
+        own = self.own_context
+        context = (context if own is None else own).to(latents).expand(len(latents), -1, -1)
+        return one_pass(unet, latents * self.latent_factor, self.seen_at, context)
+
+    def forward(
+        self, pyramid: Pyramid, size: tuple[int, int], maps: Maps | None = None
+    ) -> dict[str, Tensor]:
         """Raw maps [B, R, H, W] per task at `size` = (H, W) pixels from a pyramid, finest first."""
         raise NotImplementedError
+
+    def losses(
+        self,
+        pyramid: Pyramid,
+        size: tuple[int, int],
+        targets: dict[str, Tensor],
+        maps: Maps | None = None,
+    ) -> dict[str, Tensor]:
+        """Per task the loss of each sample, [B], whose mean is to be minimised.
+
+        The family's, of the answer, unless a host learns in its own way.
+        """
+        raw = self(pyramid, size, maps)
+        return {name: f.loss(raw[name], targets[name]) for name, f in self.families.items()}
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
         """Write config and weights, and the code of the host as one file, `diff2in1.py`."""

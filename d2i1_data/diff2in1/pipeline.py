@@ -4,6 +4,7 @@ Letters in shape comments: B batch, C channels, H W pixels, h w latent pixels, L
 """
 
 import importlib
+import inspect
 import json
 import threading
 from collections.abc import Iterator
@@ -32,11 +33,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from .attention import record_attention
 from .base import Base
 from .ddim import denoise, timesteps
 from .images import fit_longer_side, pad_to_stride, to_batches, to_uint8
 from .joined import join_modules
-from .one_pass import one_pass, pyramid_channels
 from .windows import see_in_windows
 
 ADAPTER = "diff2in1"  # name of the LoRA that was trained, beside those of users
@@ -114,6 +115,8 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             default_guidance_scale=default_guidance_scale,
             default_processing_resolution=default_processing_resolution,
         )
+        if perception.reads_attention:
+            record_attention(unet)
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.stride = self.vae_scale_factor * 2 ** (len(unet.config.block_out_channels) - 1)
 
@@ -130,8 +133,11 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         if host not in hosts:
             raise ValueError(f"unknown host {host!r}: choose from {', '.join(hosts)}")
         base = find_base(base) if isinstance(base, str) else base
+        unknown = set(options) - set(inspect.signature(hosts[host]).parameters)
+        if unknown:
+            raise ValueError(f"host {host} has no setting {', '.join(sorted(unknown))}")
         parts = base.load()
-        perception = hosts[host](tasks, pyramid_channels(parts.unet), **options)
+        perception = hosts[host].mount(parts, tasks, **options)
         return cls._mounted(base, parts, perception.eval())
 
     @classmethod
@@ -354,19 +360,23 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         self, latents: Tensor, size: tuple[int, int], pyramid: tuple[Tensor, ...] | None = None
     ) -> dict[str, Tensor]:
         """Raw maps [B, R, *size] from scaled latents [B, C, h, w], or from a pyramid of them."""
+        maps: dict[int, Tensor] = {}
         if pyramid is None:
-            context = self.perception_context().expand(len(latents), -1, -1)
-            pyramid = one_pass(self.unet, latents.to(self.unet.dtype), 0, context).pyramid
+            seen = self.perception.see(
+                self.unet, latents.to(self.unet.dtype), self.perception_context()
+            )
+            pyramid = seen.pyramid
+            maps = {level: one.to(self.perception.dtype) for level, one in seen.maps.items()}
         pyramid = tuple(level.to(self.perception.dtype) for level in pyramid)
         factor = self.vae_scale_factor
         padded = (pyramid[0].shape[2] * factor, pyramid[0].shape[3] * factor)
-        raw = self.perception(pyramid, padded)
+        raw = self.perception(pyramid, padded, maps)
         return {n: r[..., : size[0], : size[1]].float().contiguous() for n, r in raw.items()}
 
     def perception_context(self) -> Tensor:
-        """What perception conditions the U-Net on, [1, L, D]: empty prompt or the host's own."""
-        own = self.perception.own_context
-        return self.encode_prompt([""]) if own is None else own
+        """What perception conditions the U-Net on, unless its host has its own: the empty prompt's
+        embedding, [1, L, D]."""
+        return self.encode_prompt([""])
 
     def encode_prompt(self, prompts: list[str]) -> Tensor:
         """Text embeddings [B, L, D]."""

@@ -30,6 +30,15 @@ def mean_over(error: Tensor, valid: Tensor) -> Tensor:
     return total / valid.sum((1, 2, 3)).clamp(min=1)
 
 
+def pooled_over(error: Tensor, valid: Tensor) -> Tensor:
+    """Mean of error [B, 1, H, W] over the valid pixels of the whole batch, said of each sample, [B].
+
+    What many released codes train with; samples with more valid pixels weigh more.
+    """
+    mean = torch.where(valid, error, 0.0).sum() / valid.sum().clamp(min=1)
+    return mean.expand(len(error))
+
+
 class Family(ABC):
     """What is common to all maps of one kind. Instances hold no tensors and may be shared."""
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .base import Family, decode_png, encode_png, mean_over
+from .base import Family, decode_png, encode_png, mean_over, pooled_over
 
 
 class MetricMap(Family):
@@ -37,11 +37,33 @@ class MetricMap(Family):
         """Probability that the truth differs from the prediction by more than a factor of 1.25."""
         return torch.exp(-math.log(1.25) / self._log_scale(raw).exp())
 
+    def log_ratio(self, raw: Tensor, target: Tensor) -> Tensor:
+        """Log of prediction over truth, [B, 1, H, W]; means nothing where the truth is unknown."""
+        return raw[:, :1].float() - torch.where(self.valid(target), target, 1.0).log()
+
     def loss(self, raw: Tensor, target: Tensor) -> Tensor:
-        valid, log_scale = self.valid(target), self._log_scale(raw)
-        truth = torch.where(valid, target, 1.0).log()
-        error = (raw[:, :1].float() - truth).abs() / log_scale.exp() + log_scale
-        return mean_over(error * log_scale.detach().exp(), valid)
+        log_scale = self._log_scale(raw)
+        error = self.log_ratio(raw, target).abs() / log_scale.exp() + log_scale
+        return mean_over(error * log_scale.detach().exp(), self.valid(target))
+
+    def scale_loss(self, raw: Tensor, target: Tensor) -> Tensor:
+        """What teaches only the scale: how likely the error is, which is taken as given, [B]."""
+        log_scale = self._log_scale(raw)
+        error = self.log_ratio(raw, target).detach().abs() / log_scale.exp() + log_scale
+        return mean_over(error, self.valid(target))
+
+    def silog(
+        self, raw: Tensor, target: Tensor, keep: float, *, pooled: bool = False
+    ) -> Tensor:
+        """Scale-invariant error sqrt(variance + keep * mean^2) of the log ratio, [B].
+
+        Eigen et al. 2014, arXiv 1406.2283. pooled: over all pixels of the batch.
+        """
+        over = pooled_over if pooled else mean_over
+        ratio, valid = self.log_ratio(raw, target), self.valid(target)
+        mean, square = over(ratio, valid), over(ratio**2, valid)
+        # nothing known: zero, and no gradient of a root at zero
+        return (square - (1 - keep) * mean**2 + 1e-6).sqrt() - 1e-3
 
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:
         return torch.maximum(one / other, other / one) < 1.25

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Family, decode_png, encode_png, mean_over
+from .base import Family, decode_png, encode_png, mean_over, pooled_over
 
 
 class UnitVector(Family):
@@ -37,8 +37,16 @@ class UnitVector(Family):
         return F.normalize(raw[:, :3].float(), dim=1, eps=1e-6)
 
     @staticmethod
-    def _kappa(raw: Tensor) -> Tensor:
+    def kappa(raw: Tensor) -> Tensor:
+        """The concentration, more than 0.01, [B, 1, H, W]."""
         return F.elu(raw[:, 3:4].float()) + 1.01
+
+    @staticmethod
+    def to_raw(vectors: Tensor, kappa: Tensor) -> Tensor:
+        """The raw prediction that has these vectors [B, 3, H, W] and this concentration."""
+        excess = kappa - 1.01
+        negative = torch.log1p(excess.clamp(-1 + 1e-6, 0))  # the inverse of elu
+        return torch.cat([vectors, torch.where(excess > 0, excess, negative)], 1)
 
     @staticmethod
     def angle(one: Tensor, other: Tensor) -> Tensor:
@@ -46,17 +54,37 @@ class UnitVector(Family):
         cross = torch.linalg.cross(one, other, dim=1).square().sum(1, keepdim=True)
         return torch.atan2((cross + 1e-12).sqrt(), (one * other).sum(1, keepdim=True))
 
-    def uncertainty(self, raw: Tensor) -> Tensor:
-        """The expected angular error under the predicted distribution, as a share of 90 degrees."""
-        kappa = self._kappa(raw)
+    def expected_error(self, raw: Tensor) -> Tensor:
+        """The expected angle to the truth under the predicted distribution, degrees in (0, 90)."""
+        kappa = self.kappa(raw)
         tail = torch.exp(-kappa * math.pi)
-        expected = 2 * kappa / (kappa**2 + 1) + math.pi * tail / (1 + tail)
-        return (expected / (math.pi / 2)).clamp(0, 1)
+        return torch.rad2deg(2 * kappa / (kappa**2 + 1) + math.pi * tail / (1 + tail))
+
+    def uncertainty(self, raw: Tensor) -> Tensor:
+        """The expected angular error as a share of 90 degrees."""
+        return (self.expected_error(raw) / 90).clamp(0, 1)
+
+    def nll(self, raw: Tensor, target: Tensor) -> Tensor:
+        """Negative log density of the truth, but for the constant log 2 pi, [B, 1, H, W].
+
+        Angular von Mises-Fisher: p(n) = (k^2 + 1) exp(-k angle) / (2 pi (1 + exp(-k pi))), Bae et
+        al. 2021, eq. 9.
+        """
+        kappa, angle = self.kappa(raw), self.angle(self.finish(raw), target)
+        return kappa * angle - torch.log(kappa**2 + 1) + F.softplus(-kappa * math.pi)
+
+    def nll_loss(self, raw: Tensor, target: Tensor, *, pooled: bool = False) -> Tensor:
+        """Mean `nll` of each sample, [B]; pooled: of all pixels of the batch, without those whose
+        cosine is beyond 0.999, as the released codes of Bae et al. and of iDisc have it."""
+        error, valid = self.nll(raw, target), self.valid(target)
+        if not pooled:
+            return mean_over(error, valid)
+        cosine = (self.finish(raw) * target).sum(1, keepdim=True)
+        return pooled_over(error, valid & (cosine.abs() < 0.999))
 
     def loss(self, raw: Tensor, target: Tensor) -> Tensor:
-        kappa, angle = self._kappa(raw), self.angle(self.finish(raw), target)
-        error = kappa * angle - torch.log(kappa**2 + 1) + F.softplus(-kappa * math.pi)
-        return mean_over(error / kappa.detach(), self.valid(target))
+        error = self.nll(raw, target) / self.kappa(raw).detach()
+        return mean_over(error, self.valid(target))
 
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:
         return self.angle(one, other) < math.radians(11.25)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..adapter import FeatureAdapter, Residual
-from ..perception import Perception
+from ..perception import Maps, Perception, Pyramid
 
 
 class Light(Perception):
@@ -42,7 +42,9 @@ class Light(Perception):
             {name: nn.Conv2d(widths[-1], f.raw_channels, 1) for name, f in self.families.items()}
         )
 
-    def forward(self, pyramid: tuple[Tensor, ...], size: tuple[int, int]) -> dict[str, Tensor]:
+    def forward(
+        self, pyramid: Pyramid, size: tuple[int, int], maps: Maps | None = None
+    ) -> dict[str, Tensor]:
         x = self.adapter(pyramid)
         for block in self.upsample:
             x = block(F.interpolate(x, scale_factor=2.0, mode="bilinear"))

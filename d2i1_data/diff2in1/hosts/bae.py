@@ -1,0 +1,202 @@
+"""`bae`: surface normals with their uncertainty, refined where it is high.
+
+Bae, Budvytis, Cipolla 2021, "Estimating and Exploiting the Aleatoric Uncertainty in Surface Normal
+Estimation" (arXiv 2109.09881; github.com/baegwangbin/surface_normal_uncertainty).
+
+Letters in shape comments: B batch, C channels, h w pixels of a scale, N points.
+"""
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..adapter import PyramidAdapter
+from ..perception import Maps, Perception, Pyramid
+
+ENCODER = (2048, 176, 64, 40, 24)  # channels of EfficientNet-B5, coarsest first
+SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # its strides 32 to 2, where the latent's is 8
+PUBLISHED = 128  # channels of the finest features
+
+
+class StandardizedConv2d(nn.Conv2d):
+    """A 3x3 convolution whose filters have mean 0 and variance 1 (Qiao et al. 2019)."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        deviation, mean = torch.std_mean(self.weight, (1, 2, 3), keepdim=True)
+        return F.conv2d(x, (self.weight - mean) / (deviation + 1e-10), self.bias, padding=1)
+
+
+class UpsampleMerge(nn.Module):
+    """Bring features to the size of an encoder's map and merge them."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(StandardizedConv2d(inputs, outputs), nn.GroupNorm(8, outputs), nn.LeakyReLU()),
+            *(StandardizedConv2d(outputs, outputs), nn.GroupNorm(8, outputs), nn.LeakyReLU()),
+        )
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return self.body(torch.cat([enlarge(x, skip.shape[-2:]), skip], 1))  # type: ignore[no-any-return]
+
+
+class Bae(Perception):
+    """The decoder of Bae et al. behind an adapter that imitates the pyramid of their encoder.
+
+    tasks: one of family `unit_vector`. pyramid_channels: `one_pass.pyramid_channels` of the U-Net.
+    width: channels of the finest features, a multiple of 8; 128 as published, all others scale
+    along. sampling_ratio: share of a scale's pixels that are refined while training; and
+    importance_ratio: share of those that are the most uncertain known ones, the others are drawn.
+    protocol: "host" pools the pixels of a batch and leaves out those whose cosine is beyond 0.999,
+    as the released code does; "ours" averages over each sample's pixels and needs no such cut.
+
+    The decoder says normals and kappa at four scales: at the latent's resolution by a convolution,
+    then thrice a small network per pixel refines them (paper Sec. 3.3), up to pixels. In training
+    that happens at points, guided by uncertainty; to perceive, at every pixel.
+
+    Pseudo-labels: theta_C's direction at every pixel that is inside the image, refined everywhere
+    (the authors' second stage left 60 % of each scale unrefined); hard and of equal weight, because
+    theta_E's own kappa already lowers the weight of what cannot be told. A weight by theta_C's
+    kappa would count its certainty twice.
+    """
+
+    one_of: ClassVar = ("unit_vector",)
+
+    @register_to_config
+    def __init__(
+        self,
+        tasks: dict[str, dict[str, Any]],
+        pyramid_channels: list[int],
+        width: int = PUBLISHED,
+        sampling_ratio: float = 0.4,
+        importance_ratio: float = 0.7,
+        protocol: Literal["ours", "host"] = "ours",
+    ) -> None:
+        super().__init__()
+        self.add_families(tasks)
+        if width < 8 or width % 8:
+            raise ValueError(f"width {width}: expected a multiple of 8")
+        encoder = [max(c * width // PUBLISHED, 1) for c in ENCODER]
+        self.adapter = PyramidAdapter(pyramid_channels, encoder, list(SCALES))
+        self.bottom = nn.Conv2d(encoder[0], encoder[0], 1)
+        features = [8 * width, 4 * width, 2 * width, width]
+        self.merge = nn.ModuleList(
+            UpsampleMerge(below + skip, own)
+            for below, skip, own in zip(
+                [encoder[0], *features], encoder[1:], features, strict=False
+            )
+        )
+        self.coarse = nn.Conv2d(features[1], 4, 3, padding=1)
+        self.refine = nn.ModuleList(_point_network(c + 4, width) for c in features[1:])
+
+    def forward(
+        self, pyramid: Pyramid, size: tuple[int, int], maps: Maps | None = None
+    ) -> dict[str, Tensor]:
+        features = self._features(pyramid)
+        raw = self.coarse(features[0])  # [B, 4, h, w]
+        for x, refine, target in zip(
+            features, self.refine, self._sizes(features[0], size), strict=True
+        ):
+            seen = torch.cat([enlarge(x, target), enlarge(self._settle(raw), target)], 1)
+            raw = refine(seen.flatten(2)).unflatten(2, target)
+        name, _ = self.only
+        return {name: enlarge(raw, size)}
+
+    def losses(
+        self,
+        pyramid: Pyramid,
+        size: tuple[int, int],
+        targets: dict[str, Tensor],
+        maps: Maps | None = None,
+    ) -> dict[str, Tensor]:
+        """The sum over four scales of the negative log-likelihood; see the class."""
+        name, family = self.only
+        pooled = self.config.protocol == "host"
+        known = family.valid(targets[name]).float()
+        features = self._features(pyramid)
+        raw = self.coarse(features[0])
+        loss = family.nll_loss(enlarge(raw, size), targets[name], pooled=pooled)
+        said = self._settle(raw)  # what the next scale begins with, [B, 4, h, w]
+        for x, refine, target in zip(
+            features, self.refine, self._sizes(features[0], size), strict=True
+        ):
+            coarse = enlarge(said, target)
+            index = self._points(coarse, known)  # [B, N]
+            grid = _coordinates(index, target)
+            seen = torch.cat([_sample(x, grid), _sample(said, grid)], 1)  # [B, C + 4, N]
+            raw = refine(seen)
+            truth = _sample(targets[name], grid, "nearest")
+            loss = loss + family.nll_loss(raw[..., None], truth[..., None], pooled=pooled)
+            spots = index[:, None].expand(-1, 4, -1)
+            said = coarse.flatten(2).scatter(2, spots, self._settle(raw)).unflatten(2, target)
+        return {name: loss}
+
+    def _features(self, pyramid: Pyramid) -> list[Tensor]:
+        """The decoder's maps from the latent's resolution up, [B, C, h, w]; three."""
+        x, *skips = self.adapter(pyramid)
+        x = self.bottom(x)
+        features = []
+        for merge, skip in zip(self.merge, skips, strict=True):
+            x = merge(x, skip)
+            features.append(x)
+        return features[1:]
+
+    @staticmethod
+    def _sizes(finest_latent: Tensor, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Of the three refined scales: each twice the one before, none beyond the pixels."""
+        height, width = finest_latent.shape[-2:]
+        return [(min(height << k, size[0]), min(width << k, size[1])) for k in (1, 2, 3)]
+
+    def _settle(self, raw: Tensor) -> Tensor:
+        """Unit vector and kappa of a raw prediction [B, 4, ...]."""
+        _, family = self.only
+        return torch.cat([family.finish(raw), family.kappa(raw)], 1)  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def _points(self, said: Tensor, known: Tensor) -> Tensor:
+        """Which pixels to refine, [B, N]: the least certain known ones, and some drawn at random.
+
+        Paper Sec. 3.3; drawn by torch's generator, which training seeds for every micro-batch.
+        """
+        kappa = said[:, 3].flatten(1)
+        inside = F.interpolate(known, said.shape[-2:], mode="nearest").flatten(1) > 0
+        count = max(int(self.config.sampling_ratio * kappa.shape[1]), 1)
+        important = int(self.config.importance_ratio * count)
+        unsure = kappa.masked_fill(~inside, torch.inf).topk(important, largest=False).indices
+        chance = torch.rand_like(kappa) + inside  # known ones first
+        chance.scatter_(1, unsure, -1.0)
+        drawn = chance.topk(count - important).indices
+        return torch.cat([unsure, drawn], 1)
+
+
+def _point_network(inputs: int, width: int) -> nn.Sequential:
+    """Three layers of `width` and one that answers, at every point by itself."""
+    return nn.Sequential(
+        *(nn.Conv1d(inputs, width, 1), nn.ReLU(), nn.Conv1d(width, width, 1), nn.ReLU()),
+        *(nn.Conv1d(width, width, 1), nn.ReLU(), nn.Conv1d(width, 4, 1)),
+    )
+
+
+def enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear with corners on corners, as the released code does."""
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x, size, mode="bilinear", align_corners=True)
+
+
+def _coordinates(index: Tensor, size: tuple[int, int]) -> Tensor:
+    """Places in [-1, 1] of pixels [B, N], x then y, [B, 1, N, 2]."""
+    rows, columns = index // size[1], index % size[1]
+    place = torch.stack([columns / max(size[1] - 1, 1), rows / max(size[0] - 1, 1)], -1)
+    return (2 * place - 1)[:, None]
+
+
+def _sample(x: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
+    """A map [B, C, h, w] at N places, [B, C, N]."""
+    return F.grid_sample(x, grid.to(x.dtype), mode=mode, align_corners=True)[:, :, 0]

@@ -1,0 +1,337 @@
+"""`idisc`: normals or depth from what a scene divides itself into.
+
+Piccinelli, Sakaridis, Yu 2023, "iDisc: Internal Discretization for Monocular Depth Estimation"
+(arXiv 2304.06334; github.com/SysCV/idisc).
+
+Letters in shape comments: B batch, C channels, h w pixels of a map, N pixels of all maps, Q queries.
+"""
+
+import math
+from typing import Any, ClassVar, Literal
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..adapter import PyramidAdapter
+from ..families import MetricMap, UnitVector
+from ..layers import Norm, normed_conv, resize
+from ..perception import Maps, Perception, Pyramid
+
+SWIN_L = (1536, 768, 384, 192)  # channels of the published encoder, coarsest first
+SWIN_SCALES = (0.25, 0.5, 1.0, 2.0)  # its strides 32 to 4, where the latent's is 8
+HIDDEN = 256  # published channels of the decoder
+HEADS = 4  # of the deformable attention
+POINTS = 4  # each of these looks at, in every map
+LAYERS = 4  # of the deformable attention
+EXPANSION = 4  # of every small network
+DEPTH = 2  # rounds of partition, and of reading from its parts
+
+
+class IDisc(Perception):
+    """The decoder of iDisc behind an adapter that imitates the pyramid of their Swin-L.
+
+    tasks: one, of family `unit_vector` or `metric_map`. pyramid_channels:
+    `one_pass.pyramid_channels` of the U-Net. width: channels of the decoder, a multiple of 16; 256
+    as published, all others scale along. queries: parts a scene is divided into, at each of three
+    resolutions. norm: "batch" as published; "group" where micro-batches are too small for it.
+    protocol: "host" pools the pixels of a batch in the loss and leaves out normals whose cosine is
+    beyond 0.999, as the released code does; "ours" averages over each sample's pixels.
+
+    A decoder of deformable attention mixes the maps; at three resolutions, an adaptive partition
+    lets queries compete for the pixels (AFP), and the pixels read from what the queries became
+    (ISD). The three answers are averaged, as unit vectors with kappa, or as metres. Loss: for
+    vectors the negative log-likelihood of Bae et al.; for distances SILog times 10, beside which a
+    spread is learned from the same features without changing them, because iDisc has no uncertainty
+    of distances.
+
+    Pseudo-labels: theta_C's averaged answer at every pixel inside the image, hard and of equal
+    weight: the average of three is already the surest there is, and for distances SILog compares
+    pixels with each other, so that holes where theta_C is unsure would change what is compared.
+    """
+
+    one_of: ClassVar = ("unit_vector", "metric_map")
+
+    @register_to_config
+    def __init__(
+        self,
+        tasks: dict[str, dict[str, Any]],
+        pyramid_channels: list[int],
+        width: int = HIDDEN,
+        queries: int = 32,
+        norm: Norm = "batch",
+        protocol: Literal["ours", "host"] = "ours",
+    ) -> None:
+        super().__init__()
+        self.add_families(tasks)
+        if width < 16 or width % 16:
+            raise ValueError(f"width {width}: expected a multiple of 16")
+        encoder = [c * width // HIDDEN for c in SWIN_L]
+        answers = 4 if self.only[1].name == UnitVector.name else 1
+        self.adapter = PyramidAdapter(pyramid_channels, encoder, list(SWIN_SCALES))
+        self.mix = DeformableDecoder(encoder, width, norm)
+        self.partitions = nn.ModuleList(Partition(width, width // 2, queries) for _ in encoder[1:])
+        self.readers = nn.ModuleList(Reader(width, width // 2, answers) for _ in encoder[1:])
+
+    def forward(
+        self, pyramid: Pyramid, size: tuple[int, int], maps: Maps | None = None
+    ) -> dict[str, Tensor]:
+        merged, mixed = self.mix(self.adapter(pyramid))
+        # the coarsest map has helped the others and is not read
+        parts = [divide(x) for divide, x in zip(self.partitions, mixed[1:], strict=True)]
+        read = [r(x, p) for r, x, p in zip(self.readers, merged[1:], parts, strict=True)]
+        finest = merged[-1].shape[-2:]
+        answers = torch.stack([self._settle(resize(answer.float(), finest)) for answer in read])
+        name, _ = self.only
+        return {name: self._to_raw(resize(answers.mean(0), size))}
+
+    def losses(
+        self,
+        pyramid: Pyramid,
+        size: tuple[int, int],
+        targets: dict[str, Tensor],
+        maps: Maps | None = None,
+    ) -> dict[str, Tensor]:
+        name, family = self.only
+        raw, pooled = self(pyramid, size)[name], self.config.protocol == "host"
+        if isinstance(family, UnitVector):
+            return {name: family.nll_loss(raw, targets[name], pooled=pooled)}
+        assert isinstance(family, MetricMap)
+        silog = family.silog(raw, targets[name], keep=0.15, pooled=pooled)
+        return {name: 10 * silog + family.scale_loss(raw, targets[name])}
+
+    def _settle(self, answer: Tensor) -> Tensor:
+        """What can be averaged: unit vectors and kappa, or metres and the raw log-scale."""
+        _, family = self.only
+        if isinstance(family, UnitVector):
+            return torch.cat([family.finish(answer), family.kappa(answer)], 1)
+        return torch.cat([family.finish(answer), answer[:, 1:]], 1)
+
+    def _to_raw(self, settled: Tensor) -> Tensor:
+        """The family's raw layout of an average."""
+        _, family = self.only
+        if isinstance(family, UnitVector):
+            return family.to_raw(settled[:, :3], settled[:, 3:])
+        return torch.cat([settled[:, :1].log(), settled[:, 1:]], 1)
+
+
+class DeformableDecoder(nn.Module):
+    """Maps that have seen each other, [B, width, h, w] each, coarsest first: merged with the
+    encoder's from coarse to fine, and as they are."""
+
+    def __init__(self, channels: list[int], width: int, norm: Norm) -> None:
+        super().__init__()
+        self.narrow = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(1, width)) for c in channels
+        )
+        self.level = nn.Parameter(torch.randn(len(channels), width))
+        self.layers = nn.ModuleList(DeformableLayer(width, len(channels)) for _ in range(LAYERS))
+        self.out, self.lateral, self.merge = (
+            nn.ModuleList(normed_conv(c, width, kernel, norm, nn.GELU) for c in inputs)
+            for inputs, kernel in (
+                ([width] * len(channels), 1),
+                (channels, 1),
+                ([width] * len(channels), 3),
+            )
+        )
+
+    def forward(self, maps: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        shapes = [(x.shape[2], x.shape[3]) for x in maps]
+        narrow = [narrow(x) for narrow, x in zip(self.narrow, maps, strict=True)]
+        x = torch.cat([n.flatten(2).transpose(1, 2) for n in narrow], 1)  # [B, N, C]
+        where = torch.cat(
+            [
+                sine_positions(n).flatten(1).T + level
+                for n, level in zip(narrow, self.level, strict=True)
+            ]
+        )
+        places = torch.cat([_centres(shape, x.device) for shape in shapes])  # [N, 2]
+        for layer in self.layers:
+            x = layer(x, where, places, shapes)
+        parts = x.transpose(1, 2).split([h * w for h, w in shapes], 2)
+        seen = [p.unflatten(2, s) for p, s in zip(parts, shapes, strict=True)]
+        mixed = [out(x) for out, x in zip(self.out, seen, strict=True)]
+        merged: list[Tensor] = []
+        for lateral, merge, of_encoder, own in zip(
+            self.lateral, self.merge, maps, mixed, strict=True
+        ):
+            y = lateral(of_encoder) + own
+            if merged:
+                y = y + F.interpolate(merged[-1], y.shape[-2:], mode="nearest")
+            merged.append(merge(y))
+        return merged, mixed
+
+
+class DeformableLayer(nn.Module):
+    """Deformable attention and a small network, each beside the identity."""
+
+    def __init__(self, width: int, levels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = DeformableAttention(width, levels)
+        self.network = small_network(width)
+
+    def forward(
+        self, x: Tensor, where: Tensor, places: Tensor, shapes: list[tuple[int, int]]
+    ) -> Tensor:
+        x = x + self.attention(self.norm(x) + where, x, places, shapes)
+        return x + self.network(x)  # type: ignore[no-any-return]
+
+
+class DeformableAttention(nn.Module):
+    """Every pixel looks at a few places near itself in every map (Zhu et al. 2021, arXiv
+    2010.04159), in plain torch."""
+
+    def __init__(self, width: int, levels: int) -> None:
+        super().__init__()
+        self.levels = levels
+        self.offsets = nn.Linear(width, HEADS * levels * POINTS * 2)
+        self.weights = nn.Linear(width, HEADS * levels * POINTS)
+        self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
+        for layer in (self.offsets, self.weights):
+            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.weights.bias)
+        for layer in (self.value, self.out):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        # each head begins by looking into a direction of its own, at 1, 2, ... pixels
+        angle = torch.arange(HEADS) * (2 * math.pi / HEADS)
+        direction = torch.stack([angle.cos(), angle.sin()], -1)
+        direction = direction / direction.abs().amax(-1, keepdim=True)
+        steps = torch.arange(1, POINTS + 1)[:, None] * direction[:, None, None]
+        with torch.no_grad():
+            self.offsets.bias.copy_(steps.expand(-1, levels, -1, -1).flatten())
+
+    def forward(
+        self, query: Tensor, x: Tensor, places: Tensor, shapes: list[tuple[int, int]]
+    ) -> Tensor:
+        """query, x: [B, N, C], over all maps. places: x, y of each pixel in [0, 1], [N, 2]."""
+        each = (HEADS, self.levels, POINTS)
+        offsets = self.offsets(query).unflatten(-1, (*each, 2)).permute(0, 2, 1, 3, 4, 5)
+        weights = self.weights(query).unflatten(-1, (HEADS, -1)).softmax(-1).unflatten(-1, each[1:])
+        values = self.value(x).unflatten(-1, (HEADS, -1)).permute(0, 2, 3, 1)  # [B, heads, d, N]
+        found = []
+        for level, ((h, w), value) in enumerate(
+            zip(shapes, values.split([h * w for h, w in shapes], 3), strict=True)
+        ):
+            shift = offsets[..., level, :, :] / offsets.new_tensor([w, h])
+            grid = 2 * (places[:, None] + shift) - 1  # [B, heads, N, points, 2]
+            seen = F.grid_sample(
+                value.unflatten(3, (h, w)).flatten(0, 1),
+                grid.flatten(0, 1).to(value.dtype),
+                align_corners=False,
+            )  # [B * heads, d, N, points]
+            weight = weights[..., level, :].transpose(1, 2).flatten(0, 1)  # [B * heads, N, points]
+            found.append((seen * weight[:, None]).sum(-1))
+        total = torch.stack(found).sum(0).unflatten(0, (-1, HEADS)).flatten(1, 2)
+        return self.out(total.transpose(1, 2))  # type: ignore[no-any-return]
+
+
+class Partition(nn.Module):
+    """Adaptive feature partition: learned queries compete for the pixels of a map, [B, Q, D].
+
+    The rounds share their weights, as the released code does.
+    """
+
+    def __init__(self, width: int, query_width: int, queries: int) -> None:
+        super().__init__()
+        self.queries = nn.Parameter(torch.randn(queries, query_width))
+        self.attention = Attention(query_width, width, compete=True)
+        self.network = small_network(query_width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pixels = (x + sine_positions(x)).flatten(2).transpose(1, 2)
+        queries = self.queries.expand(len(x), -1, -1)
+        for _ in range(DEPTH):
+            queries = queries + self.attention(queries, pixels)
+            queries = queries + self.network(queries)
+        return queries
+
+
+class Reader(nn.Module):
+    """Internal scene discretisation: the pixels of a map read from the queries, [B, A, h, w].
+
+    answers: 4 for vectors with kappa; 1 for log distances, to which a log-scale is added that is
+    read from the same features but does not teach them.
+    """
+
+    def __init__(self, width: int, query_width: int, answers: int) -> None:
+        super().__init__()
+        self.attention = nn.ModuleList(Attention(width, query_width) for _ in range(DEPTH))
+        self.networks = nn.ModuleList(small_network(width) for _ in range(DEPTH))
+        self.last = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, width), nn.LayerNorm(width)
+        )
+        self.answer = nn.Linear(width, answers)
+        self.spread = nn.Linear(width, 1) if answers == 1 else None
+
+    def forward(self, x: Tensor, queries: Tensor) -> Tensor:
+        pixels = (x + sine_positions(x)).flatten(2).transpose(1, 2)
+        for attention, network in zip(self.attention, self.networks, strict=True):
+            pixels = pixels + attention(pixels, queries)
+            pixels = pixels + network(pixels)
+        pixels = self.last(pixels)
+        answer = self.answer(pixels)
+        if self.spread is not None:
+            answer = torch.cat([answer, self.spread(pixels.detach())], -1)
+        return answer.transpose(1, 2).unflatten(2, x.shape[-2:])  # type: ignore[no-any-return]
+
+
+class Attention(nn.Module):
+    """What `sink` [B, I, C] takes from `source` [B, J, S], through one head.
+
+    compete: the sinks compete for each source (slot attention, Locatello et al. 2020, arXiv
+    2006.15055), instead of each choosing among the sources.
+    """
+
+    def __init__(self, width: int, source_width: int, *, compete: bool = False) -> None:
+        super().__init__()
+        self.compete = compete
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.norm_source = nn.LayerNorm(source_width, eps=1e-6)
+        # a bias that is the same for all that a softmax compares changes nothing and learns nothing
+        self.query = nn.Linear(width, width, bias=not compete)
+        self.key = nn.Linear(source_width, width, bias=compete)
+        self.value, self.out = nn.Linear(source_width, width), nn.Linear(width, width)
+
+    def forward(self, sink: Tensor, source: Tensor) -> Tensor:
+        source = self.norm_source(source)
+        query, key, value = self.query(self.norm(sink)), self.key(source), self.value(source)
+        if not self.compete:
+            return self.out(F.scaled_dot_product_attention(query, key, value))  # type: ignore[no-any-return]
+        scores = query @ key.transpose(1, 2) / math.sqrt(query.shape[-1])  # [B, I, J]
+        share = scores.float().softmax(1) + 1e-6
+        share = (share / share.sum(2, keepdim=True)).to(value.dtype)
+        return self.out(share @ value)  # type: ignore[no-any-return]
+
+
+def small_network(width: int) -> nn.Sequential:
+    """A normalised network with one wide hidden layer."""
+    wide = EXPANSION * width
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width)
+    )
+
+
+def sine_positions(x: Tensor) -> Tensor:
+    """Sines and cosines of the places of a map's pixels, [C, h, w] for [B, C, h, w].
+
+    Carion et al. 2020 (arXiv 2005.12872), normalised to one period of 2 pi over the map.
+    """
+    channels, height, width = x.shape[1:]
+    each = channels // 4
+    rates = 10_000 ** (torch.arange(each, device=x.device) / each)
+    parts = []
+    for length, shape in ((height, (-1, 1)), (width, (1, -1))):
+        place = torch.arange(1, length + 1, device=x.device) * (2 * math.pi / length)
+        angle = place / rates[:, None]  # [channels / 4, length]
+        for wave in (angle.sin(), angle.cos()):
+            parts.append(wave.view(each, *shape).expand(-1, height, width))
+    return torch.cat(parts).to(x.dtype)
+
+
+def _centres(shape: tuple[int, int], device: torch.device) -> Tensor:
+    """x, y of the centres of a map's pixels in [0, 1], [h w, 2]."""
+    y, x = ((torch.arange(n, device=device) + 0.5) / n for n in shape)
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
