@@ -57,7 +57,7 @@ def warm_up(settings: WarmUpSettings) -> Path:
 def choose_tasks(host: str, names: str | None, source: Source) -> dict[str, Task]:
     """The source's tasks of these comma-separated names; None is what the host takes of them."""
     if host not in HOSTS:
-        raise InputError(f"--host: unknown host {host!r}, choose from {', '.join(HOSTS)}")
+        raise InputError(f"--host: unknown host {host!r}: choose from {', '.join(HOSTS)}")
     families = {name: task.family for name, task in source.tasks.items()}
     wanted = HOSTS[host].choose(families)
     if names is not None:

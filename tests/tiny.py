@@ -9,6 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.schema import describe_tasks
+from d2i1_data.sources.rooms import Rooms
 from d2i1_train.base.parts import (
     assemble,
     build_text_encoder,
@@ -26,6 +29,26 @@ TINY = BaseSettings(
     text_layers=1,
     text_length=16,
 )
+
+# every host with all it may perceive of rooms
+MOUNTS = {
+    "light": ("light", ("normals", "depth", "semseg")),
+    "bae": ("bae", ("normals",)),
+    "idisc": ("idisc", ("normals",)),
+    "idisc-depth": ("idisc", ("depth",)),
+    "vpd": ("vpd", ("semseg",)),
+    "vpd-depth": ("vpd", ("depth",)),
+}
+
+
+def mount_tiny(base: Path, mount: str, **options: Any) -> Diff2in1Pipeline:
+    """A fresh narrow host on a tiny base, one of `MOUNTS`."""
+    host, names = MOUNTS[mount]
+    tasks = describe_tasks({name: Rooms.tasks[name] for name in names})
+    torch.manual_seed(0)
+    pipe = Diff2in1Pipeline.from_base(str(base), host, tasks, **{"width": 16, **options})
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 def save_tiny_base(folder: Path, prediction_type: str = "epsilon") -> Path:

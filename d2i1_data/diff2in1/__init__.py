@@ -7,12 +7,13 @@ import diffusers.pipelines
 
 from .base import Base
 from .families import FAMILIES, Family, make_family
-from .hosts import HOSTS, Light
+from .hosts import HOSTS
 from .one_pass import OnePass, one_pass, pyramid_channels
 from .perception import Perception
 from .pipeline import Diff2in1Output, Diff2in1Pipeline
 
 # So that diffusers finds `["diff2in1", "Light"]` and `"Diff2in1Pipeline"` without remote code.
+globals().update({host.__name__: host for host in HOSTS.values()})
 diffusers.pipelines.diff2in1 = sys.modules[__name__]
 diffusers.Diff2in1Pipeline = Diff2in1Pipeline
 
@@ -23,7 +24,6 @@ __all__ = [
     "Diff2in1Output",
     "Diff2in1Pipeline",
     "Family",
-    "Light",
     "OnePass",
     "Perception",
     "make_family",

@@ -65,9 +65,7 @@ class PyramidAdapter(nn.Module):
             )
             for level, c in zip(self.levels, narrow, strict=True)
         )
-        self.merge = nn.ModuleList(
-            Residual(below + own, own) for below, own in pairwise(narrow)
-        )
+        self.merge = nn.ModuleList(Residual(below + own, own) for below, own in pairwise(narrow))
         wide = [made[-1], *(c + made[-1] for c in finer)]
         self.norms = nn.ModuleList(
             nn.GroupNorm(math.gcd(8, c), c) for c in [made[-1], *finer][: len(finer)]

@@ -39,6 +39,6 @@ def normed_conv(
     return nn.Sequential(conv, kinds[norm], activation())
 
 
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Bilinear, and nothing where the size is right."""
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear")

@@ -101,8 +101,8 @@ def test_theta_c_shares_what_is_frozen_and_gets_no_gradient(tiny_pipe: Diff2in1P
     batch = stack([real.get(0, False), created.get(0, False)], torch.device("cpu"))
     belief = creation(batch.latents[batch.created], context, batch.size).raw
     targets = believe(families, belief, batch.targets, batch.created, batch.believed)
-    answer = exploitation(batch.latents, context, batch.size)
-    objective(families, dict.fromkeys(families, 1.0), answer, targets)[0].backward()
+    answer = exploitation(batch.latents, context, batch.size, targets=targets)
+    objective(dict.fromkeys(families, 1.0), answer)[0].backward()
 
     pairs = list(zip(exploitation.named_parameters(), creation.parameters(), strict=True))
     for (name, own), followed in pairs:

@@ -339,9 +339,10 @@ def test_what_is_trained_gets_a_gradient_and_nothing_else(
     examples = draw_examples(pipe, theta, denoise=denoises)
     batch = stack([examples.draw(n, seeded(n)) for n in range(2)], torch.device("cpu"))
     context, families = pipe.perception_context(), pipe.perception.families
-    answer = theta(batch.latents, context, batch.size, batch.pyramid, batch.noised)
+    seen = (batch.latents, context, batch.size, batch.pyramid)
+    answer = theta(*seen, batch.targets, batch.noised)
     weights = dict.fromkeys([*families, "denoise"], 1.0)
-    objective(families, weights, answer, batch.targets, batch.noised)[0].backward()
+    objective(weights, answer, batch.noised)[0].backward()
     for name, parameter in theta.named_parameters():
         assert (parameter.grad is not None) == parameter.requires_grad, name
         if parameter.grad is not None and "lora_A" not in name:  # lora_B begins with zeros
@@ -523,9 +524,10 @@ def test_denoising_loss_is_that_of_the_papers(tmp_path: Path, prediction: str) -
     batch = stack(drawn, torch.device("cpu"))
     context, families, noised = pipe.perception_context(), pipe.perception.families, batch.noised
     assert noised is not None
-    answer = theta(batch.latents, context, batch.size, batch.pyramid, noised)
+    seen = (batch.latents, context, batch.size, batch.pyramid)
+    answer = theta(*seen, batch.targets, noised)
     weights = {**dict.fromkeys(families, 1.0), "denoise": 3.0}
-    total, losses = objective(families, weights, answer, batch.targets, noised)
+    total, losses = objective(weights, answer, noised)
 
     config = pipe.scheduler.config
     roots = np.linspace(config.beta_start**0.5, config.beta_end**0.5, 1000)
@@ -574,7 +576,7 @@ def test_denoising_is_learnt(tiny_base: Path) -> None:
         noised = stack([draws.at(4 * step + n) for n in range(4)], torch.device("cpu")).noised
         assert noised is not None
         noise = theta.unet(noised.latents, noised.t, noised.captions).sample
-        loss, losses = objective({}, {"denoise": 1.0}, Answer({}, noise), {}, noised)
+        loss, losses = objective({"denoise": 1.0}, Answer({}, {}, noise), noised)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

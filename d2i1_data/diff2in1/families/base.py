@@ -31,7 +31,7 @@ def mean_over(error: Tensor, valid: Tensor) -> Tensor:
 
 
 def pooled_over(error: Tensor, valid: Tensor) -> Tensor:
-    """Mean of error [B, 1, H, W] over the valid pixels of the whole batch, said of each sample, [B].
+    """Mean of error [B, 1, H, W] over the batch's valid pixels, said of every sample, [B].
 
     What many released codes train with; samples with more valid pixels weigh more.
     """

@@ -29,6 +29,14 @@ class MetricMap(Family):
     def finish(self, raw: Tensor) -> Tensor:
         return raw[:, :1].float().clamp(-7, 7).exp()
 
+    def settle(self, raw: Tensor) -> Tensor:
+        """What can be averaged or enlarged: metres and raw log-scale, [B, 2, ...]."""
+        return torch.cat([self.finish(raw), raw[:, 1:2].float()], 1)
+
+    def unsettle(self, settled: Tensor) -> Tensor:
+        """The raw prediction of an average."""
+        return torch.cat([settled[:, :1].log(), settled[:, 1:2]], 1)
+
     @staticmethod
     def _log_scale(raw: Tensor) -> Tensor:
         return 5 * torch.tanh(raw[:, 1:2].float() / 5)
@@ -52,9 +60,7 @@ class MetricMap(Family):
         error = self.log_ratio(raw, target).detach().abs() / log_scale.exp() + log_scale
         return mean_over(error, self.valid(target))
 
-    def silog(
-        self, raw: Tensor, target: Tensor, keep: float, *, pooled: bool = False
-    ) -> Tensor:
+    def silog(self, raw: Tensor, target: Tensor, keep: float, *, pooled: bool = False) -> Tensor:
         """Scale-invariant error sqrt(variance + keep * mean^2) of the log ratio, [B].
 
         Eigen et al. 2014, arXiv 1406.2283. pooled: over all pixels of the batch.

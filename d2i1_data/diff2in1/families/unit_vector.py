@@ -41,12 +41,15 @@ class UnitVector(Family):
         """The concentration, more than 0.01, [B, 1, H, W]."""
         return F.elu(raw[:, 3:4].float()) + 1.01
 
-    @staticmethod
-    def to_raw(vectors: Tensor, kappa: Tensor) -> Tensor:
-        """The raw prediction that has these vectors [B, 3, H, W] and this concentration."""
-        excess = kappa - 1.01
+    def settle(self, raw: Tensor) -> Tensor:
+        """What can be averaged or enlarged: unit vector and concentration, [B, 4, ...]."""
+        return torch.cat([self.finish(raw), self.kappa(raw)], 1)
+
+    def unsettle(self, settled: Tensor) -> Tensor:
+        """The raw prediction of an average."""
+        excess = settled[:, 3:] - 1.01
         negative = torch.log1p(excess.clamp(-1 + 1e-6, 0))  # the inverse of elu
-        return torch.cat([vectors, torch.where(excess > 0, excess, negative)], 1)
+        return torch.cat([settled[:, :3], torch.where(excess > 0, excess, negative)], 1)
 
     @staticmethod
     def angle(one: Tensor, other: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..adapter import PyramidAdapter
+from ..families import UnitVector
 from ..perception import Maps, Perception, Pyramid
 
 ENCODER = (2048, 176, 64, 40, 24)  # channels of EfficientNet-B5, coarsest first
@@ -98,14 +99,14 @@ class Bae(Perception):
     def forward(
         self, pyramid: Pyramid, size: tuple[int, int], maps: Maps | None = None
     ) -> dict[str, Tensor]:
+        name, family = self._only
         features = self._features(pyramid)
         raw = self.coarse(features[0])  # [B, 4, h, w]
         for x, refine, target in zip(
             features, self.refine, self._sizes(features[0], size), strict=True
         ):
-            seen = torch.cat([enlarge(x, target), enlarge(self._settle(raw), target)], 1)
+            seen = torch.cat([enlarge(x, target), enlarge(family.settle(raw), target)], 1)
             raw = refine(seen.flatten(2)).unflatten(2, target)
-        name, _ = self.only
         return {name: enlarge(raw, size)}
 
     def losses(
@@ -116,13 +117,13 @@ class Bae(Perception):
         maps: Maps | None = None,
     ) -> dict[str, Tensor]:
         """The sum over four scales of the negative log-likelihood; see the class."""
-        name, family = self.only
+        name, family = self._only
         pooled = self.config.protocol == "host"
         known = family.valid(targets[name]).float()
         features = self._features(pyramid)
         raw = self.coarse(features[0])
         loss = family.nll_loss(enlarge(raw, size), targets[name], pooled=pooled)
-        said = self._settle(raw)  # what the next scale begins with, [B, 4, h, w]
+        said = family.settle(raw)  # what the next scale begins with, [B, 4, h, w]
         for x, refine, target in zip(
             features, self.refine, self._sizes(features[0], size), strict=True
         ):
@@ -134,8 +135,14 @@ class Bae(Perception):
             truth = _sample(targets[name], grid, "nearest")
             loss = loss + family.nll_loss(raw[..., None], truth[..., None], pooled=pooled)
             spots = index[:, None].expand(-1, 4, -1)
-            said = coarse.flatten(2).scatter(2, spots, self._settle(raw)).unflatten(2, target)
+            said = coarse.flatten(2).scatter(2, spots, family.settle(raw)).unflatten(2, target)
         return {name: loss}
+
+    @property
+    def _only(self) -> tuple[str, UnitVector]:
+        name, family = self.only
+        assert isinstance(family, UnitVector)
+        return name, family
 
     def _features(self, pyramid: Pyramid) -> list[Tensor]:
         """The decoder's maps from the latent's resolution up, [B, C, h, w]; three."""
@@ -152,11 +159,6 @@ class Bae(Perception):
         """Of the three refined scales: each twice the one before, none beyond the pixels."""
         height, width = finest_latent.shape[-2:]
         return [(min(height << k, size[0]), min(width << k, size[1])) for k in (1, 2, 3)]
-
-    def _settle(self, raw: Tensor) -> Tensor:
-        """Unit vector and kappa of a raw prediction [B, 4, ...]."""
-        _, family = self.only
-        return torch.cat([family.finish(raw), family.kappa(raw)], 1)  # type: ignore[attr-defined]
 
     @torch.no_grad()
     def _points(self, said: Tensor, known: Tensor) -> Tensor:
@@ -183,7 +185,7 @@ def _point_network(inputs: int, width: int) -> nn.Sequential:
     )
 
 
-def enlarge(x: Tensor, size: tuple[int, int]) -> Tensor:
+def enlarge(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Bilinear with corners on corners, as the released code does."""
     if x.shape[-2:] == size:
         return x

@@ -3,7 +3,7 @@
 Piccinelli, Sakaridis, Yu 2023, "iDisc: Internal Discretization for Monocular Depth Estimation"
 (arXiv 2304.06334; github.com/SysCV/idisc).
 
-Letters in shape comments: B batch, C channels, h w pixels of a map, N pixels of all maps, Q queries.
+Letters in shape comments: B batch, C channels, h w pixels of a map, N of all maps, Q queries.
 """
 
 import math
@@ -82,9 +82,10 @@ class IDisc(Perception):
         parts = [divide(x) for divide, x in zip(self.partitions, mixed[1:], strict=True)]
         read = [r(x, p) for r, x, p in zip(self.readers, merged[1:], parts, strict=True)]
         finest = merged[-1].shape[-2:]
-        answers = torch.stack([self._settle(resize(answer.float(), finest)) for answer in read])
-        name, _ = self.only
-        return {name: self._to_raw(resize(answers.mean(0), size))}
+        name, family = self.only
+        assert isinstance(family, UnitVector | MetricMap)
+        answers = torch.stack([family.settle(resize(answer, finest)) for answer in read])
+        return {name: family.unsettle(resize(answers.mean(0), size))}
 
     def losses(
         self,
@@ -100,20 +101,6 @@ class IDisc(Perception):
         assert isinstance(family, MetricMap)
         silog = family.silog(raw, targets[name], keep=0.15, pooled=pooled)
         return {name: 10 * silog + family.scale_loss(raw, targets[name])}
-
-    def _settle(self, answer: Tensor) -> Tensor:
-        """What can be averaged: unit vectors and kappa, or metres and the raw log-scale."""
-        _, family = self.only
-        if isinstance(family, UnitVector):
-            return torch.cat([family.finish(answer), family.kappa(answer)], 1)
-        return torch.cat([family.finish(answer), answer[:, 1:]], 1)
-
-    def _to_raw(self, settled: Tensor) -> Tensor:
-        """The family's raw layout of an average."""
-        _, family = self.only
-        if isinstance(family, UnitVector):
-            return family.to_raw(settled[:, :3], settled[:, 3:])
-        return torch.cat([settled[:, :1].log(), settled[:, 1:]], 1)
 
 
 class DeformableDecoder(nn.Module):
@@ -260,9 +247,7 @@ class Reader(nn.Module):
         super().__init__()
         self.attention = nn.ModuleList(Attention(width, query_width) for _ in range(DEPTH))
         self.networks = nn.ModuleList(small_network(width) for _ in range(DEPTH))
-        self.last = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.LayerNorm(width)
-        )
+        self.last = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.LayerNorm(width))
         self.answer = nn.Linear(width, answers)
         self.spread = nn.Linear(width, 1) if answers == 1 else None
 

@@ -7,7 +7,8 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..adapter import FeatureAdapter, Residual
+from ..adapter import FeatureAdapter
+from ..layers import Residual
 from ..perception import Maps, Perception, Pyramid
 
 

@@ -3,7 +3,7 @@
 Zhao et al. 2023, "Unleashing Text-to-Image Diffusion Models for Visual Perception" (arXiv
 2303.02153; github.com/wl-zhao/VPD).
 
-Letters in shape comments: B batch, C channels, h w pixels of a level, K names, D width of the context.
+Letters in shape comments: B batch, C channels, h w pixels of a level, K names, D context.
 """
 
 import math
@@ -174,34 +174,45 @@ def name_prompts(tasks: dict[str, dict[str, Any]], prompts: list[str] | None) ->
 
 
 class SemanticFPN(nn.Module):
-    """Logits from features of several levels, finest first (Kirillov et al. 2019, arXiv 1901.02446):
-    every level takes from the coarser ones, is enlarged step by step, and all are added."""
+    """Logits from features of several levels, finest first (Kirillov et al. 2019, 1901.02446).
+
+    Every level takes from the coarser ones, is enlarged step by step, and all are added.
+    """
 
     def __init__(self, channels: list[int], classes: int, width: int, norm: Norm) -> None:
         super().__init__()
         self.lateral = nn.ModuleList(nn.Conv2d(c, width, 1) for c in channels)
-        self.smooth = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in channels)
-        self.enlarge = nn.ModuleList(
-            nn.ModuleList(normed_conv(width, width, 3, norm, nn.ReLU) for _ in range(max(level, 1)))
-            for level in range(len(channels))
-        )
+        self.branches = nn.ModuleList(Branch(width, level, norm) for level in range(len(channels)))
         self.dropout = nn.Dropout2d(0.1)
         self.classify = nn.Conv2d(width, classes, 1)
 
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         levels = [lateral(x) for lateral, x in zip(self.lateral, features, strict=True)]
-        for fine, coarse in pairwise(reversed(range(len(levels)))):
-            levels[coarse] = levels[coarse] + F.interpolate(levels[fine], levels[coarse].shape[2:])
+        for coarse, fine in pairwise(reversed(range(len(levels)))):
+            levels[fine] = levels[fine] + F.interpolate(levels[coarse], levels[fine].shape[2:])
         sizes = [x.shape[-2:] for x in levels]
-        total = torch.zeros_like(levels[0])
-        for level, (x, smooth, convs) in enumerate(
-            zip(levels, self.smooth, self.enlarge, strict=True)
-        ):
-            x = smooth(x)
-            for step, conv in enumerate(convs):
-                x = resize(conv(x), sizes[max(level - 1 - step, 0)])
-            total = total + x
+        enlarged = [b(x, sizes) for b, x in zip(self.branches, levels, strict=True)]
+        total = torch.stack(enlarged).sum(0)
         return resize(self.classify(self.dropout(total)), size)
+
+
+class Branch(nn.Module):
+    """One level on its way to the finest: smoothed, then convolved and enlarged step by step."""
+
+    def __init__(self, width: int, level: int, norm: Norm) -> None:
+        super().__init__()
+        self.smooth = nn.Conv2d(width, width, 3, padding=1)
+        count = max(level, 1)
+        self.steps = nn.ModuleList(
+            normed_conv(width, width, 3, norm, nn.ReLU) for _ in range(count)
+        )
+
+    def forward(self, x: Tensor, sizes: list[torch.Size]) -> Tensor:
+        """sizes: of all levels, finest first."""
+        x = self.smooth(x)
+        for step, finer in zip(self.steps, reversed(range(len(self.steps))), strict=True):
+            x = resize(step(x), sizes[finer])
+        return x
 
 
 class DistanceDecoder(nn.Module):

@@ -399,16 +399,16 @@ def test_creation_refuses(tiny_pipe: Diff2in1Pipeline, options: dict[str, Any], 
         tiny_pipe(**{"image": picture(), "num_inference_steps": 2, **options})
 
 
-def test_last_step_is_refused_for_a_host_with_its_own_context(
-    tiny_pipe: Diff2in1Pipeline,
-) -> None:
-    tiny_pipe.perception.own_context = tiny_pipe.encode_prompt(["another"])
+def test_last_step_is_refused_for_a_host_with_its_own_context(tiny_base: Path) -> None:
+    tasks = describe_tasks({"semseg": Rooms.tasks["semseg"]})
+    pipe = Diff2in1Pipeline.from_base(str(tiny_base), "vpd", tasks, width=16)
+    pipe.set_progress_bar_config(disable=True)
     with pytest.raises(ValueError, match="last_step"):
-        tiny_pipe(picture(), num_inference_steps=2, labels_from="last_step")
-    with_own = tiny_pipe.predict(picture())
-    tiny_pipe.perception.own_context = None
-    plain = tiny_pipe.predict(picture())
-    assert not np.array_equal(with_own.predictions["depth"][0], plain.predictions["depth"][0])
+        pipe(picture(), num_inference_steps=2, labels_from="last_step")
+    with_own = pipe.predict(picture(), output_type="pt").uncertainty["semseg"][0]
+    pipe.perception.embeddings += 1
+    other = pipe.predict(picture(), output_type="pt").uncertainty["semseg"][0]
+    assert not torch.equal(with_own, other)
 
 
 def test_created_tensors_are_in_0_1(tiny_pipe: Diff2in1Pipeline) -> None:

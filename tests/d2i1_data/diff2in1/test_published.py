@@ -13,12 +13,11 @@ import torch
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 
-from d2i1_data.diff2in1 import HOSTS, Base, Diff2in1Output, Diff2in1Pipeline
+from d2i1_data.diff2in1 import Base, Diff2in1Output, Diff2in1Pipeline
 from d2i1_data.diff2in1.joined import join_modules
 from d2i1_data.errors import InputError
 from d2i1_data.loading import find_base, fingerprint
-from d2i1_data.schema import describe_tasks
-from d2i1_data.sources.rooms import Rooms
+from tests.tiny import MOUNTS, mount_tiny
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (18, 22, 3), np.uint8)
 
@@ -53,14 +52,10 @@ assert not [name for name in sys.modules if name.startswith("d2i1_")]
 """
 
 
-@pytest.fixture(scope="module", params=HOSTS)
+@pytest.fixture(scope="module", params=MOUNTS)
 def pipe(tiny_base: Path, request: pytest.FixtureRequest) -> Diff2in1Pipeline:
     """Every host in turn, on the tiny base; tests must not change it."""
-    torch.manual_seed(0)
-    tasks = describe_tasks({name: Rooms.tasks[name] for name in ("normals", "depth", "semseg")})
-    pipe = Diff2in1Pipeline.from_base(str(tiny_base), request.param, tasks)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return mount_tiny(tiny_base, request.param)
 
 
 @pytest.fixture(scope="module")
