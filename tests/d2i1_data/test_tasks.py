@@ -270,9 +270,7 @@ def angles(prediction: NDArray[Any], target: NDArray[Any]) -> dict[str, float]:
         "mean": angle.mean(),
         "median": angle[(len(angle) - 1) // 2],
         "rmse": np.sqrt((angle**2).mean()),
-        "under_11.25": (angle < 11.25).mean(),
-        "under_22.5": (angle < 22.5).mean(),
-        "under_30": (angle < 30).mean(),
+        **{f"under_{t:g}": (angle < t).mean() for t in (5, 7.5, 11.25, 11.5, 22.5, 30)},
     }
 
 
@@ -353,6 +351,28 @@ def test_meter_agrees_with_a_plain_reference(task: Task) -> None:
     for name, figure in figures.items():
         tolerance = {"median": 0.0051, "ap": 2e-3}.get(name, 1e-6)
         assert figure == pytest.approx(expected[name], abs=tolerance, rel=1e-5), name
+
+
+def wrong_by(task: Task, prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
+    """Every pixel's error in plain numpy."""
+    p, t = prediction.astype(np.float64), target.astype(np.float64)
+    if task.name == "normals":
+        return np.degrees(np.arccos(np.clip((p * t).sum(-1), -1, 1)))
+    if task.name == "depth":
+        return np.abs(p / t - 1)
+    return np.abs(p - t) if task.name in ("saliency", "edges") else p != t
+
+
+@each_task
+def test_error_of_every_pixel(task: Task) -> None:
+    array = random_map(task.family, 0)
+    prediction, known = spoiled(task.family, array, 0), known_in(task.family, array)
+    tensors = (task.family.to_tensor(one)[None] for one in (prediction, array))
+    found = task.meter.error(*tensors)
+    assert found.shape == (1, 1, 13, 18)
+    expected = wrong_by(task, prediction[known], array[known])
+    assert expected.mean() > 0.05
+    np.testing.assert_allclose(found[0, 0].numpy()[known], expected, atol=5e-4)
 
 
 @each_task
