@@ -402,6 +402,60 @@ def test_agreement(task: Task) -> None:
     assert task.family.agreement(target, unknown).isnan().all()
 
 
+def plain_average(family: Family, values: NDArray[Any]) -> Any:
+    """The average of the known values [M] or [M, 3] of one pixel."""
+    if family.name == "unit_vector":
+        return values.mean(0) / np.linalg.norm(values.mean(0))
+    if family.name == "metric_map":
+        return np.exp(np.log(values.astype(np.float64)).mean())
+    return np.bincount(values).argmax() if isinstance(family, LabelMap) else values.mean()
+
+
+@each_task
+def test_average_of_what_is_known(task: Task) -> None:
+    family, size = task.family, (5, 7)
+    arrays = [random_map(family, n, size, unknown=0.5) for n in range(9)]
+    for array in arrays:
+        array[0, :3] = family.unknown
+    known = np.stack([known_in(family, array) for array in arrays])
+    found = family.average(torch.stack([family.to_tensor(array) for array in arrays]))
+    assert found.dtype == family.dtype
+    average = family.to_array(found)
+    assert not known[:, 0, :3].any() and 0 < known[:, 1:].mean() < 1
+    np.testing.assert_array_equal(known_in(family, average), known.any(0))
+    for row, column in np.argwhere(known.any(0)):
+        values = np.stack(arrays)[known[:, row, column], row, column]
+        expected = plain_average(family, values)
+        np.testing.assert_allclose(average[row, column], expected, atol=1e-5, rtol=1e-5)
+
+
+@each_task
+def test_average_of_equal_maps_is_the_map(task: Task) -> None:
+    target = truth(task.family)
+    average = task.family.average(target.expand(4, -1, -1, -1))
+    torch.testing.assert_close(average, target[0], atol=1e-6, rtol=1e-6)
+
+
+def test_opposite_directions_have_no_average() -> None:
+    vectors = torch.tensor([[0.6, 0.8, 0.0], [-0.6, -0.8, 0.0]])[:, :, None, None]
+    assert not TASKS["normals"].family.average(vectors).any()
+
+
+@each_task
+def test_distances_alone_end_somewhere(task: Task) -> None:
+    family, target = task.family, truth(task.family)
+    prediction = truth(family, 1)
+    assert family.in_metres == (task is DEPTH)
+    clipped, near = family.within(prediction, target, 20.0)
+    if not family.in_metres:
+        assert torch.equal(clipped, prediction) and torch.equal(near, target)
+        return
+    assert torch.equal(clipped, prediction.clamp(max=20)) and clipped.max() == 20
+    assert torch.equal(family.valid(near), (target > 0) & (target <= 20))
+    assert torch.equal(near[family.valid(near)], target[family.valid(near)])
+    assert family.valid(near).sum() < family.valid(target).sum()
+
+
 @each_task
 def test_complaint_names_what_is_wrong(task: Task) -> None:
     family, good = task.family, random_map(task.family, 0)
