@@ -122,7 +122,7 @@ class IntersectionOverUnion(Meter):
     metric = "miou"
     shown = ("miou",)
     rising = ("miou", "accuracy")
-    unit = "share of wrong pixels"
+    unit = "share of pixels"
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
