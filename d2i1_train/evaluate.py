@@ -82,18 +82,21 @@ def together(sums: Tensor) -> Tensor:
 def common_tasks(pipe: Diff2in1Pipeline, source: Source) -> dict[str, Task]:
     """The tasks of the pipeline that the source has truth for, with the pipeline's classes."""
     configs = {name: family.config() for name, family in pipe.perception.families.items()}
-    tasks = {n: t for n, t in read_tasks(configs, "pipeline").items() if n in source.tasks}
-    if not tasks:
+    return agreeing_tasks(read_tasks(configs, "pipeline"), "the pipeline", source)
+
+
+def agreeing_tasks(tasks: dict[str, Task], owner: str, source: Source) -> dict[str, Task]:
+    """Those of the owner's tasks that the source has truth for; their classes must be the same."""
+    common = {name: task for name, task in tasks.items() if name in source.tasks}
+    if not common:
         raise InputError(
             f"source {source.name} has labels of {', '.join(source.tasks) or 'nothing'},"
-            f" the pipeline predicts {', '.join(configs)}"
+            f" {owner} has {', '.join(tasks)}"
         )
-    for name, task in tasks.items():
+    for name, task in common.items():
         if task.family.config() != source.tasks[name].family.config():
-            raise InputError(
-                f"{name}: the source {source.name} has other classes than the pipeline"
-            )
-    return tasks
+            raise InputError(f"{name}: the source {source.name} has other classes than {owner}")
+    return common
 
 
 def measure(
@@ -153,6 +156,15 @@ def _empty(task: Task) -> Tensor:
 def figures(tasks: dict[str, Task], total: Sums) -> dict[str, dict[str, float]]:
     """Each task's figures from summed sums."""
     return {name: task.meter.summary(total[name]) for name, task in tasks.items()}
+
+
+def shown(tasks: dict[str, Task], scores: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The figures for tables, `TASK FIGURE` -> value."""
+    return {
+        f"{name} {figure}": scores[name][figure]
+        for name, task in tasks.items()
+        for figure in task.meter.shown
+    }
 
 
 def per_image(task: Task, sums: Tensor) -> Tensor:

@@ -297,7 +297,8 @@ class StudySettings:
     common: dict[str, Any] = field(default_factory=dict)
     """Settings of every arm's warm-up."""
     output_dir: str
-    """Gets ARM/seed-N/ and table.md; a study that was stopped begins with the arm it was at."""
+    """Gets ARM/seed-N/, training-mean.json (the figures of predicting at each pixel the average of
+    the training targets) and table.md; a study that was stopped begins with the arm it was at."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     test: str = "rooms:test"
     """Labelled source that the arms are scored on."""
