@@ -79,7 +79,7 @@ def plot(curves: Mapping[str, Curve], tasks: Mapping[str, Task], file: Path) -> 
 
     columns = min(3, len(curves))
     rows = math.ceil(len(curves) / columns)
-    figure = Figure((3.4 * columns, 2.7 * rows + 0.3), layout="constrained")
+    figure = Figure((3.4 * columns + 0.3, 2.7 * rows + 0.3), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False).flat
     for panel in list(panels)[len(curves) :]:
         panel.remove()
@@ -103,4 +103,4 @@ def plot(curves: Mapping[str, Curve], tasks: Mapping[str, Task], file: Path) -> 
         fontsize=8,
     )
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=150)
+    figure.savefig(file, dpi=120)

@@ -1,11 +1,15 @@
 """Sparsification: binned sums give the curves that sorting every pixel gives."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
-from d2i1_train.sparsification import KEPT, Curve, Sparsification, curve
+from d2i1_data.tasks import TASKS
+from d2i1_train.sparsification import KEPT, Curve, Sparsification, curve, plot
 
 PIXELS = 50_000
 
@@ -98,3 +102,22 @@ def test_nothing_known_has_no_curve() -> None:
     uncertainty, error = draw("even")
     one = found(uncertainty, error, torch.zeros_like(error, dtype=torch.bool))
     assert np.isnan([*one.error, *one.oracle, one.ause]).all()
+
+
+@pytest.mark.parametrize("count", [1, 4, 6])
+def test_a_picture_has_a_panel_for_every_task(count: int, tmp_path: Path) -> None:
+    uncertainty, error = draw("even")
+    tasks = dict(list(TASKS.items())[:count])
+    file = tmp_path / "new" / "curves.png"
+    plot({name: found(uncertainty, error) for name in tasks}, tasks, file)
+    assert file.stat().st_size < 200_000
+    with Image.open(file) as drawn:
+        width, height = drawn.size
+        blue = np.asarray(drawn.convert("RGB")).astype(int) @ [-1, 0, 1] > 100  # the curves
+    columns, rows = min(count, 3), -(-count // 3)
+    assert width > 350 * columns and height > 300 * rows
+    for place in range(columns * rows):
+        row, column = divmod(place, columns)
+        panel = blue[35:][row * (height - 35) // rows :, column * width // columns :]
+        drawn_here = panel[: (height - 35) // rows, : width // columns].sum() > 200
+        assert drawn_here == (place < count), place
