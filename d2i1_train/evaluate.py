@@ -1,4 +1,4 @@
-"""Evaluation: a pipeline's predictions against the truth of a source, on pooled pixels."""
+"""Evaluation: a pipeline's predictions against the truth of a source."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -21,60 +21,82 @@ from d2i1_data.schema import read_tasks
 from d2i1_data.sources import Source, open_rows
 from d2i1_data.tasks import Task
 
+from .protocol import Maps, Protocol, parse_crop
 from .reopen import open_theta
 from .settings import EvaluateSettings
+from .sparsification import Sparsification, curve, plot
 
 PREDICTION = ("processing_resolution", "flip", "window")  # settings that are predict's own
+PLACES = ("pipeline", "output_file", "sparsification")  # settings that say nothing of figures
 BATCH = 16
+WHOLE = Protocol()
 
 Sums = dict[str, Tensor]  # task -> a meter's sums, [N, S] per sample or [S] in total
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """Score a pipeline on a source, write and return the figures."""
+    protocol = Protocol(parse_crop(settings.crop), settings.farthest)
     rows = open_rows(settings.source, None, settings.max_samples, settings.on_bad_row)
     state = PartialState()
     pipe = open_theta(settings.pipeline, settings.theta).to(state.device)
     tasks = common_tasks(pipe, rows.source)
+    protocol.check(tasks)
     mine = rows._replace(usable=rows.usable[state.process_index :: state.num_processes])
     options = {name: getattr(settings, name) for name in PREDICTION}
-    sums = measure(pipe, mine.samples(), tasks, **options)
-    total = {name: reduce(sums[name].sum(0).to(state.device), "sum").cpu() for name in tasks}
-    scores = figures(tasks, total)
+    watch = Sparsification(tasks) if settings.sparsification else None
+    sums = measure(pipe, mine.samples(), tasks, protocol=protocol, watch=watch, **options)
+    if settings.average == "images":
+        totals = {name: together(per_image(tasks[name], sums[name])) for name in tasks}
+        scores = {name: mean_over_images(tasks[name], totals[name]) for name in tasks}
+    else:
+        scores = figures(tasks, {name: together(sums[name].sum(0)) for name in tasks})
     results = {
         "source": rows.source.name,
         "samples": len(rows.usable),
         "skipped": rows.skipped,
         "fingerprint": fingerprint(fetch(settings.pipeline, "pipeline")),
-        "settings": {
-            k: v for k, v in asdict(settings).items() if k not in ("output_file", "pipeline")
-        },
+        "settings": {k: v for k, v in asdict(settings).items() if k not in PLACES},
         "tasks": scores,
     }
+    if watch:
+        curves = {name: curve(together(watch.sums[name])) for name in tasks}
+        results["sparsification"] = {name: one._asdict() for name, one in curves.items()}
+        if state.is_main_process:
+            plot(curves, tasks, Path(str(settings.sparsification)))
     if state.is_main_process:
         for name, values in scores.items():
-            print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in values.items()))
+            shown = values | ({"ause": curves[name].ause} if watch else {})
+            print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in shown.items()))
     if settings.output_file and state.is_main_process:
         Path(settings.output_file).parent.mkdir(parents=True, exist_ok=True)
         Path(settings.output_file).write_text(json.dumps(results, indent=2) + "\n")
     return results
 
 
+def together(sums: Tensor) -> Tensor:
+    """The sum over all processes."""
+    return reduce(sums.to(PartialState().device), "sum").cpu()
+
+
 def common_tasks(pipe: Diff2in1Pipeline, source: Source) -> dict[str, Task]:
     """The tasks of the pipeline that the source has truth for, with the pipeline's classes."""
     configs = {name: family.config() for name, family in pipe.perception.families.items()}
-    tasks = {n: t for n, t in read_tasks(configs, "pipeline").items() if n in source.tasks}
-    if not tasks:
+    return agreeing_tasks(read_tasks(configs, "pipeline"), "the pipeline", source)
+
+
+def agreeing_tasks(tasks: dict[str, Task], owner: str, source: Source) -> dict[str, Task]:
+    """Those of the owner's tasks that the source has truth for; their classes must be the same."""
+    common = {name: task for name, task in tasks.items() if name in source.tasks}
+    if not common:
         raise InputError(
             f"source {source.name} has labels of {', '.join(source.tasks) or 'nothing'},"
-            f" the pipeline predicts {', '.join(configs)}"
+            f" {owner} has {', '.join(tasks)}"
         )
-    for name, task in tasks.items():
+    for name, task in common.items():
         if task.family.config() != source.tasks[name].family.config():
-            raise InputError(
-                f"{name}: the source {source.name} has other classes than the pipeline"
-            )
-    return tasks
+            raise InputError(f"{name}: the source {source.name} has other classes than {owner}")
+    return common
 
 
 def measure(
@@ -82,28 +104,40 @@ def measure(
     samples: Iterable[Sample],
     tasks: dict[str, Task],
     *,
+    protocol: Protocol = WHOLE,
+    watch: Sparsification | None = None,
     quiet: bool = False,
     **options: Any,
 ) -> Sums:
     """Every meter's sums of every sample, [N, S]: their total gives the figures.
 
-    Predictions are compared at the truth's own size. options: of `pipe.predict`.
+    Predictions are compared at the truth's own size. watch: is told of every pixel too. options: of
+    `pipe.predict`.
     """
     sums: dict[str, list[Tensor]] = {name: [] for name in tasks}
     shown = tqdm(samples, "evaluate", unit="image", disable=quiet, leave=False, mininterval=1)
     for batch in batched(shown, BATCH):
         images = [sample.image for sample in batch]
-        found = pipe.predict(images, output_type="pt", **options).predictions
+        output = pipe.predict(images, output_type="pt", **options)
         for name, task in tasks.items():
-            for sample, prediction in zip(batch, found[name], strict=True):
-                target = task.family.blank(sample.size)
-                if name in sample.targets:
-                    target = task.family.to_tensor(sample.targets[name])
-                one, other = prediction[None].cpu(), target[None]
-                sums[name].append(task.meter.measure(one, other, task.family.valid(other)))
+            found = zip(batch, output.predictions[name], output.uncertainty[name], strict=True)
+            for sample, prediction, unsure in found:
+                seen = Maps(prediction[None].cpu(), truth(sample, task), unsure[None].cpu())
+                one, other, unsure = protocol.apply(task.family, sample, seen)
+                valid = task.family.valid(other)
+                sums[name].append(task.meter.measure(one, other, valid))
+                if watch:
+                    watch.add(name, unsure, task.meter.error(one, other), valid)
     return {
         name: torch.cat(parts) if parts else _empty(tasks[name]) for name, parts in sums.items()
     }
+
+
+def truth(sample: Sample, task: Task) -> Tensor:
+    """What a sample knows of a task, all unknown if nothing, [1, C, H, W]."""
+    if task.name not in sample.targets:
+        return task.family.blank(sample.size)[None]
+    return task.family.to_tensor(sample.targets[task.name])[None]
 
 
 def batched(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
@@ -122,6 +156,32 @@ def _empty(task: Task) -> Tensor:
 def figures(tasks: dict[str, Task], total: Sums) -> dict[str, dict[str, float]]:
     """Each task's figures from summed sums."""
     return {name: task.meter.summary(total[name]) for name, task in tasks.items()}
+
+
+def shown(tasks: dict[str, Task], scores: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The figures for tables, `TASK FIGURE` -> value."""
+    return {
+        f"{name} {figure}": scores[name][figure]
+        for name, task in tasks.items()
+        for figure in task.meter.shown
+    }
+
+
+def per_image(task: Task, sums: Tensor) -> Tensor:
+    """Of each figure the sum over the images that have one, and how many these are, [F, 2].
+
+    sums: [N, S]. An image has none that its truth does not define, or without valid pixels any.
+    """
+    count = len(task.meter.summary(sums.new_zeros(sums.shape[1])))
+    values = [list(task.meter.summary(one).values()) for one in sums]
+    each = torch.tensor(values, dtype=torch.float64).view(-1, count)
+    return torch.stack([each.nansum(0), (~each.isnan()).sum(0)], 1)
+
+
+def mean_over_images(task: Task, total: Tensor) -> dict[str, float]:
+    """A task's figures from what `per_image` gives, summed; nan where no image has one."""
+    blank = torch.zeros(_empty(task).shape[1], dtype=torch.float64)
+    return dict(zip(task.meter.summary(blank), (total[:, 0] / total[:, 1]).tolist(), strict=True))
 
 
 def bootstrap(

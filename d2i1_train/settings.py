@@ -1,5 +1,6 @@
 """What can be set: one flat dataclass an act, at once flags, YAML keys and documentation."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -248,11 +249,26 @@ class EvaluateSettings:
     """Average with the mirrored image."""
     window: int | None = None
     """Predict in overlapping windows of this side."""
+    crop: str | None = None
+    """Rows, then columns of the truth that are scored, from the first to before the second of each:
+    45:471,41:601 for depth of NYUv2 as it is published."""
+    farthest: float | None = None
+    """Metres; truth beyond is unknown, and predictions are clipped to it (depth of NYUv2: 10)."""
+    average: Literal["pixels", "images"] = "pixels"
+    """Figures over the pixels of all images, or the mean of every image's own, those without known
+    pixels left out (iDisc, VPD's depth)."""
+    sparsification: str | None = None
+    """A .png to draw: how the error falls when the most uncertain pixels are left out, over the
+    pixels of all images; output_file gets the curves."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """`skip` leaves unusable rows out and lists them in output_file."""
 
     def __post_init__(self) -> None:
         require_positive(self, "max_samples", "window")
+        if self.farthest is not None and not 0 < self.farthest < math.inf:
+            raise InputError(f"--farthest {self.farthest:g}: expected more than 0 metres")
+        if self.sparsification and not self.sparsification.endswith(".png"):
+            raise InputError(f"--sparsification {self.sparsification}: expected a file named .png")
 
 
 @dataclass(kw_only=True)
@@ -288,7 +304,8 @@ class StudySettings:
     common: dict[str, Any] = field(default_factory=dict)
     """Settings of every arm's warm-up."""
     output_dir: str
-    """Gets ARM/seed-N/ and table.md; a study that was stopped begins with the arm it was at."""
+    """Gets ARM/seed-N/, training-mean.json (the figures of predicting at each pixel the average of
+    the training targets) and table.md; a study that was stopped begins with the arm it was at."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     test: str = "rooms:test"
     """Labelled source that the arms are scored on."""

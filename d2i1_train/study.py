@@ -19,9 +19,10 @@ from d2i1_data.write import write_text
 from .base.generation import Figures, Generation
 from .base.vae import save_grid
 from .cli import read_settings
-from .evaluate import common_tasks, figures, measure
+from .evaluate import common_tasks, figures, measure, shown
 from .reopen import open_theta
 from .settings import StudySettings, WarmUpSettings
+from .training_mean import training_means
 from .warm_up import warm_up
 
 RESULT = "study.json"
@@ -30,11 +31,15 @@ Row = dict[str, float]  # figure -> value, of one arm and seed
 
 
 def study(settings: StudySettings) -> Path:
-    """Run every arm with every seed that is not there yet; the Markdown table of all."""
+    """Run every arm with every seed that is not there yet; the Markdown table of all.
+
+    Arms may perceive different tasks. Before them stands what their training rows alone tell.
+    """
     folder = Path(settings.output_dir)
     arms = {name: _warm_up(settings, own) for name, own in settings.arms.items()}
     if len({arm.mixed_precision for arm in arms.values()}) > 1:  # one process has one
         raise InputError("study: arms differ in mixed_precision; compare those in two studies")
+    means = training_means(settings, arms)
     generation: Generation | None = None
     for seed in settings.seeds:
         for name, arm in arms.items():
@@ -46,7 +51,7 @@ def study(settings: StudySettings) -> Path:
                 generation = generation or _generation(run, settings)
                 row |= _generate(run, generation)
             write_text(run / RESULT, json.dumps(row, indent=2) + "\n")
-    rows = {
+    rows = {line: [row] for line, row in means.items()} | {
         name: [_read(folder / name / f"seed-{seed}") for seed in settings.seeds] for name in arms
     }
     table = folder / "table.md"
@@ -78,9 +83,7 @@ def _train(arm: WarmUpSettings, settings: StudySettings) -> Row:
     tasks = common_tasks(pipe, source)
     sums = measure(pipe, (source[n] for n in range(count)), tasks)
     scores = figures(tasks, {name: value.sum(0) for name, value in sums.items()})
-    for name, values in scores.items():
-        row |= {f"{name} {figure}": values[figure] for figure in tasks[name].meter.shown}
-    return row
+    return row | shown(tasks, scores)
 
 
 def _generation(run: Path, settings: StudySettings) -> Generation:
@@ -108,11 +111,14 @@ def _read(run: Path) -> Row:
 
 
 def as_table(rows: dict[str, list[Row]]) -> str:
-    """Markdown: an arm a line, every figure as mean ± standard error over seeds."""
-    names = list(next(iter(rows.values()))[0])
+    """Markdown: an arm a line, every figure it has as mean ± standard error over seeds."""
+    names = list(dict.fromkeys(name for seeds in rows.values() for name in seeds[0]))
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for arm, seeds in rows.items():
-        cells = [with_error([seed[name] for seed in seeds]) for name in names]
+        cells = [
+            with_error([seed[name] for seed in seeds]) if name in seeds[0] else "\N{EN DASH}"
+            for name in names
+        ]
         lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

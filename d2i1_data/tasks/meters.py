@@ -17,16 +17,21 @@ class Meter(ABC):
     """The scoring of one task.
 
     metric: the headline figure. shown: those for tables. rising: how the names of those begin that
-    are better when higher; of the others, lower is better.
+    are better when higher; of the others, lower is better. unit: of a pixel's error.
     """
 
     metric: ClassVar[str]
     shown: ClassVar[tuple[str, ...]]
     rising: ClassVar[tuple[str, ...]]
+    unit: ClassVar[str]
 
     def rises(self, figure: str) -> bool:
         """Whether a figure is better when higher."""
         return figure.startswith(self.rising)
+
+    @abstractmethod
+    def error(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """How wrong each pixel is, at least 0, [B, 1, H, W]; says nothing of unknown pixels."""
 
     @abstractmethod
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -55,19 +60,23 @@ def _histogram(bins: Tensor, valid: Tensor, count: int) -> Tensor:
 class AngularError(Meter):
     """Angle between unit vectors in degrees: mean, median (to 0.01), RMSE, share under thresholds.
 
-    Exact 11.25 and pi, unlike several released evaluations.
+    Exact thresholds and pi, unlike several released evaluations.
     """
 
     metric = "mean"
     shown = ("mean", "median", "rmse", "under_11.25", "under_22.5", "under_30")
     rising = ("under_",)
-    thresholds = (11.25, 22.5, 30.0)
+    unit = "degrees"
+    thresholds = (5.0, 7.5, 11.25, 11.5, 22.5, 30.0)  # 11.5: what iDisc's evaluation calls 11.25
     bins = 18_000
 
-    def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    def error(self, prediction: Tensor, target: Tensor) -> Tensor:
         one, other = prediction.double(), target.double()
         cross = torch.linalg.cross(one, other, dim=1).norm(dim=1, keepdim=True)
-        angle = torch.rad2deg(torch.atan2(cross, (one * other).sum(1, keepdim=True)))
+        return torch.rad2deg(torch.atan2(cross, (one * other).sum(1, keepdim=True)))
+
+    def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        angle = self.error(prediction, target)
         under = [angle < threshold for threshold in self.thresholds]
         counts = _histogram((angle * (self.bins / 180)).long(), valid, self.bins)
         return torch.cat([_sums(valid, angle, angle**2, *under), counts], 1)
@@ -89,12 +98,17 @@ class DepthError(Meter):
     metric = "abs_rel"
     shown = ("rmse", "abs_rel", "delta1")
     rising = ("delta",)
+    unit = "share of the truth"
+
+    def error(self, prediction: Tensor, target: Tensor) -> Tensor:
+        other = target.double().clamp(min=1e-9)
+        return (prediction.double() - other).abs() / other
 
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         one, other = prediction.double(), target.double().clamp(min=1e-9)
         ratio = torch.maximum(one / other, other / one.clamp(min=1e-9))
         within = [ratio < 1.25**k for k in (1, 2, 3)]
-        return _sums(valid, (one - other) ** 2, (one - other).abs() / other, *within)
+        return _sums(valid, (one - other) ** 2, self.error(prediction, target), *within)
 
     def summary(self, total: Tensor) -> dict[str, float]:
         _, square, relative, *within = (total / total[0]).tolist()
@@ -108,9 +122,13 @@ class IntersectionOverUnion(Meter):
     metric = "miou"
     shown = ("miou",)
     rising = ("miou", "accuracy")
+    unit = "share of pixels"
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
+
+    def error(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return (prediction != target).double()
 
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         cell = torch.where(valid, target.long(), 0) * self.classes + prediction.long()
@@ -135,13 +153,17 @@ class FMeasure(Meter):
     metric = "max_f"
     shown = ("max_f", "mae")
     rising = ("max_f",)
+    unit = "difference of probability"
     thresholds = tuple(step / 20 for step in range(1, 20))
+
+    def error(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return (prediction - target).abs()
 
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         truth = target > 0.5
         chosen = [prediction > threshold for threshold in self.thresholds]
         found = [mask & truth for mask in chosen]
-        return _sums(valid, (prediction - target).abs(), truth, *chosen, *found)
+        return _sums(valid, self.error(prediction, target), truth, *chosen, *found)
 
     def summary(self, total: Tensor) -> dict[str, float]:
         count, error, positive = total[:3].tolist()
@@ -159,7 +181,11 @@ class AveragePrecision(Meter):
     metric = "ap"
     shown = ("ap",)
     rising = ("ap",)
+    unit = "difference of probability"
     bins = 1000
+
+    def error(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return (prediction - target).abs()
 
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         level = (prediction * self.bins).long()

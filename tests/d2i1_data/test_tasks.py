@@ -270,9 +270,7 @@ def angles(prediction: NDArray[Any], target: NDArray[Any]) -> dict[str, float]:
         "mean": angle.mean(),
         "median": angle[(len(angle) - 1) // 2],
         "rmse": np.sqrt((angle**2).mean()),
-        "under_11.25": (angle < 11.25).mean(),
-        "under_22.5": (angle < 22.5).mean(),
-        "under_30": (angle < 30).mean(),
+        **{f"under_{t:g}": (angle < t).mean() for t in (5, 7.5, 11.25, 11.5, 22.5, 30)},
     }
 
 
@@ -355,6 +353,28 @@ def test_meter_agrees_with_a_plain_reference(task: Task) -> None:
         assert figure == pytest.approx(expected[name], abs=tolerance, rel=1e-5), name
 
 
+def wrong_by(task: Task, prediction: NDArray[Any], target: NDArray[Any]) -> NDArray[Any]:
+    """Every pixel's error in plain numpy."""
+    p, t = prediction.astype(np.float64), target.astype(np.float64)
+    if task.name == "normals":
+        return np.degrees(np.arccos(np.clip((p * t).sum(-1), -1, 1)))
+    if task.name == "depth":
+        return np.abs(p / t - 1)
+    return np.abs(p - t) if task.name in ("saliency", "edges") else p != t
+
+
+@each_task
+def test_error_of_every_pixel(task: Task) -> None:
+    array = random_map(task.family, 0)
+    prediction, known = spoiled(task.family, array, 0), known_in(task.family, array)
+    tensors = (task.family.to_tensor(one)[None] for one in (prediction, array))
+    found = task.meter.error(*tensors)
+    assert found.shape == (1, 1, 13, 18)
+    expected = wrong_by(task, prediction[known], array[known])
+    assert expected.mean() > 0.05
+    np.testing.assert_allclose(found[0, 0].numpy()[known], expected, atol=5e-4)
+
+
 @each_task
 def test_meter_merges_by_addition(task: Task) -> None:
     pairs = scored(task)
@@ -380,6 +400,60 @@ def test_agreement(task: Task) -> None:
     assert 0 <= task.family.agreement(target, far).item() < 0.9
     unknown = task.family.blank((13, 18))[None]
     assert task.family.agreement(target, unknown).isnan().all()
+
+
+def plain_average(family: Family, values: NDArray[Any]) -> Any:
+    """The average of the known values [M] or [M, 3] of one pixel."""
+    if family.name == "unit_vector":
+        return values.mean(0) / np.linalg.norm(values.mean(0))
+    if family.name == "metric_map":
+        return np.exp(np.log(values.astype(np.float64)).mean())
+    return np.bincount(values).argmax() if isinstance(family, LabelMap) else values.mean()
+
+
+@each_task
+def test_average_of_what_is_known(task: Task) -> None:
+    family, size = task.family, (5, 7)
+    arrays = [random_map(family, n, size, unknown=0.5) for n in range(9)]
+    for array in arrays:
+        array[0, :3] = family.unknown
+    known = np.stack([known_in(family, array) for array in arrays])
+    found = family.average(torch.stack([family.to_tensor(array) for array in arrays]))
+    assert found.dtype == family.dtype
+    average = family.to_array(found)
+    assert not known[:, 0, :3].any() and 0 < known[:, 1:].mean() < 1
+    np.testing.assert_array_equal(known_in(family, average), known.any(0))
+    for row, column in np.argwhere(known.any(0)):
+        values = np.stack(arrays)[known[:, row, column], row, column]
+        expected = plain_average(family, values)
+        np.testing.assert_allclose(average[row, column], expected, atol=1e-5, rtol=1e-5)
+
+
+@each_task
+def test_average_of_equal_maps_is_the_map(task: Task) -> None:
+    target = truth(task.family)
+    average = task.family.average(target.expand(4, -1, -1, -1))
+    torch.testing.assert_close(average, target[0], atol=1e-6, rtol=1e-6)
+
+
+def test_opposite_directions_have_no_average() -> None:
+    vectors = torch.tensor([[0.6, 0.8, 0.0], [-0.6, -0.8, 0.0]])[:, :, None, None]
+    assert not TASKS["normals"].family.average(vectors).any()
+
+
+@each_task
+def test_distances_alone_end_somewhere(task: Task) -> None:
+    family, target = task.family, truth(task.family)
+    prediction = truth(family, 1)
+    assert family.in_metres == (task is DEPTH)
+    clipped, near = family.within(prediction, target, 20.0)
+    if not family.in_metres:
+        assert torch.equal(clipped, prediction) and torch.equal(near, target)
+        return
+    assert torch.equal(clipped, prediction.clamp(max=20)) and clipped.max() == 20
+    assert torch.equal(family.valid(near), (target > 0) & (target <= 20))
+    assert torch.equal(near[family.valid(near)], target[family.valid(near)])
+    assert family.valid(near).sum() < family.valid(target).sum()
 
 
 @each_task

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from d2i1_data.sources import open_source
 from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import TASKS, Task
 from d2i1_train.cli import main
-from d2i1_train.evaluate import bootstrap
+from d2i1_train.evaluate import bootstrap, mean_over_images, per_image
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.warm_up import mount
 
@@ -105,6 +106,125 @@ def test_flags_change_the_figures(evaluate: Callable[..., dict]) -> None:
         )
     ]
     assert len(set(figures)) == 5
+
+
+def rooms_by_hand(improved: Path, name: str, edit: Callable[..., Any], samples: int = 5) -> Tensor:
+    """Sums per room of what `edit` leaves of prediction and truth, [N, S]."""
+    pipe, rooms, task = open_pipeline(str(improved)), open_source("rooms:test"), Rooms.tasks[name]
+    found = pipe.predict([rooms[n].image for n in range(samples)], output_type="pt").predictions
+    sums = []
+    for n, prediction in enumerate(found[name]):
+        target = task.family.to_tensor(rooms[n].targets[name])
+        one, other = edit(prediction[None], target[None])
+        sums.append(task.meter.measure(one, other, task.family.valid(other)))
+    return torch.cat(sums)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_crop_scores_these_rows_and_columns(
+    evaluate: Callable[..., dict], improved: Path, name: str
+) -> None:
+    def inside(*maps: Tensor) -> list[Tensor]:
+        return [one[:, :, 5:64, 20:33] for one in maps]
+
+    meter, found = Rooms.tasks[name].meter, evaluate("--crop", "5:64,20:33")["tasks"]
+    expected = meter.summary(rooms_by_hand(improved, name, inside).sum(0))
+    assert found[name] == pytest.approx(expected, rel=2e-3, abs=2e-3)
+    assert found[name] != pytest.approx(evaluate()["tasks"][name], rel=2e-3, abs=2e-3)
+
+
+def test_farthest_hides_truth_and_clips_predictions(
+    evaluate: Callable[..., dict], improved: Path
+) -> None:
+    def near(prediction: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        return prediction.clamp(max=2), torch.where(target <= 2, target, 0)
+
+    found, whole = evaluate("--farthest", 2)["tasks"], evaluate()["tasks"]
+    expected = Rooms.tasks["depth"].meter.summary(rooms_by_hand(improved, "depth", near).sum(0))
+    assert found["depth"] == pytest.approx(expected, rel=2e-3, abs=2e-3)
+    assert found["depth"] != pytest.approx(whole["depth"], rel=2e-2)
+    assert found["normals"] == whole["normals"] and found["semseg"] == whole["semseg"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_average_of_images_is_the_mean_of_their_figures(
+    evaluate: Callable[..., dict], improved: Path, name: str
+) -> None:
+    meter = Rooms.tasks[name].meter
+    each = [meter.summary(one) for one in rooms_by_hand(improved, name, lambda *maps: maps)]
+    expected = {key: np.mean([figures[key] for figures in each]) for key in each[0]}
+    found = evaluate("--average", "images")
+    assert found["tasks"][name] == pytest.approx(expected, rel=2e-3, abs=2e-3)
+    assert found["tasks"][name] != pytest.approx(evaluate()["tasks"][name], rel=1e-6)
+    assert found["settings"]["average"] == "images"
+
+
+def test_images_without_a_figure_are_left_out_of_its_mean() -> None:
+    task = TASKS["depth"]
+    known = sums(task, 0.3)
+    unknown = torch.cat([known[:3], torch.zeros_like(known[:2]), known[3:]])
+    found = mean_over_images(task, per_image(task, unknown))
+    each = [task.meter.summary(one) for one in known]
+    assert found == pytest.approx({k: np.mean([one[k] for one in each]) for k in each[0]})
+    parts = per_image(task, unknown[:4]) + per_image(task, unknown[4:]) + per_image(task, known[:0])
+    assert mean_over_images(task, parts) == pytest.approx(found)
+    nothing = mean_over_images(task, per_image(task, torch.zeros_like(known)))
+    assert nothing.keys() == found.keys() and np.isnan(list(nothing.values())).all()
+
+
+def test_sparsification_is_drawn_and_written(
+    evaluate: Callable[..., dict], improved: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "figures" / "curves.png"
+    results = evaluate("--sparsification", file, "--crop", "0:64,0:40", "--farthest", 3)
+    assert file.stat().st_size < 200_000
+    with Image.open(file) as drawn:
+        pixels = np.asarray(drawn.convert("RGB"))
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+    curves = results["sparsification"]
+    assert tuple(curves) == NAMES and str(file) not in json.dumps(results["settings"])
+    for name, one in curves.items():
+        assert one.keys() == {"kept", "error", "oracle", "ause"}
+        assert one["kept"] == pytest.approx(np.linspace(1, 0.05, 20))
+        assert one["error"][0] == pytest.approx(one["oracle"][0])
+        assert one["ause"] > 0, name
+    assert curves["normals"]["error"][0] == pytest.approx(results["tasks"]["normals"]["mean"])
+    assert curves["depth"]["error"][0] == pytest.approx(results["tasks"]["depth"]["abs_rel"])
+    wrong = 1 - results["tasks"]["semseg"]["accuracy"]
+    assert curves["semseg"]["error"][0] == pytest.approx(wrong)
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--crop 5,6", "--crop 5,6: expected rows, then columns"),
+        ("--crop 5:5,0:9", "--crop 5:5,0:9: expected rows, then columns"),
+        ("--crop 0:9,9:3", "--crop 0:9,9:3: expected rows, then columns"),
+        ("--crop 0:65,0:64", "has 64 rows and 64 columns"),
+        ("--crop 0:64,0:65", "has 64 rows and 64 columns"),
+        ("--farthest 0", "--farthest 0: expected more than 0 metres"),
+        ("--farthest -3.5", "--farthest -3.5: expected more than 0 metres"),
+        ("--average image", "Expected a typing.Literal['pixels', 'images']"),
+        ("--sparsification curves.pdf", "--sparsification curves.pdf: expected a file named .png"),
+    ],
+)
+def test_protocols_that_cannot_be(
+    d2i1: Callable[..., str], improved: Path, tmp_path: Path, flags: str, told: str
+) -> None:
+    command = ("evaluate", "--pipeline", improved, "--source", "rooms:test", "--max_samples", 1)
+    file = tmp_path / "figures.json"
+    assert told in d2i1(*command, "--output_file", file, *flags.split(), code=2)
+    assert not file.exists()
+
+
+def test_farthest_needs_a_task_in_metres(
+    d2i1: Callable[..., str], improved: Path, photos: Path
+) -> None:
+    photos.write_text("name: walls\ncolumns: {image: image, normals: image}\n")  # any RGB is some
+    command = ("evaluate", "--pipeline", improved, "--source", f"folder:{photos}")
+    d2i1(*command)
+    told = "--farthest 10: none of the tasks scored is measured in metres: normals"
+    assert told in d2i1(*command, "--farthest", 10, code=2)
 
 
 def test_skipped_samples_are_listed_with_their_reason(

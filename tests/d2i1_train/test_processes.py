@@ -243,6 +243,24 @@ def test_a_process_tells_that_another_is_lost(tiny_base: Path, tmp_path: Path) -
     assert f"d2i1 warm-up: error: {LOST} (" in message and "Traceback" not in message
 
 
+def test_two_processes_evaluate_to_the_same_figures(lone: Path, tmp_path: Path) -> None:
+    source = ("--source", "rooms:test", "--max_samples", 5, "--crop", "2:64,0:50")
+    common = ("evaluate", "--pipeline", lone / "none/pipeline", *source, "--farthest", 3)
+    for average in ("pixels", "images"):
+        one, two = tmp_path / f"one-{average}", tmp_path / f"two-{average}"
+        drawn = ("--average", average, "--sparsification")
+        run(*common, *drawn, one / "curves.png", "--output_file", one / "figures.json")
+        command = (*common, *drawn, two / "curves.png", "--output_file", two / "figures.json")
+        run_two(*MODULE, *command, told=tmp_path / "told.txt")
+        figures, other = (json.loads((at / "figures.json").read_text()) for at in (one, two))
+        for name, values in figures["tasks"].items():
+            assert other["tasks"][name] == pytest.approx(values, rel=1e-4, abs=1e-4), name
+            curves, others = (each["sparsification"][name] for each in (figures, other))
+            for key, value in curves.items():
+                assert others[key] == pytest.approx(value, rel=1e-3, abs=1e-4), (name, key)
+        assert (two / "curves.png").is_file()
+
+
 def test_two_processes_create_the_same_bytes(lone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "created"  # the card tells the folder's name
     command = ("create", "--pipeline", lone / "none/pipeline", *FEW, "--output_dir", folder)

@@ -46,6 +46,7 @@ class Family(ABC):
     channels: ClassVar[int] = 1
     unknown: ClassVar[float]
     dtype: ClassVar[torch.dtype] = torch.float32
+    in_metres: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -99,6 +100,14 @@ class Family(ABC):
         """Share of the pixels known in both maps on which they agree, nan without such, [B]."""
         both = self.valid(one) & self.valid(other)
         return (self.agrees(one, other) & both).sum((1, 2, 3)) / both.sum((1, 2, 3))
+
+    @abstractmethod
+    def average(self, targets: Tensor) -> Tensor:
+        """What is best said of each pixel of N maps [N, C, H, W], unknown where none is known."""
+
+    def within(self, prediction: Tensor, target: Tensor, metres: float) -> tuple[Tensor, Tensor]:
+        """The prediction clipped to a distance, the truth unknown beyond; else both as they are."""
+        return prediction, target
 
     def flip(self, tensor: Tensor) -> Tensor:
         """Mirror a map, or a raw prediction, left to right."""

@@ -62,6 +62,11 @@ class LabelMap(Family):
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:
         return one == other
 
+    def average(self, targets: Tensor) -> Tensor:
+        """The most frequent class; of equally frequent ones the first."""
+        counts = torch.stack([(targets == k).sum(0) for k in range(len(self.names))])
+        return torch.where(counts.any(0), counts.argmax(0), 255)
+
     def complaint(self, array: NDArray[np.generic]) -> str | None:
         if array.ndim != 2:
             return f"has shape {array.shape}, expected height x width"

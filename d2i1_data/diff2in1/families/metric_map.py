@@ -21,6 +21,7 @@ class MetricMap(Family):
     name = "metric_map"
     unknown = 0.0
     raw_channels = 2
+    in_metres = True
     farthest: ClassVar[float] = 65.535
 
     def valid(self, target: Tensor) -> Tensor:
@@ -36,6 +37,9 @@ class MetricMap(Family):
     def unsettle(self, settled: Tensor) -> Tensor:
         """The raw prediction of an average."""
         return torch.cat([settled[:, :1].log(), settled[:, 1:2]], 1)
+
+    def within(self, prediction: Tensor, target: Tensor, metres: float) -> tuple[Tensor, Tensor]:
+        return prediction.clamp(max=metres), torch.where(target > metres, self.unknown, target)
 
     @staticmethod
     def _log_scale(raw: Tensor) -> Tensor:
@@ -73,6 +77,13 @@ class MetricMap(Family):
 
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:
         return torch.maximum(one / other, other / one) < 1.25
+
+    def average(self, targets: Tensor) -> Tensor:
+        """The geometric mean."""
+        known = self.valid(targets)
+        logs = torch.where(known, targets, 1.0).log().sum(0, dtype=torch.float64)
+        mean = (logs / known.sum(0).clamp(min=1)).exp().float()
+        return torch.where(known.any(0), mean, self.unknown)
 
     def complaint(self, array: NDArray[np.generic]) -> str | None:
         if array.ndim != 2:

@@ -35,6 +35,12 @@ class ProbabilityMap(Family):
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:
         return (one - other).abs() < 0.1
 
+    def average(self, targets: Tensor) -> Tensor:
+        """The mean."""
+        known = self.valid(targets)
+        total = targets.clamp(min=0).sum(0, dtype=torch.float64)
+        return torch.where(known.any(0), (total / known.sum(0).clamp(min=1)).float(), self.unknown)
+
     def complaint(self, array: NDArray[np.generic]) -> str | None:
         if array.ndim != 2:
             return f"has shape {array.shape}, expected height x width"

@@ -92,6 +92,12 @@ class UnitVector(Family):
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:
         return self.angle(one, other) < math.radians(11.25)
 
+    def average(self, targets: Tensor) -> Tensor:
+        """The direction of the mean vector; unknown too where the vectors cancel."""
+        total = targets.sum(0, dtype=torch.float64)
+        length = total.norm(dim=0)
+        return torch.where(length > 1e-6, total / length.clamp(min=1e-6), self.unknown).float()
+
     def flip(self, tensor: Tensor) -> Tensor:
         sign = torch.ones(tensor.shape[1], dtype=tensor.dtype, device=tensor.device)
         sign[0] = -1

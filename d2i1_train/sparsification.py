@@ -1,0 +1,106 @@
+"""Sparsification: how the error falls when the most uncertain pixels are left out.
+
+Ilg et al. 2018, arXiv 1802.07095. Good uncertainty comes near the oracle, which leaves out the
+largest errors first. Pixels are pooled and kept as sums in fixed bins, so samples and ranks merge
+by addition.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from d2i1_data.tasks import Task
+
+BINS = 2**20  # 32 MB a task: within a thousandth of uncertainty there are still a hundred
+# Uncertainty is binned by its logit: models are often almost sure, or sure of nothing, and even
+# bins would be too wide there. Errors have all sizes and units: theirs are bins of the logarithm.
+LOGIT = 16.0  # float32 ends there
+DECADES = 6.0
+STEPS = 20
+KEPT = tuple((STEPS - step) / STEPS for step in range(STEPS))  # 1, 0.95, ... 0.05
+
+
+class Curve(NamedTuple):
+    """Mean error of the kept share of pixels, in the meter's unit; and of those an oracle keeps.
+
+    ause: area between both over the share left out, in that unit; with nothing left both are 0, as
+    in Poggi et al. 2020, arXiv 2005.06209.
+    """
+
+    kept: list[float]
+    error: list[float]
+    oracle: list[float]
+    ause: float
+
+
+class Sparsification:
+    """Sums of each task, [4, BINS]: pixels and their errors by uncertainty, then both by error."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.sums = {name: torch.zeros(4, BINS, dtype=torch.float64) for name in names}
+
+    def add(self, name: str, uncertainty: Tensor, error: Tensor, valid: Tensor) -> None:
+        """Count pixels; uncertainty in [0, 1], error at least 0, maps of one shape."""
+        weight = error[valid].double()
+        unsure = uncertainty[valid].double().clamp(0, 1).logit().clamp(-LOGIT, LOGIT)
+        size = weight.log10().clamp(-DECADES, DECADES)
+        for row, place in ((0, unsure / LOGIT), (2, size / DECADES)):
+            bins = ((place + 1) / 2 * BINS).long().clamp(0, BINS - 1)
+            self.sums[name][row].index_add_(0, bins, torch.ones_like(weight))
+            self.sums[name][row + 1].index_add_(0, bins, weight)
+
+
+def curve(sums: Tensor) -> Curve:
+    """The curves of one task's total; nan where no pixel was valid."""
+    pixels, errors, pixels_by_error, errors_by_error = sums.numpy()
+    error, oracle = _kept(pixels, errors), _kept(pixels_by_error, errors_by_error)
+    ause = float((error - oracle).sum()) / STEPS  # trapezoids: at both ends the curves meet
+    return Curve(list(KEPT), error.tolist(), oracle.tolist(), ause)
+
+
+def _kept(pixels: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean error of the first pixels of each share; within a bin all count as its mean."""
+    count, total = np.cumsum(pixels), np.cumsum(errors)
+    if not count[-1]:
+        return np.full(STEPS, math.nan)
+    wanted = np.asarray(KEPT) * count[-1]
+    return np.interp(wanted, np.append(0, count), np.append(0, total)) / wanted
+
+
+def plot(curves: Mapping[str, Curve], tasks: Mapping[str, Task], file: Path) -> None:
+    """Draw every task's curves, a panel each, as a PNG."""
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(curves))
+    rows = math.ceil(len(curves) / columns)
+    figure = Figure((3.4 * columns + 0.3, 2.7 * rows + 0.3), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for panel in list(panels)[len(curves) :]:
+        panel.remove()
+    for panel, (name, one) in zip(figure.axes, curves.items(), strict=True):
+        out = [100 * (1 - share) for share in one.kept]
+        panel.axhline(one.error[0], color="0.6", linewidth=1, linestyle=":", label="no skill")
+        panel.plot(out, one.error, color="tab:blue", linewidth=2, label="predicted uncertainty")
+        panel.plot(out, one.oracle, color="0.3", linewidth=1.2, linestyle="--", label="oracle")
+        panel.fill_between(out, one.oracle, one.error, color="tab:blue", alpha=0.12, linewidth=0)
+        panel.set_title(f"{name}, AUSE {one.ause:.3g}", fontsize=10)
+        panel.set_ylabel(f"mean error, {tasks[name].meter.unit}", fontsize=8)
+        panel.set_xlabel("% most uncertain pixels left out", fontsize=8)
+        panel.set(xlim=(0, 100), ylim=(0, None))
+        panel.tick_params(labelsize=8)
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=120)

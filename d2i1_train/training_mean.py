@@ -1,0 +1,112 @@
+"""Training mean: the line of a study that looks at no image, so the others can be judged by it."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from d2i1_data.diff2in1.families import Family
+from d2i1_data.sources import Rows, Source, open_rows, open_source
+from d2i1_data.tasks import Task
+from d2i1_data.write import write_text
+
+from .evaluate import agreeing_tasks, figures, shown, truth
+from .settings import StudySettings, WarmUpSettings
+from .warm_up import choose_tasks
+
+NAME = "training mean"
+FILE = "training-mean.json"
+SIDE = 128  # pixels of the longer side: averages are smooth, and all targets are held at once
+
+
+class Learnt(NamedTuple):
+    """The rows that an arm trains on."""
+
+    source: str
+    max_train_samples: int | None
+    on_bad_row: str
+
+
+def training_means(
+    settings: StudySettings, arms: dict[str, WarmUpSettings]
+) -> dict[str, dict[str, float]]:
+    """Lines of the table, one for all arms that train on the same rows: name -> figure -> value.
+
+    The tasks are those of these arms. The lines are kept in a file of the study, and made again
+    only where it tells of something else.
+    """
+    file, test = Path(settings.output_dir) / FILE, open_source(settings.test)
+    kept = json.loads(file.read_text()) if file.is_file() else {}
+    groups: dict[Learnt, list[str]] = {}
+    for name, arm in arms.items():
+        learnt = Learnt(arm.source, arm.max_train_samples, arm.on_bad_row)
+        groups.setdefault(learnt, []).append(name)
+    lines: dict[str, dict[str, Any]] = {}
+    for learnt, names in groups.items():
+        line = NAME if len(groups) == 1 else f"{NAME} of {', '.join(names)}"
+        tasks = _tasks([arms[name] for name in names], test)
+        of = {"test": settings.test, "test_samples": settings.test_samples, "tasks": list(tasks)}
+        of |= learnt._asdict()
+        lines[line] = kept.get(line, {})
+        if lines[line].get("of") != of:
+            rows = open_rows(learnt.source, None, learnt.max_train_samples, learnt.on_bad_row)
+            row = score(averages(rows, tasks), tasks, test, settings.test_samples)
+            lines[line] = {"of": of, "figures": row}
+    if lines != kept:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, json.dumps(lines, indent=2) + "\n")
+    return {line: content["figures"] for line, content in lines.items()}
+
+
+def _tasks(arms: list[WarmUpSettings], test: Source) -> dict[str, Task]:
+    """What these arms of one source are scored on."""
+    source = open_source(arms[0].source)
+    tasks: dict[str, Task] = {}
+    for arm in arms:
+        chosen = choose_tasks(arm.host, arm.tasks, source)
+        tasks |= agreeing_tasks(chosen, f"the source {source.name}", test)
+    return tasks
+
+
+def averages(rows: Rows, tasks: dict[str, Task]) -> dict[str, Tensor]:
+    """Each task's average of the targets at each pixel, [1, C, H, W], its longer side at most 128.
+
+    Where no target is known it is the average of the other pixels'.
+    """
+    targets: dict[str, list[Tensor]] = {name: [] for name in tasks}
+    size: tuple[int, int] | None = None
+    for sample in tqdm(rows.samples(), NAME, len(rows.usable), unit="image", leave=False):
+        size = size or _at_most(sample.size, SIDE)
+        for name, task in tasks.items():
+            targets[name].append(task.family.resize(truth(sample, task), size))
+    return {
+        name: _filled(task.family, task.family.average(torch.cat(targets[name])))
+        for name, task in tasks.items()
+    }
+
+
+def _at_most(size: tuple[int, int], side: int) -> tuple[int, int]:
+    scale = min(1.0, side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def _filled(family: Family, mean: Tensor) -> Tensor:
+    everywhere = family.average(mean.flatten(1).T[..., None, None])  # pixels as if they were maps
+    return torch.where(family.valid(mean[None]), mean, everywhere)
+
+
+def score(
+    means: dict[str, Tensor], tasks: dict[str, Task], test: Source, count: int
+) -> dict[str, float]:
+    """The figures for tables of predicting the same for each of the first samples."""
+    sums: dict[str, list[Tensor]] = {name: [] for name in tasks}
+    for sample in (test[n] for n in range(min(count, len(test)))):
+        for name, task in tasks.items():
+            target = truth(sample, task)
+            mean = task.family.resize(means[name], sample.size)
+            valid = task.family.valid(target) & task.family.valid(mean)
+            sums[name].append(task.meter.measure(mean, target, valid))
+    return shown(tasks, figures(tasks, {name: torch.cat(s).sum(0) for name, s in sums.items()}))
