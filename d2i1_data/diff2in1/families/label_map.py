@@ -62,6 +62,10 @@ class LabelMap(Family):
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:
         return one == other
 
+    def largest_share(self, target: Tensor) -> float:
+        counts = target[self.valid(target)].bincount()
+        return (counts.max() / counts.sum()).item() if len(counts) else 0.0
+
     def complaint(self, array: NDArray[np.generic]) -> str | None:
         if array.ndim != 2:
             return f"has shape {array.shape}, expected height x width"

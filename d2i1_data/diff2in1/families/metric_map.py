@@ -46,6 +46,10 @@ class MetricMap(Family):
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:
         return torch.maximum(one / other, other / one) < 1.25
 
+    def scaled(self, target: Tensor, factor: float) -> Tensor:
+        """To a camera of the same focal length, what looks larger is nearer."""
+        return target / factor
+
     def complaint(self, array: NDArray[np.generic]) -> str | None:
         if array.ndim != 2:
             return f"has shape {array.shape}, expected height x width"
