@@ -1,5 +1,6 @@
 """What can be set: one flat dataclass an act, at once flags, YAML keys and documentation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -7,6 +8,20 @@ from d2i1_data.errors import InputError
 from d2i1_data.settings import require_positive
 
 OF_LORA = ("rank", "lora_alpha", "lora_dropout", "lora_layers", "use_rslora")
+OF_ONE_CYCLE = (
+    "lr_div_factor",
+    "lr_final_div_factor",
+    "lr_pct_start",
+    "lr_anneal",
+    "lr_cycle_beta1",
+)
+
+
+def refuse_without(settings: Any, names: Sequence[str], wanted: str) -> None:
+    """Refuse settings that differ from their default where they would say nothing."""
+    for name in names:
+        if getattr(settings, name) != getattr(type(settings), name):
+            raise InputError(f"--{name} says nothing without {wanted}")
 
 
 @dataclass(kw_only=True)
@@ -99,16 +114,28 @@ class TrainSettings:
         "cosine",
         "cosine_with_restarts",
         "polynomial",
+        "one_cycle",
     ] = "constant_with_warmup"
     lr_warmup_steps: int = 0
     lr_num_cycles: int = 1
     """Restarts of cosine_with_restarts."""
     lr_power: float = 1.0
     """Power of polynomial."""
+    lr_div_factor: float = 25.0
+    """one_cycle begins with the rates divided by this."""
+    lr_final_div_factor: float = 1e4
+    """one_cycle ends with what it begins with, divided by this."""
+    lr_pct_start: float = 0.3
+    """Share of the steps in which one_cycle rises."""
+    lr_anneal: Literal["cos", "linear"] = "cos"
+    """How one_cycle rises and falls."""
+    lr_cycle_beta1: bool = True
+    """one_cycle moves AdamW's first beta against the rates: 0.95, 0.85, 0.95."""
     adam_weight_decay: float = 1e-2
     use_8bit_adam: bool = False
     """Keep AdamW's moments in 8 bit, in both stages; needs bitsandbytes, the extra `8bit`."""
     max_grad_norm: float = 1.0
+    """Clip gradients to this norm; 0 does not."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
     """None is what `accelerate launch` or its config says, else `no`."""
     validation_source: str | None = None
@@ -139,6 +166,21 @@ class TrainSettings:
             raise InputError(f"--best_metric {self.best_metric} needs a --validation_source")
         if self.denoise_weight < 0 or self.dataloader_num_workers < 0:
             raise InputError("--denoise_weight and --dataloader_num_workers: expected at least 0")
+        if self.max_grad_norm < 0:
+            raise InputError(f"--max_grad_norm {self.max_grad_norm}: expected at least 0")
+        self._check_one_cycle()
+
+    def _check_one_cycle(self) -> None:
+        if self.lr_scheduler != "one_cycle":
+            return refuse_without(self, OF_ONE_CYCLE, "--lr_scheduler one_cycle")
+        if self.lr_warmup_steps:
+            raise InputError("--lr_warmup_steps says nothing with one_cycle, see --lr_pct_start")
+        for name in ("lr_div_factor", "lr_final_div_factor"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"--{name} {getattr(self, name)}: expected more than 0")
+        if not 0 <= self.lr_pct_start <= 1:
+            raise InputError(f"--lr_pct_start {self.lr_pct_start}: expected 0 to 1")
+        return None
 
 
 @dataclass(kw_only=True)
@@ -185,9 +227,8 @@ class WarmUpSettings(TrainSettings):
             raise InputError(f"--lora_alpha {self.lora_alpha}: expected more than 0")
         if self.train_unet == "none" and self.denoise_weight:
             raise InputError("--denoise_weight needs a U-Net that is trained: --train_unet")
-        for name in OF_LORA if self.train_unet != "lora" else ():
-            if getattr(self, name) != getattr(WarmUpSettings, name):
-                raise InputError(f"--{name} says nothing without --train_unet lora")
+        if self.train_unet != "lora":
+            refuse_without(self, OF_LORA, "--train_unet lora")
 
 
 @dataclass(kw_only=True)
