@@ -16,9 +16,10 @@ from torch.nn import functional as F
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.diff2in1.images import pad_to_stride, to_batches
 from d2i1_data.errors import InputError
-from d2i1_data.sample import image_sha256
+from d2i1_data.sample import Sample, image_sha256
 from d2i1_data.sources import Rows
 
+from .augment import Augmentation, View
 from .cache import Cache
 from .objective import Targets
 from .theta import Noised, Theta
@@ -36,12 +37,13 @@ def seeded(*parts: object) -> torch.Generator:
 class Example(NamedTuple):
     """One sample as the model sees it, with its sides padded to the base's stride."""
 
-    latents: Tensor  # [C, h, w]
+    latents: Tensor  # [C, h, w], as theta_E sees it
     targets: Targets  # [C, H, W] each, padding unknown
     inside: Tensor  # [1, H, W] bool, False where padded
     created: bool
     pyramid: tuple[Tensor, ...] | None
     caption: str
+    clean: Tensor | None = None  # [C, h, w] with the colours as they are, where that differs
     noised: Noised | None = None  # of this draw
 
     @property
@@ -61,6 +63,7 @@ class Batch:
     believed: Tensor  # [M, 1, H, W] bool: where of those theta_C's belief is the target
     pyramid: tuple[Tensor, ...] | None
     noised: Noised | None
+    clean: Tensor | None = None  # [M, C, h, w] what theta_C sees, where that is not theta_E's
 
     @property
     def size(self) -> tuple[int, int]:
@@ -73,8 +76,9 @@ class Examples:
     """Rows of a source as examples.
 
     The first of them are kept, as far as memory allows, and of all of them the latents, if there is
-    a cache on disk. That is right because the only augmentation is a flip, whose views are kept
-    apart. Pyramids are kept with them while the U-Net is frozen and small.
+    a cache on disk. That is right while the only augmentation is a flip, whose views are kept
+    apart; with any other every draw is made anew. Pyramids are kept with them while the U-Net is
+    frozen and small.
     """
 
     def __init__(
@@ -85,14 +89,14 @@ class Examples:
         context: Tensor,
         cache: Cache,
         *,
-        flip: bool,
+        augment: Augmentation,
         created: bool = False,
         denoise: bool = False,
     ) -> None:
         self.rows, self.pipe, self.theta, self.context = rows, pipe, theta, context
-        self.cache, self.flip, self.created, self.denoise = cache, flip, created, denoise
+        self.cache, self.augment, self.created, self.denoise = cache, augment, created, denoise
         small = sum(p.numel() for p in theta.unet.parameters()) < SMALL_BASE
-        self.keeps_pyramids = small and theta.frozen
+        self.keeps_pyramids = small and theta.frozen and augment.recurs
         self.kept: dict[tuple[int, bool], Example] = {}
         self.captions: dict[str, Tensor] = {}
 
@@ -104,9 +108,10 @@ class Examples:
         return self.rows.source.identity(self.rows.usable[index])
 
     def draw(self, index: int, generator: torch.Generator) -> Example:
-        """The example of a row; whether it is mirrored, and its noise, from the generator."""
-        chance = torch.rand(1, generator=generator).item()
-        example = self.get(index, self.flip and chance < 0.5)
+        """The example of a row; its view and its noise from the generator."""
+        view = self.augment.draw(generator)
+        recurs = self.augment.recurs
+        example = self.get(index, view.mirrored) if recurs else self._make(index, view)
         return self._noised(example, generator) if self.denoise else example
 
     @torch.no_grad()
@@ -114,40 +119,59 @@ class Examples:
         """The example of a row, mirrored or not."""
         if (index, mirrored) in self.kept:
             return self.kept[index, mirrored]
-        example = self._make(index, mirrored)
+        example = self._make(index, View(mirrored))
         if self._fits(index, example):
             self.kept[index, mirrored] = example
         return example
 
     def _fits(self, index: int, example: Example) -> bool:
         """Whether memory allows to keep it: said by the row, not by what came first."""
-        return (index + 1) * (1 + self.flip) * example.nbytes <= MEMORY
+        return (index + 1) * (1 + self.augment.flip) * example.nbytes <= MEMORY
 
-    def _make(self, index: int, flip: bool) -> Example:
+    @torch.no_grad()
+    def _make(self, index: int, view: View) -> Example:
         sample = self.rows.source[self.rows.usable[index]]
-        pixels = to_batches(sample.image)[0]
-        pixels = pad_to_stride(pixels.flip(-1) if flip else pixels, self.pipe.stride)
-        padding = (0, pixels.shape[3] - sample.size[1], 0, pixels.shape[2] - sample.size[0])
+        families, stored = self.pipe.perception.families, {} if self.created else sample.targets
+        known = {n: f.to_tensor(stored[n])[None] for n, f in families.items() if n in stored}
+        image, maps = view.frame(to_batches(sample.image)[0], known, families)
+        size, pixels = (image.shape[2], image.shape[3]), self._padded(image, view)
+        padding = (0, pixels.shape[3] - size[1], 0, pixels.shape[2] - size[0])
         targets = {}
-        for name, family in self.pipe.perception.families.items():
-            target = family.blank(sample.size)
-            if name in sample.targets and not self.created:
-                target = family.to_tensor(sample.targets[name])
-            target = family.flip(target[None])[0] if flip else target
+        for name, family in families.items():
+            target = maps[name][0] if name in maps else family.blank(size)
             targets[name] = F.pad(target, padding, value=family.unknown)
-        inside = F.pad(torch.ones(1, *sample.size, dtype=torch.bool), padding)
-        vae = self.pipe.vae
-        latents = self.cache.get(
-            vae,
-            (image_sha256(sample.image), tuple(pixels.shape), flip, vae.config.scaling_factor),
-            lambda: self.pipe.encode_image(pixels.to(self.pipe.device))[0],
-        )
-        plain = Example(latents, targets, inside, self.created, None, sample.caption or "")
+        inside = F.pad(torch.ones(1, *size, dtype=torch.bool), padding)
+        clean = None
+        if view.colours is not None:
+            if self.created or self.denoise:  # else nobody looks at it
+                clean = self._latents(sample, pixels, view)
+            pixels = self._padded(view.recoloured(image), view)
+        latents = self._latents(sample, pixels, view)
+        plain = Example(latents, targets, inside, self.created, None, sample.caption or "", clean)
         if not self.keeps_pyramids:
             return plain
         pyramid = self.theta.see(latents[None].to(self.pipe.device), self.context)
         whole = plain._replace(pyramid=tuple(level[0].cpu() for level in pyramid))
         return whole if self._fits(index, whole) else plain
+
+    def _padded(self, image: Tensor, view: View) -> Tensor:
+        """To the window's size in mid grey, then to the base's stride."""
+        height, width = view.crop or image.shape[2:]
+        grey = F.pad(image, (0, width - image.shape[3], 0, height - image.shape[2]))
+        return pad_to_stride(grey, self.pipe.stride)
+
+    def _latents(self, sample: Sample, pixels: Tensor, view: View) -> Tensor:
+        """[C, h, w]; from the cache if the view comes again."""
+        vae = self.pipe.vae
+
+        def encode() -> Tensor:
+            return self.pipe.encode_image(pixels.to(self.pipe.device))[0]
+
+        if not self.augment.recurs:
+            return encode().cpu()
+        image, shape = image_sha256(sample.image), tuple(pixels.shape)
+        made_of = (image, shape, view.mirrored, vae.config.scaling_factor)
+        return self.cache.get(vae, made_of, encode)
 
     @torch.no_grad()
     def _embedding(self, caption: str) -> Tensor:
@@ -167,7 +191,8 @@ class Examples:
         scheduler = self.pipe.scheduler
         levels = scheduler.config.num_train_timesteps
         t = torch.randint(levels, (1,), generator=generator)
-        latents = example.latents[None].float()
+        clean = example.latents if example.clean is None else example.clean
+        latents = clean[None].float()
         noise = torch.randn(latents.shape, generator=generator)
         wanted = noise
         if scheduler.config.prediction_type == "v_prediction":
@@ -213,6 +238,9 @@ def stack(examples: Sequence[Example], device: torch.device) -> Batch:
     created = torch.tensor([n for n, example in enumerate(examples) if example.created]).long()
     inside = torch.stack([example.inside for example in examples])[created]
     noised = [example.noised for example in examples if example.noised is not None]
+    made = [example for example in examples if example.created]
+    recoloured = any(example.clean is not None for example in made)
+    clean = [e.latents if e.clean is None else e.clean for e in made] if recoloured else []
     return Batch(
         torch.stack([example.latents for example in examples]).to(device),
         {n: torch.stack([e.targets[n] for e in examples]).to(device) for n in names},
@@ -224,4 +252,5 @@ def stack(examples: Sequence[Example], device: torch.device) -> Batch:
         Noised(*(torch.stack(part).to(device) for part in zip(*noised, strict=True)))
         if noised
         else None,
+        torch.stack(clean).to(device) if clean else None,
     )

@@ -137,7 +137,8 @@ def read_settings(act: str, arguments: list[str]) -> Any:
     parser = Parser(prog=f"d2i1 {act}", description=kind.__doc__, allow_abbrev=False)
     parser.add_argument("--config", action="config", help="YAML file with any of these settings.")
     parser.add_class_arguments(kind)
-    return kind(**_only(kind, parser.parse_args(_checked(kind, arguments))))
+    parsed = parser.parse_args(_files_first(_checked(kind, arguments)))
+    return kind(**_only(kind, parsed))
 
 
 def _only(kind: Any, parsed: Any) -> dict[str, Any]:
@@ -166,6 +167,16 @@ def _checked(kind: Any, arguments: list[str]) -> list[str]:
         else:
             result.append(argument)
     return result
+
+
+def _files_first(arguments: list[str]) -> list[str]:
+    """The same arguments, every --config with its file before all flags, so that these override."""
+    files: list[str] = []
+    flags: list[str] = []
+    for place, argument in enumerate(arguments):
+        of_file = argument == "--config" or arguments[place - 1 : place] == ["--config"]
+        (files if of_file else flags).append(argument)
+    return files + flags
 
 
 def _config(name: str, known: dict[str, Any]) -> str:

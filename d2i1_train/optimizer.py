@@ -1,5 +1,6 @@
 """The optimiser of theta_E, its learning rates, and carrying its state over to another run."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from d2i1_data.errors import InputError
 from .checkpoint import complete_checkpoints
 from .settings import TrainSettings
 from .theta import Theta
+
+MOST_BETA1, LEAST_BETA1 = 0.95, 0.85  # torch's OneCycleLR, by default
 
 
 def make_optimizer(theta: Theta, settings: TrainSettings) -> torch.optim.Optimizer:
@@ -40,6 +43,9 @@ def make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainSettings
 ) -> Callable[[int], float]:
     """What learning rates are multiplied with at a step: a pure function, with nothing to save."""
+    if settings.lr_scheduler == "one_cycle":
+        start = 1 / settings.lr_div_factor
+        return _one_cycle(settings, start, 1.0, start / settings.lr_final_div_factor)
     schedule = get_scheduler(
         settings.lr_scheduler,
         optimizer,
@@ -50,6 +56,34 @@ def make_schedule(
     )
     rate: Callable[[int], float] = schedule.lr_lambdas[0]
     return rate
+
+
+def make_beta1(settings: TrainSettings) -> Callable[[int], float] | None:
+    """AdamW's first beta at a step, also a pure function; None where it stays as it is."""
+    if settings.lr_scheduler != "one_cycle" or not settings.lr_cycle_beta1:
+        return None
+    return _one_cycle(settings, MOST_BETA1, LEAST_BETA1, MOST_BETA1)
+
+
+def _one_cycle(
+    settings: TrainSettings, start: float, turn: float, end: float
+) -> Callable[[int], float]:
+    """From start to turn, then to end, at the steps of torch's OneCycleLR.
+
+    Smith and Topin 2017, arXiv 1708.07120, in two phases.
+    """
+    last = settings.max_train_steps - 1
+    top = settings.lr_pct_start * settings.max_train_steps - 1
+
+    def at(step: int) -> float:
+        rises = step <= top
+        begin, stop, low, high = (0.0, top, start, turn) if rises else (top, last, turn, end)
+        share = (step - begin) / (stop - begin) if stop > begin else 1.0
+        if settings.lr_anneal == "linear":
+            return low + (high - low) * share
+        return high + (low - high) * (1 + math.cos(math.pi * share)) / 2
+
+    return at
 
 
 def optimizer_file(pipeline: str) -> Path:

@@ -37,8 +37,8 @@ from .checkpoint import (
     save_checkpoint,
 )
 from .lora import fuse, save_adapter
-from .optimizer import carry_over, make_optimizer, make_schedule
-from .settings import OF_LORA, TrainSettings
+from .optimizer import carry_over, make_beta1, make_optimizer, make_schedule
+from .settings import OF_LORA, OF_ONE_CYCLE, TrainSettings
 from .theta import Theta, trained_tensors
 from .validation import Validation, log_picture
 
@@ -111,7 +111,7 @@ class Run:
             self.thetas["creation"] = creation
         self.trained = [p for p in exploitation.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(exploitation, settings)
-        self.rate = make_schedule(self.optimizer, settings)
+        self.rate, self.beta1 = make_schedule(self.optimizer, settings), make_beta1(settings)
         self.model, self.optimizer = self.accelerator.prepare(exploitation, self.optimizer)
         # weights are kept by name in our own files, so that no model is unpickled or stored twice
         self.accelerator.register_save_state_pre_hook(
@@ -152,6 +152,8 @@ class Run:
             while self.step < total:
                 for group in self.optimizer.param_groups:
                     group["lr"] = group["initial_lr"] * self.rate(self.step)
+                    if self.beta1:
+                        group["betas"] = (self.beta1(self.step), group["betas"][1])
                 yield self.step
                 self.step += 1
                 bar.update()
@@ -194,7 +196,7 @@ class Run:
         self.seen.append(torch.stack(list(losses.values())))
         self.names = list(losses)
         self.accelerator.backward(loss)
-        if self.accelerator.sync_gradients:
+        if self.accelerator.sync_gradients and self.settings.max_grad_norm:
             self.accelerator.clip_grad_norm_(self.trained, self.settings.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -284,6 +286,7 @@ class Run:
         facts = {"stage": self.name, **asdict(self.settings)}
         facts |= {"source": self.rows[0].source.name, "created": len(self.rows) > 1}
         untold = PRIVATE if pipe.config.trained_unet == "lora" else PRIVATE | set(OF_LORA)
+        untold = untold if self.beta1 else untold | set(OF_ONE_CYCLE)
         facts = {k: v for k, v in facts.items() if k not in untold and v is not None}
         write_model_card(temporary, folder.name, read_tasks(configs, self.name), pipe.config, facts)
         os.replace(temporary, folder)

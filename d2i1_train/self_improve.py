@@ -10,6 +10,7 @@ from d2i1_data.errors import InputError
 from d2i1_data.sources import Rows, open_rows
 from d2i1_data.tasks import TASKS
 
+from .augment import make_augmentation
 from .batches import Draws, Examples
 from .cache import Cache
 from .checkpoint import complete_checkpoints
@@ -61,7 +62,10 @@ def self_improve(settings: SelfImproveSettings) -> Path:
                 targets, made = batch.targets, batch.created
                 if len(made):
                     seen = pyramid and tuple(level[made] for level in pyramid)
-                    belief = creation(batch.latents[made], context, batch.size, seen).raw
+                    clean = batch.latents[made]
+                    if batch.clean is not None:  # theta_E's colours are changed, theta_C's are not
+                        seen, clean = None, batch.clean
+                    belief = creation(clean, context, batch.size, seen).raw
                     targets = believe(families, belief, targets, made, batch.believed)
             # objective
             answer = run.model(batch.latents, context, batch.size, pyramid, targets, batch.noised)
@@ -92,9 +96,9 @@ def mix_samples(
 ) -> list[tuple[Draws, int]]:
     """Which orders of draws a step takes how many samples from."""
     shared = (pipe, theta, context, Cache(settings.cache_dir))
-    flip, denoise = settings.random_flip, settings.denoise_weight > 0
-    real = Examples(rows, *shared, flip=flip, denoise=denoise)
-    created = [Examples(more, *shared, flip=flip, created=True) for more in created_rows]
+    augment, denoise = make_augmentation(settings), settings.denoise_weight > 0
+    real = Examples(rows, *shared, augment=augment, denoise=denoise)
+    created = [Examples(more, *shared, augment=augment, created=True) for more in created_rows]
     size, more = settings.real_batch_size, created_batch_size(settings)
     if settings.mix == "union" and created:
         return [(Draws([real, *created], settings.seed), size + more)]

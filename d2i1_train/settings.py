@@ -1,6 +1,8 @@
 """What can be set: one flat dataclass an act, at once flags, YAML keys and documentation."""
 
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -9,6 +11,25 @@ from d2i1_data.settings import require_positive
 
 OF_HOST = ("width", "norm", "protocol")
 OF_LORA = ("rank", "lora_alpha", "lora_dropout", "lora_layers", "use_rslora")
+OF_ONE_CYCLE = (
+    "lr_div_factor",
+    "lr_final_div_factor",
+    "lr_pct_start",
+    "lr_anneal",
+    "lr_cycle_beta1",
+)
+NEW_VIEWS = ("random_scale", "random_crop", "color_jitter")  # of which none comes again
+MOST_JITTER = {
+    **dict.fromkeys(("brightness", "contrast", "saturation", "gamma", "tint"), 1.0),
+    **{"hue": 0.5, "each": 1.0, "probability": 1.0},
+}
+
+
+def refuse_without(settings: Any, names: Sequence[str], wanted: str) -> None:
+    """Refuse settings that differ from their default where they would say nothing."""
+    for name in names:
+        if getattr(settings, name) != getattr(type(settings), name):
+            raise InputError(f"--{name} says nothing without {wanted}")
 
 
 @dataclass(kw_only=True)
@@ -81,6 +102,22 @@ class TrainSettings:
     """Longer side (512), or height x width (480x640); None keeps the images' own."""
     random_flip: bool = True
     """Mirror samples at random, in theta_C's and theta_E's view alike."""
+    random_scale: list[float] | None = None
+    """Multiply the sides by a factor drawn evenly from [LOW, HIGH], in both views; distances are
+    divided by it. Needs random_crop."""
+    random_crop: str | None = None
+    """Height x width (512x512): a random window after scaling, in both views; grey and unknown
+    where the image is smaller."""
+    crop_max_share: float = 1.0
+    """Redraw the window, up to 10 times, while one class covers more than this share of its known
+    pixels. Created samples, whose stored labels nobody looks at, take the first one."""
+    color_jitter: dict[str, float] | None = None
+    """Change colours, in theta_E's view only, made in this order: gamma g, an exponent in
+    [1 - g, 1 + g]; brightness b, a factor in [1 - b, 1 + b]; contrast c and saturation s, such
+    factors of the distance to the image's mean grey and to each pixel's grey; hue h, a turn in
+    [-h, h] of the full circle; tint t, a factor in [1 - t, 1 + t] for each channel. All drawn
+    evenly. probability (1): that a sample is changed at all; each (1): that each change is then
+    made."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """`skip` leaves unusable rows out and lists them in skipped.json."""
     real_batch_size: int = 8
@@ -101,16 +138,28 @@ class TrainSettings:
         "cosine",
         "cosine_with_restarts",
         "polynomial",
+        "one_cycle",
     ] = "constant_with_warmup"
     lr_warmup_steps: int = 0
     lr_num_cycles: int = 1
     """Restarts of cosine_with_restarts."""
     lr_power: float = 1.0
     """Power of polynomial."""
+    lr_div_factor: float = 25.0
+    """one_cycle begins with the rates divided by this."""
+    lr_final_div_factor: float = 1e4
+    """one_cycle ends with what it begins with, divided by this."""
+    lr_pct_start: float = 0.3
+    """Share of the steps in which one_cycle rises."""
+    lr_anneal: Literal["cos", "linear"] = "cos"
+    """How one_cycle rises and falls."""
+    lr_cycle_beta1: bool = True
+    """one_cycle moves AdamW's first beta against the rates: 0.95, 0.85, 0.95."""
     adam_weight_decay: float = 1e-2
     use_8bit_adam: bool = False
     """Keep AdamW's moments in 8 bit, in both stages; needs bitsandbytes, the extra `8bit`."""
     max_grad_norm: float = 1.0
+    """Clip gradients to this norm; 0 does not."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
     """None is what `accelerate launch` or its config says, else `no`."""
     validation_source: str | None = None
@@ -121,7 +170,8 @@ class TrainSettings:
     """TASK.FIGURE, such as depth.abs_rel: the pipeline gets the weights that validated best by it,
     instead of the last ones; `best.safetensors` holds them meanwhile."""
     cache_dir: str | None = None
-    """Keep latents and text embeddings there, for later runs and all processes."""
+    """Keep latents and text embeddings there, for later runs and all processes; not with
+    augmentation other than the flip, whose latents are never needed again."""
     dataloader_num_workers: int = 0
     """Threads that load the next samples while this step trains; 0 loads them in between."""
     checkpointing_steps: int = 500
@@ -141,6 +191,49 @@ class TrainSettings:
             raise InputError(f"--best_metric {self.best_metric} needs a --validation_source")
         if self.denoise_weight < 0 or self.dataloader_num_workers < 0:
             raise InputError("--denoise_weight and --dataloader_num_workers: expected at least 0")
+        if self.max_grad_norm < 0:
+            raise InputError(f"--max_grad_norm {self.max_grad_norm}: expected at least 0")
+        self._check_one_cycle()
+        self._check_augmentation()
+
+    def _check_one_cycle(self) -> None:
+        if self.lr_scheduler != "one_cycle":
+            return refuse_without(self, OF_ONE_CYCLE, "--lr_scheduler one_cycle")
+        if self.lr_warmup_steps:
+            raise InputError("--lr_warmup_steps says nothing with one_cycle, see --lr_pct_start")
+        for name in ("lr_div_factor", "lr_final_div_factor"):
+            if getattr(self, name) <= 0:
+                raise InputError(f"--{name} {getattr(self, name)}: expected more than 0")
+        if not 0 <= self.lr_pct_start <= 1:
+            raise InputError(f"--lr_pct_start {self.lr_pct_start}: expected 0 to 1")
+        return None
+
+    def _check_augmentation(self) -> None:
+        scale, crop, share = self.random_scale, self.random_crop, self.crop_max_share
+        if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):
+            raise InputError(f"--random_scale {scale}: expected [LOW, HIGH], 0 < LOW <= HIGH")
+        if scale is not None and crop is None:
+            raise InputError("--random_scale needs a --random_crop: scaled images differ in size")
+        if crop is not None and not re.fullmatch(r"[1-9]\d*x[1-9]\d*", crop):
+            raise InputError(f"--random_crop {crop!r}: expected height x width, such as 512x512")
+        if crop is None:
+            refuse_without(self, ["crop_max_share"], "--random_crop")
+        if not 0 < share <= 1:
+            raise InputError(f"--crop_max_share {share}: expected more than 0, at most 1")
+        for name, value in (self.color_jitter or {}).items():
+            if name not in MOST_JITTER:
+                known = ", ".join(MOST_JITTER)
+                raise InputError(f"--color_jitter: unknown key {name!r}, choose from {known}")
+            if not 0 <= value <= MOST_JITTER[name]:
+                raise InputError(
+                    f"--color_jitter: {name} {value}: expected 0 to {MOST_JITTER[name]}"
+                )
+        given = [f"--{name}" for name in NEW_VIEWS if getattr(self, name)]
+        if self.cache_dir and given:
+            raise InputError(
+                f"--cache_dir keeps latents of views that come again; with {', '.join(given)} every"
+                " view is new"
+            )
 
 
 @dataclass(kw_only=True)
@@ -193,9 +286,8 @@ class WarmUpSettings(TrainSettings):
             raise InputError(f"--lora_alpha {self.lora_alpha}: expected more than 0")
         if self.train_unet == "none" and self.denoise_weight:
             raise InputError("--denoise_weight needs a U-Net that is trained: --train_unet")
-        for name in OF_LORA if self.train_unet != "lora" else ():
-            if getattr(self, name) != getattr(WarmUpSettings, name):
-                raise InputError(f"--{name} says nothing without --train_unet lora")
+        if self.train_unet != "lora":
+            refuse_without(self, OF_LORA, "--train_unet lora")
 
 
 @dataclass(kw_only=True)

@@ -11,6 +11,7 @@ from d2i1_data.schema import describe_tasks
 from d2i1_data.sources import Source, parse_resolution
 from d2i1_data.tasks import TASKS, Task
 
+from .augment import make_augmentation
 from .batches import Draws, Examples
 from .cache import Cache
 from .lora import add_lora
@@ -36,9 +37,9 @@ def warm_up(settings: WarmUpSettings) -> Path:
     context = pipe.perception_context()
     weights = {name: task.weight for name, task in tasks.items()}
     weights[DENOISE] = settings.denoise_weight
-    flip, denoise = settings.random_flip, settings.denoise_weight > 0
+    augment, denoise = make_augmentation(settings), settings.denoise_weight > 0
     cache = Cache(settings.cache_dir)
-    real = Examples(rows, pipe, theta, context, cache, flip=flip, denoise=denoise)
+    real = Examples(rows, pipe, theta, context, cache, augment=augment, denoise=denoise)
     mix = [(Draws([real], settings.seed), settings.real_batch_size)]
 
     for _ in run.steps():

@@ -22,6 +22,7 @@ from d2i1_data.diff2in1 import HOSTS, Diff2in1Pipeline
 from d2i1_data.loading import find_base
 from d2i1_data.sources import open_rows
 from d2i1_data.tasks import TASKS
+from d2i1_train.augment import Augmentation
 from d2i1_train.batches import Batch, Examples, stack
 from d2i1_train.cache import Cache
 from d2i1_train.objective import believe, objective
@@ -173,7 +174,7 @@ def training(
     context = pipe.perception_context()
     rows = open_rows(settings.source, settings.resolution, 2)
     shared = (rows, pipe, exploitation, context, Cache(None))
-    real = Examples(*shared, flip=False).get(0, False)._replace(pyramid=None)
+    real = Examples(*shared, augment=Augmentation()).get(0, False)._replace(pyramid=None)
     created = real._replace(created=True)
     optimizer = make_optimizer(exploitation, settings)
     families, weights = pipe.perception.families, {n: t.weight for n, t in TASKS.items()}

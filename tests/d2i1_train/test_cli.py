@@ -248,6 +248,37 @@ def test_overview_lists_every_act() -> None:
 @pytest.mark.parametrize("preset", sorted(file.stem for file in PRESETS.glob("*.yaml")))
 def test_presets_are_settings_of_the_act_they_name(preset: str) -> None:
     text = (PRESETS / f"{preset}.yaml").read_text()
-    act, arguments = re.search(r"^#.*d2i1 (\S+) (--config .*)", text, re.M).groups()
-    settings = read_settings(act, arguments.split())
-    assert settings.output_dir
+    commands = re.findall(r"^#.*d2i1 (\S+) (--config .*)", text, re.M)
+    assert commands
+    for act, arguments in commands:
+        assert preset in arguments.split()
+        assert read_settings(act, arguments.split()).output_dir
+
+
+def test_later_files_override_earlier_ones_and_flags_all(tmp_path: Path) -> None:
+    contents = {
+        "one": "seed: 1\nlearning_rate: 0.1\nreal_batch_size: 3\n"
+        "color_jitter: {hue: 0.1, tint: 0.2}",
+        "two": "seed: 2\nlearning_rate: 0.2\ncolor_jitter: {gamma: 0.3}\nresolution: null",
+    }
+    for name, content in contents.items():
+        (tmp_path / f"{name}.yaml").write_text(content)
+    files = [str(tmp_path / "one.yaml"), f"--config={tmp_path / 'two.yaml'}"]
+    given = ["--host", "light", "--source", "rooms", "--output_dir", "there", "--resolution", "32"]
+    orders = (
+        ["--config", *files, *given, "--seed", "7"],
+        [*given, "--seed", "7", "--config", *files],
+        ["--config", files[0], "--seed", "7", *given, files[1]],
+    )
+    for arguments in orders:
+        settings = read_settings("warm-up", arguments)
+        assert (settings.seed, settings.resolution) == (7, "32")
+        assert (settings.learning_rate, settings.real_batch_size) == (0.2, 3)
+        assert settings.color_jitter == {"gamma": 0.3}
+    turned = ["--config", str(tmp_path / "two.yaml"), "--config", files[0], *given]
+    settings = read_settings("warm-up", turned)
+    assert (settings.seed, settings.color_jitter) == (1, {"hue": 0.1, "tint": 0.2})
+
+
+def test_a_config_without_a_file_is_told(d2i1: Callable[..., str]) -> None:
+    assert "--config" in d2i1("warm-up", "--seed", 1, "--config", code=2)

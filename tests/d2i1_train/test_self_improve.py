@@ -16,6 +16,7 @@ from torch import Tensor
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.loading import open_pipeline
 from d2i1_data.sources import Rows, open_rows, open_source
+from d2i1_train.augment import Augmentation
 from d2i1_train.batches import Draws, Examples, stack
 from d2i1_train.cache import Cache
 from d2i1_train.cli import main
@@ -96,8 +97,8 @@ def test_theta_c_shares_what_is_frozen_and_gets_no_gradient(tiny_pipe: Diff2in1P
     context = tiny_pipe.encode_prompt([""])
     rooms, families = open_source("rooms:train"), tiny_pipe.perception.families
     shared = (tiny_pipe, exploitation, context, Cache(None))
-    real = Examples(Rows(rooms, [0], {}), *shared, flip=False)
-    created = Examples(Rows(rooms, [1], {}), *shared, flip=False, created=True)
+    real = Examples(Rows(rooms, [0], {}), *shared, augment=Augmentation())
+    created = Examples(Rows(rooms, [1], {}), *shared, augment=Augmentation(), created=True)
     batch = stack([real.get(0, False), created.get(0, False)], torch.device("cpu"))
     belief = creation(batch.latents[batch.created], context, batch.size).raw
     targets = believe(families, belief, batch.targets, batch.created, batch.believed)
@@ -117,7 +118,10 @@ def test_belief_replaces_created_targets_only(tiny_pipe: Diff2in1Pipeline) -> No
     exploitation = make_theta(tiny_pipe)
     context, rooms = tiny_pipe.encode_prompt([""]), open_source("rooms:train")
     shared = (tiny_pipe, exploitation, context, Cache(None))
-    parts = [Examples(Rows(rooms, [n], {}), *shared, flip=True, created=n == 1) for n in (0, 1)]
+    parts = [
+        Examples(Rows(rooms, [n], {}), *shared, augment=Augmentation(flip=True), created=n == 1)
+        for n in (0, 1)
+    ]
     batch = stack([part.get(0, True) for part in parts], torch.device("cpu"))
     raw = exploitation(batch.latents[batch.created], context, batch.size).raw
     families = tiny_pipe.perception.families
@@ -261,7 +265,7 @@ def test_real_and_created_samples_are_drawn_in_orders_of_their_own(
     shared = (rows, tiny_pipe, make_theta(tiny_pipe), context, Cache(None))
     orders = []
     for created in (False, True):
-        draws = Draws([Examples(*shared, flip=False, created=created)], 0)
+        draws = Draws([Examples(*shared, augment=Augmentation(), created=created)], 0)
         drawn = [draws.at(position).latents.sum().item() for position in range(12)]
         orders.append([drawn[start : start + 4] for start in (0, 4, 8)])
     real, made = orders

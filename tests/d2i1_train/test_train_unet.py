@@ -21,6 +21,7 @@ from d2i1_data.loading import find_base, open_pipeline
 from d2i1_data.schema import describe_tasks
 from d2i1_data.sources import open_rows, open_source
 from d2i1_data.sources.rooms import Rooms
+from d2i1_train.augment import Augmentation
 from d2i1_train.batches import Draws, Examples, seeded, stack
 from d2i1_train.cache import Cache
 from d2i1_train.checkpoint import load_tensors
@@ -317,7 +318,9 @@ def test_rows_say_whose_unet_created_them(warm: Warm, tmp_path: Path, create_wit
 
 def draw_examples(pipe: Diff2in1Pipeline, theta: Theta, *, denoise: bool) -> Examples:
     rows, context = open_rows("rooms:train", "32", 4), pipe.perception_context()
-    return Examples(rows, pipe, theta, context, Cache(None), flip=False, denoise=denoise)
+    return Examples(
+        rows, pipe, theta, context, Cache(None), augment=Augmentation(), denoise=denoise
+    )
 
 
 @pytest.mark.parametrize("denoises", [False, True])

@@ -24,6 +24,7 @@ from torch import Tensor
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.sources import open_rows
 from d2i1_train import batches
+from d2i1_train.augment import Augmentation
 from d2i1_train.batches import Examples
 from d2i1_train.cache import Cache
 from d2i1_train.cli import main
@@ -78,7 +79,9 @@ def settings(**more: object) -> WarmUpSettings:
 
 def examples(pipe: Diff2in1Pipeline, *, flip: bool = False, denoise: bool = False) -> Examples:
     shared = (pipe, make_theta(pipe), pipe.perception_context(), Cache(None))
-    return Examples(open_rows("rooms:train", "32", 4), *shared, flip=flip, denoise=denoise)
+    return Examples(
+        open_rows("rooms:train", "32", 4), *shared, augment=Augmentation(flip=flip), denoise=denoise
+    )
 
 
 # --- the cache ---
@@ -128,7 +131,7 @@ def test_cached_latents_are_of_their_padding(tiny_pipe: Diff2in1Pipeline, tmp_pa
         tiny_pipe.stride = stride
         shared = (tiny_pipe, make_theta(tiny_pipe), context)
         for cache in (str(tmp_path), None):
-            example = Examples(rows, *shared, Cache(cache), flip=False).get(0, False)
+            example = Examples(rows, *shared, Cache(cache), augment=Augmentation()).get(0, False)
             shapes.append(tuple(example.latents.shape[1:]))
     assert shapes == [(18, 18), (18, 18), (32, 32), (32, 32)]
 

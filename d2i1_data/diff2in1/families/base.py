@@ -117,6 +117,14 @@ class Family(ABC):
         """Bring a map to another size without mixing pixels (nearest)."""
         return F.interpolate(target.float(), size, mode="nearest-exact").to(target.dtype)
 
+    def scaled(self, target: Tensor, factor: float) -> Tensor:
+        """What a map says of the same image with its sides times `factor`, at the map's size."""
+        return target
+
+    def largest_share(self, target: Tensor) -> float:
+        """Share of the known pixels that one class covers, 0 where nothing is, or has a class."""
+        return 0.0
+
     @abstractmethod
     def complaint(self, array: NDArray[np.generic]) -> str | None:
         """What is wrong with the values of an array, None if nothing is."""

@@ -67,6 +67,10 @@ class LabelMap(Family):
         counts = torch.stack([(targets == k).sum(0) for k in range(len(self.names))])
         return torch.where(counts.any(0), counts.argmax(0), 255)
 
+    def largest_share(self, target: Tensor) -> float:
+        counts = target[self.valid(target)].bincount()
+        return (counts.max() / counts.sum()).item() if len(counts) else 0.0
+
     def complaint(self, array: NDArray[np.generic]) -> str | None:
         if array.ndim != 2:
             return f"has shape {array.shape}, expected height x width"

@@ -85,6 +85,10 @@ class MetricMap(Family):
         mean = (logs / known.sum(0).clamp(min=1)).exp().float()
         return torch.where(known.any(0), mean, self.unknown)
 
+    def scaled(self, target: Tensor, factor: float) -> Tensor:
+        """To a camera of the same focal length, what looks larger is nearer."""
+        return target / factor
+
     def complaint(self, array: NDArray[np.generic]) -> str | None:
         if array.ndim != 2:
             return f"has shape {array.shape}, expected height x width"

@@ -81,3 +81,31 @@ def test_unknown_family_names_the_allowed(config: dict[str, object]) -> None:
 def test_label_map_refuses_bad_classes(names: list[str], palette: list[list[int]] | None) -> None:
     with pytest.raises(ValueError, match="class names"):
         make_family({"family": "label_map", "names": names, "palette": palette})
+
+
+def test_only_distances_change_with_the_size_of_an_image() -> None:
+    maps = {
+        "unit_vector": torch.tensor([0.6, 0.0, 0.8]).view(1, 3, 1, 1),
+        "metric_map": torch.tensor([[[[3.0, 0.0]]]]),
+        "label_map": torch.tensor([[[[2, 255]]]]),
+        "probability_map": torch.tensor([[[[0.5, -1.0]]]]),
+    }
+    for config in CONFIGS:
+        family, target = make_family(config), maps[config["family"]]
+        found = family.scaled(target, 2.0)
+        if config["family"] == "metric_map":
+            assert found.tolist() == [[[[1.5, 0.0]]]]
+        else:
+            assert torch.equal(found, target)
+
+
+def test_only_classes_have_a_largest_share() -> None:
+    labels = torch.tensor([[[[0, 2, 2, 2, 255, 255]]]])
+    for config in CONFIGS:
+        family = make_family(config)
+        if config["family"] != "label_map":
+            assert family.largest_share(family.blank((2, 3))[None] + 1) == 0
+            continue
+        assert family.largest_share(labels) == 0.75
+        assert family.largest_share(labels[..., 1:4]) == 1
+        assert family.largest_share(labels[..., 4:]) == 0  # nothing known
