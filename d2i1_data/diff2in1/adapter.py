@@ -39,8 +39,8 @@ class PyramidAdapter(nn.Module):
 
     pyramid_channels: of the U-Net, finest first. channels, scales: of what the host expects,
     coarsest first; a scale is a resolution as a multiple of the latent's, each twice the one
-    before. With Stable Diffusion, whose latents have an eighth of the image's sides, scales 1/4 to
-    4 are the strides 32 to 2 of an image encoder.
+    before, from below the latent's to beyond it. With Stable Diffusion, whose latents have an
+    eighth of the image's sides, scales 1/4 to 4 are the strides 32 to 2 of an image encoder.
 
     The released code of the paper (its SNmodule, the parts in use): the coarsest level becomes the
     coarsest map at twice its own resolution, and so on up to the latent's; the finest level then
@@ -53,50 +53,47 @@ class PyramidAdapter(nn.Module):
         self, pyramid_channels: list[int], channels: list[int], scales: list[float]
     ) -> None:
         super().__init__()
-        self.scales = scales
-        count = sum(scale <= 1 for scale in scales)  # maps that are no finer than the latent
-        made, finer = channels[:count], channels[count:]
-        self.levels = self._levels(len(pyramid_channels), count)
-        narrow = [*made, *[made[-1]] * (len(self.levels) - count)]
+        self.count = count = sum(scale <= 1 for scale in scales)  # maps no finer than the latent
+        coarse, fine = channels[:count], channels[count:]
+        levels = list(reversed(range(len(pyramid_channels))))
+        self.levels = [levels[0]] * (count - len(levels)) + levels
+        refining = len(self.levels) - count
+        self.scales = scales[:count] + [scales[count - 1]] * refining
+        widths = coarse + [coarse[-1]] * refining
         self.narrow = nn.ModuleList(
             nn.Sequential(
                 nn.GroupNorm(1, pyramid_channels[level], affine=False),
-                nn.Conv2d(pyramid_channels[level], c, 1, bias=False),
+                nn.Conv2d(pyramid_channels[level], width, 1, bias=False),
             )
-            for level, c in zip(self.levels, narrow, strict=True)
+            for level, width in zip(self.levels, widths, strict=True)
         )
-        self.merge = nn.ModuleList(Residual(below + own, own) for below, own in pairwise(narrow))
-        wide = [made[-1], *(c + made[-1] for c in finer)]
+        self.merge = nn.ModuleList(Residual(below + own, own) for below, own in pairwise(widths))
+        # what a finer map is made from: the last of these, and the finer one before it
+        before = [coarse[-1], *(c + coarse[-1] for c in fine[:-1])]
         self.norms = nn.ModuleList(
-            nn.GroupNorm(math.gcd(8, c), c) for c in [made[-1], *finer][: len(finer)]
+            nn.GroupNorm(math.gcd(8, c), c) for c in [coarse[-1], *fine[:-1]]
         )
-        self.upsample = nn.ModuleList(
-            nn.ConvTranspose2d(inputs, c, 2, 2) for inputs, c in zip(wide, finer, strict=False)
+        self.enlarge = nn.ModuleList(
+            nn.ConvTranspose2d(inputs, c, 2, 2) for inputs, c in zip(before, fine, strict=True)
         )
-
-    @staticmethod
-    def _levels(have: int, want: int) -> list[int]:
-        """Which level of the pyramid each map is made from, coarsest first, then what refines."""
-        down = list(reversed(range(have)))
-        return [down[0]] * (want - have) + down
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> list[Tensor]:
         """Pyramid, finest first, to the host's maps, coarsest first, [B, channels_k, h_k, w_k]."""
         height, width = pyramid[0].shape[-2:]
-        maps: list[Tensor] = []
-        x = None
-        for place, (level, narrow) in enumerate(zip(self.levels, self.narrow, strict=True)):
-            scale = min(self.scales[min(place, len(self.scales) - 1)], 1)
+        made: list[Tensor] = []
+        for place, (level, scale, narrow) in enumerate(
+            zip(self.levels, self.scales, self.narrow, strict=True)
+        ):
             size = (max(1, round(height * scale)), max(1, round(width * scale)))
             own = resize(narrow(pyramid[level]), size)
-            x = own if x is None else self.merge[place - 1](torch.cat([resize(x, size), own], 1))
-            if self.scales[place] <= 1:
-                maps.append(x)
-        assert x is not None
-        carried = inputs = F.silu(self.norms[0](x)) if len(self.norms) else x
-        for place, upsample in enumerate(self.upsample):
-            maps.append(upsample(inputs))
-            if place + 1 < len(self.upsample):
+            if place:
+                own = self.merge[place - 1](torch.cat([resize(made[-1], size), own], 1))
+            made.append(own)
+        maps = made[: self.count]
+        carried = seen = F.silu(self.norms[0](made[-1]))
+        for place, enlarge in enumerate(self.enlarge):
+            if place:
                 carried = F.interpolate(carried, scale_factor=2.0, mode="bilinear")
-                inputs = torch.cat([F.silu(self.norms[place + 1](maps[-1])), carried], 1)
+                seen = torch.cat([F.silu(self.norms[place](maps[-1])), carried], 1)
+            maps.append(enlarge(seen))
         return maps
