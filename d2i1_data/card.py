@@ -126,7 +126,8 @@ def _render(template: str, **values: Any) -> str:
 def _described(task: Task) -> dict[str, Any]:
     """What templates say of a task itself."""
     names = task.family.names if isinstance(task.family, LabelMap) else None
-    return {"name": task.name, "sentence": task.sentence, "names": names}
+    own = {"name": task.name, "sentence": task.sentence, "names": names}
+    return own | {"unsure": task.family.unsure}
 
 
 def _task(task: Task, quality: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from accelerate.utils import (
     ProjectConfiguration,
 )
 from diffusers import UNet2DConditionModel
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from d2i1_data.card import write_model_card
@@ -109,6 +109,9 @@ class Run:
         self.thetas = {"exploitation": exploitation}
         if creation is not None:
             self.thetas["creation"] = creation
+        if self.accelerator.distributed_type == DistributedType.MULTI_GPU:
+            # a host with batch norm sees the samples of all processes, as published
+            nn.SyncBatchNorm.convert_sync_batchnorm(exploitation.perception)
         self.trained = [p for p in exploitation.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(exploitation, settings)
         self.rate, self.beta1 = make_schedule(self.optimizer, settings), make_beta1(settings)

@@ -2,7 +2,7 @@
 
 python scripts/random_base.py runs/random-v1-5     # where the real v1-5 is not at hand
 python scripts/benchmark.py memory --base runs/random-v1-5
-python scripts/benchmark.py speed --base runs/random-v1-5 --mixed_precision bf16
+python scripts/benchmark.py speed --base runs/random-v1-5 --mixed_precision bf16 --host bae
 """
 
 import argparse
@@ -54,6 +54,7 @@ def main() -> None:
     parser.add_argument("--mixed_precision", choices=("no", "bf16", "fp16"), default="no")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 16])
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--host", choices=list(HOSTS), default=next(iter(HOSTS)))
     parser.add_argument("--train_unet", choices=MODES, default="lora", help="of `step`")
     parser.add_argument("--gradient_checkpointing", action="store_true", help="of `step`")
     options = parser.parse_args()
@@ -159,7 +160,7 @@ def _settings(mode: str, options: argparse.Namespace) -> WarmUpSettings:
         source="rooms:train",
         output_dir="",
         base=options.base,
-        host=next(iter(HOSTS)),
+        host=options.host,
         train_unet=mode,  # type: ignore[arg-type]
         resolution=str(options.resolution),
     )

@@ -53,7 +53,8 @@ class Diff2in1Output(BaseOutput):  # type: ignore[misc]
     images: PIL images, or [3, H, W] tensors in [0, 1] for `output_type="pt"`. predictions: by task,
     maps in the physical units of the task's family: unit vectors [H, W, 3], metres [H, W], class
     ids [H, W] uint8, probabilities [H, W]; tensors [C, H, W] for "pt". uncertainty: by task, in
-    [0, 1], [H, W]; [1, H, W] for "pt".
+    [0, 1], [H, W]; [1, H, W] for "pt". What it is says each family: times 90, that of unit vectors
+    is the expected angular error in degrees.
     """
 
     images: list[Any]

@@ -40,11 +40,15 @@ def pooled_over(error: Tensor, valid: Tensor) -> Tensor:
 
 
 class Family(ABC):
-    """What is common to all maps of one kind. Instances hold no tensors and may be shared."""
+    """What is common to all maps of one kind. Instances hold no tensors and may be shared.
+
+    unsure: what its uncertainty is, as cards say it.
+    """
 
     name: ClassVar[str]
     channels: ClassVar[int] = 1
     unknown: ClassVar[float]
+    unsure: ClassVar[str]
     dtype: ClassVar[torch.dtype] = torch.float32
     in_metres: ClassVar[bool] = False
 

@@ -17,6 +17,7 @@ class LabelMap(Family):
 
     name = "label_map"
     unknown = 255.0
+    unsure = "the probability of another class"
     dtype = torch.int64
 
     def __init__(

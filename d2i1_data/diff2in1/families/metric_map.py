@@ -20,6 +20,7 @@ class MetricMap(Family):
 
     name = "metric_map"
     unknown = 0.0
+    unsure = "the probability of being off by more than a factor of 1.25"
     raw_channels = 2
     in_metres = True
     farthest: ClassVar[float] = 65.535

@@ -14,6 +14,7 @@ class ProbabilityMap(Family):
 
     name = "probability_map"
     unknown = -1.0
+    unsure = "twice the probability of the less likely answer"
     raw_channels = 1
 
     def valid(self, target: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ class UnitVector(Family):
     name = "unit_vector"
     channels = 3
     unknown = 0.0
+    unsure = "the expected angular error as a share of 90°"
     raw_channels = 4
 
     def to_tensor(self, array: NDArray[np.generic]) -> Tensor:

@@ -15,6 +15,10 @@ from ..perception import Maps, Perception, Pyramid
 class Light(Perception):
     """A feature adapter, upsampling convolutions and a 1x1 head per task, normalised by group.
 
+    Pseudo-labels: theta_C's finished answer of every task at every pixel inside the image, hard and
+    of equal weight; where a family predicts a spread, theta_E's own lowers the weight of what it
+    cannot tell.
+
     tasks: see `Perception`. pyramid_channels: `one_pass.pyramid_channels` of the U-Net. width:
     channels of the shared decoder, a multiple of 16. upsamplings: how often the decoder doubles the
     latent resolution before the last bilinear step to pixels.
