@@ -105,7 +105,8 @@ class Bae(Perception):
         for x, refine, target in zip(
             features, self.refine, self._sizes(features[0], size), strict=True
         ):
-            seen = torch.cat([enlarge(x, target), enlarge(family.settle(raw), target)], 1)
+            said = family.settle(raw).to(x.dtype)
+            seen = torch.cat([enlarge(x, target), enlarge(said, target)], 1)
             raw = refine(seen.flatten(2)).unflatten(2, target)
         return {name: enlarge(raw, size)}
 
@@ -201,4 +202,5 @@ def _coordinates(index: Tensor, size: tuple[int, int]) -> Tensor:
 
 def _sample(x: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
     """A map [B, C, h, w] at N places, [B, C, N]."""
-    return F.grid_sample(x, grid.to(x.dtype), mode=mode, align_corners=True)[:, :, 0]
+    # places need float32: half precision cannot tell neighbouring pixels apart
+    return F.grid_sample(x.float(), grid, mode=mode, align_corners=True)[:, :, 0]

@@ -202,16 +202,19 @@ class DeformableAttention(nn.Module):
         for level, ((h, w), value) in enumerate(
             zip(shapes, values.split([h * w for h, w in shapes], 3), strict=True)
         ):
-            shift = offsets[..., level, :, :] / offsets.new_tensor([w, h])
+            # places need float32: half precision cannot tell neighbouring pixels apart
+            shift = offsets[..., level, :, :].float() / offsets.new_tensor(
+                [w, h], dtype=torch.float
+            )
             grid = 2 * (places[:, None] + shift) - 1  # [B, heads, N, points, 2]
             seen = F.grid_sample(
-                value.unflatten(3, (h, w)).flatten(0, 1),
-                grid.flatten(0, 1).to(value.dtype),
+                value.float().unflatten(3, (h, w)).flatten(0, 1),
+                grid.flatten(0, 1),
                 align_corners=False,
             )  # [B * heads, d, N, points]
             weight = weights[..., level, :].transpose(1, 2).flatten(0, 1)  # [B * heads, N, points]
             found.append((seen * weight[:, None]).sum(-1))
-        total = torch.stack(found).sum(0).unflatten(0, (-1, HEADS)).flatten(1, 2)
+        total = torch.stack(found).sum(0).unflatten(0, (-1, HEADS)).flatten(1, 2).to(x.dtype)
         return self.out(total.transpose(1, 2))  # type: ignore[no-any-return]
 
 
