@@ -72,7 +72,7 @@ class UnitVector(Family):
         """Negative log density of the truth, but for the constant log 2 pi, [B, 1, H, W].
 
         Angular von Mises-Fisher: p(n) = (k^2 + 1) exp(-k angle) / (2 pi (1 + exp(-k pi))), Bae et
-        al. 2021, eq. 9.
+        al. 2021.
         """
         kappa, angle = self.kappa(raw), self.angle(self.finish(raw), target)
         return kappa * angle - torch.log(kappa**2 + 1) + F.softplus(-kappa * math.pi)

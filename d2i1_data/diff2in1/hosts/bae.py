@@ -58,7 +58,7 @@ class Bae(Perception):
     as the released code does; "ours" averages over each sample's pixels and needs no such cut.
 
     The decoder says normals and kappa at four scales: at the latent's resolution by a convolution,
-    then thrice a small network per pixel refines them (paper Sec. 3.3), up to pixels. In training
+    then thrice a small network per pixel refines them, up to pixels. In training
     that happens at points, guided by uncertainty; to perceive, at every pixel.
 
     Pseudo-labels: theta_C's direction at every pixel that is inside the image, refined everywhere
@@ -165,7 +165,7 @@ class Bae(Perception):
     def _points(self, said: Tensor, known: Tensor) -> Tensor:
         """Which pixels to refine, [B, N]: the least certain known ones, and some drawn at random.
 
-        Paper Sec. 3.3; drawn by torch's generator, which training seeds for every micro-batch.
+        Drawn by torch's generator, which training seeds for every micro-batch.
         """
         kappa = said[:, 3].flatten(1)
         inside = F.interpolate(known, said.shape[-2:], mode="nearest").flatten(1) > 0

@@ -194,28 +194,27 @@ class DeformableAttention(nn.Module):
         self, query: Tensor, x: Tensor, places: Tensor, shapes: list[tuple[int, int]]
     ) -> Tensor:
         """query, x: [B, N, C], over all maps. places: x, y of each pixel in [0, 1], [N, 2]."""
-        each = (HEADS, self.levels, POINTS)
-        offsets = self.offsets(query).unflatten(-1, (*each, 2)).permute(0, 2, 1, 3, 4, 5)
-        weights = self.weights(query).unflatten(-1, (HEADS, -1)).softmax(-1).unflatten(-1, each[1:])
-        values = self.value(x).unflatten(-1, (HEADS, -1)).permute(0, 2, 3, 1)  # [B, heads, d, N]
+        # places need float32: half precision cannot tell neighbouring pixels apart
+        offsets = self.offsets(query).float().unflatten(-1, (HEADS, self.levels, POINTS, 2))
+        weights = self.weights(query).unflatten(-1, (HEADS, -1)).softmax(-1)
+        values = self.value(x).float().unflatten(-1, (HEADS, -1)).permute(0, 2, 3, 1)
         found = []
-        for level, ((h, w), value) in enumerate(
+        for level, (shape, value) in enumerate(
             zip(shapes, values.split([h * w for h, w in shapes], 3), strict=True)
         ):
-            # places need float32: half precision cannot tell neighbouring pixels apart
-            shift = offsets[..., level, :, :].float() / offsets.new_tensor(
-                [w, h], dtype=torch.float
+            sides = torch.tensor(shape[::-1], device=x.device)
+            where = places[:, None, None] + offsets[..., level, :, :] / sides
+            found.append(
+                F.grid_sample(
+                    value.unflatten(3, shape).flatten(0, 1),  # [B * heads, d, h, w]
+                    (2 * where - 1).transpose(1, 2).flatten(0, 1),  # [B * heads, N, points, 2]
+                    align_corners=False,
+                )
             )
-            grid = 2 * (places[:, None] + shift) - 1  # [B, heads, N, points, 2]
-            seen = F.grid_sample(
-                value.float().unflatten(3, (h, w)).flatten(0, 1),
-                grid.flatten(0, 1),
-                align_corners=False,
-            )  # [B * heads, d, N, points]
-            weight = weights[..., level, :].transpose(1, 2).flatten(0, 1)  # [B * heads, N, points]
-            found.append((seen * weight[:, None]).sum(-1))
-        total = torch.stack(found).sum(0).unflatten(0, (-1, HEADS)).flatten(1, 2).to(x.dtype)
-        return self.out(total.transpose(1, 2))  # type: ignore[no-any-return]
+        seen = torch.cat(found, -1)  # [B * heads, d, N, levels * points]
+        total = (seen * weights.transpose(1, 2).flatten(0, 1)[:, None]).sum(-1)
+        heads = total.unflatten(0, (-1, HEADS)).flatten(1, 2).transpose(1, 2)
+        return self.out(heads.to(x.dtype))  # type: ignore[no-any-return]
 
 
 class Partition(nn.Module):
