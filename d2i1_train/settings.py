@@ -262,6 +262,8 @@ class WarmUpSettings(TrainSettings):
     """Of idisc and vpd: `batch` as published, `group` where micro-batches are too small for it."""
     protocol: Literal["ours", "host"] | None = None
     """`host` trains as the host's released code does where that differs; see its file."""
+    host_options: dict[str, Any] | None = None
+    """Other settings of the host, by the names in its file, such as {farthest: 80}."""
     train_unet: Literal["none", "lora", "full"] = "none"
     """What of the U-Net is trained with the host: nothing (paper), a LoRA, or all of it."""
     rank: int = 16

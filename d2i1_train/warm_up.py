@@ -83,6 +83,11 @@ def mount(settings: WarmUpSettings, base: Base, tasks: dict[str, Task]) -> Diff2
     """A fresh host on the base, and a fresh LoRA in its U-Net if that is what is trained."""
     given = {name: getattr(settings, name) for name in OF_HOST}
     options = {name: value for name, value in given.items() if value is not None}
+    options |= settings.host_options or {}
+    try:
+        HOSTS[settings.host].check_options(**options)
+    except ValueError as error:
+        raise InputError(f"--host {settings.host}: {error}") from error
     with explained(base):
         pipe = Diff2in1Pipeline.from_base(base, settings.host, describe_tasks(tasks), **options)
     if settings.train_unet == "lora":
@@ -90,7 +95,8 @@ def mount(settings: WarmUpSettings, base: Base, tasks: dict[str, Task]) -> Diff2
     pipe.register_to_config(
         trained_unet=settings.train_unet, default_create_with=settings.create_with
     )
-    if isinstance(resolution := parse_resolution(settings.resolution), int):
-        pipe.register_to_config(default_processing_resolution=resolution)
+    if resolution := parse_resolution(settings.resolution):
+        longer = resolution if isinstance(resolution, int) else max(resolution)
+        pipe.register_to_config(default_processing_resolution=longer)
     pipe.set_progress_bar_config(disable=True)
     return pipe

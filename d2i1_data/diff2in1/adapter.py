@@ -46,7 +46,7 @@ class PyramidAdapter(nn.Module):
     coarsest map at twice its own resolution, and so on up to the latent's; the finest level then
     refines the last; transposed convolutions give what is finer than the latent. Where a base has
     fewer levels, its coarsest serves all that are coarser. GroupNorm instead of batch and spectral
-    norm: what a sample gives depends on nothing but the sample.
+    norm, so that what a sample gives depends on nothing but the sample; SiLU instead of ReLU.
     """
 
     def __init__(
@@ -68,13 +68,12 @@ class PyramidAdapter(nn.Module):
             for level, width in zip(self.levels, widths, strict=True)
         )
         self.merge = nn.ModuleList(Residual(below + own, own) for below, own in pairwise(widths))
-        # what a finer map is made from: the last of these, and the finer one before it
-        before = [coarse[-1], *(c + coarse[-1] for c in fine[:-1])]
-        self.norms = nn.ModuleList(
-            nn.GroupNorm(math.gcd(8, c), c) for c in [coarse[-1], *fine[:-1]]
-        )
+        # a finer map is made from the finest coarse one, and from the finer one before it
+        inputs = [coarse[-1], *(c + coarse[-1] for c in fine[:-1])]
+        self.norm = nn.GroupNorm(math.gcd(8, coarse[-1]), coarse[-1])
         self.enlarge = nn.ModuleList(
-            nn.ConvTranspose2d(inputs, c, 2, 2) for inputs, c in zip(before, fine, strict=True)
+            nn.Sequential(nn.ConvTranspose2d(c, own, 2, 2), nn.GroupNorm(math.gcd(8, own), own))
+            for c, own in zip(inputs, fine, strict=True)
         )
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> list[Tensor]:
@@ -90,10 +89,10 @@ class PyramidAdapter(nn.Module):
                 own = self.merge[place - 1](torch.cat([resize(made[-1], size), own], 1))
             made.append(own)
         maps = made[: self.count]
-        carried = seen = F.silu(self.norms[0](made[-1]))
+        carried = seen = F.silu(self.norm(made[-1]))
         for place, enlarge in enumerate(self.enlarge):
             if place:
                 carried = F.interpolate(carried, scale_factor=2.0, mode="bilinear")
-                seen = torch.cat([F.silu(self.norms[place](maps[-1])), carried], 1)
+                seen = torch.cat([F.silu(maps[-1]), carried], 1)
             maps.append(enlarge(seen))
         return maps

@@ -23,10 +23,10 @@ class Recorder:
     def end(self, pyramid: tuple[Tensor, ...]) -> dict[int, Tensor]:
         """By level of the pyramid, how much each pixel attends to each token, [B, L, h_l, w_l]."""
         self.open = False
-        maps = {
-            level: torch.stack(found).mean(0).transpose(1, 2).unflatten(2, pyramid[level].shape[2:])
-            for level, found in sorted(self.seen.items())
-        }
+        maps = {}
+        for level in sorted(self.seen):
+            mean = torch.stack(self.seen[level]).mean(0)  # [B, h_l w_l, L]
+            maps[level] = mean.transpose(1, 2).unflatten(2, pyramid[level].shape[2:])
         self.seen.clear()
         return maps
 
@@ -62,20 +62,19 @@ class RecordingProcessor:
 
 
 def record_attention(unet: UNet2DConditionModel) -> None:
-    """Let `one_pass` give this U-Net's cross-attention maps; does so once.
+    """Let `one_pass` give this U-Net's cross-attention maps; again after others have replaced the
+    processors, as `enable_attention_slicing` does.
 
     Those of the blocks on the way down and up, averaged over heads and layers; the finest level is
     left out, as in VPD (at 512 px: 16 x 16 and 32 x 32).
     """
-    if getattr(unet, "recorder", None) is not None:
+    processors = dict(unet.attn_processors)
+    levels = {name: level for name in processors if (level := _level(unet, name))}
+    if all(isinstance(processors[name], RecordingProcessor) for name in levels):
         return
     unet.recorder = Recorder()
-    processors = dict(unet.attn_processors)
-    for name in processors:
-        level = _level(unet, name)
-        if level > 0:
-            processors[name] = RecordingProcessor(unet.recorder, level)
-    unet.set_attn_processor(processors)
+    recording = {n: RecordingProcessor(unet.recorder, level) for n, level in levels.items()}
+    unet.set_attn_processor(processors | recording)
 
 
 def attention_levels(unet: UNet2DConditionModel) -> list[int]:

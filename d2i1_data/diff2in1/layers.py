@@ -32,13 +32,26 @@ def normed_conv(
     inputs: int, outputs: int, kernel: int, norm: Norm, activation: type[nn.Module]
 ) -> nn.Sequential:
     """A convolution that keeps the size, its norm and its activation."""
-    kinds = {"batch": nn.BatchNorm2d(outputs), "group": nn.GroupNorm(math.gcd(8, outputs), outputs)}
-    if norm not in kinds:
-        raise ValueError(f"norm {norm!r}: expected {' or '.join(kinds)}")
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, kinds[norm], activation())
+    return nn.Sequential(conv, make_norm(norm, outputs), activation())
+
+
+def make_norm(norm: Norm, channels: int) -> nn.Module:
+    """Batch norm, as several hosts have it, or group norm in its place."""
+    if norm == "batch":
+        return nn.BatchNorm2d(channels)
+    if norm == "group":
+        return nn.GroupNorm(math.gcd(8, channels), channels)
+    raise ValueError(f"norm {norm!r}: expected batch or group")
 
 
 def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """Bilinear, and nothing where the size is right."""
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear")
+
+
+def stretch(x: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Bilinear with corners on corners, as the released codes of several hosts do."""
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x, size, mode="bilinear", align_corners=True)

@@ -1,5 +1,6 @@
 """Perception: what every host is, a model from the pyramid of one pass to raw maps per task."""
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,11 +23,13 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
     `{"normals": {"family": "unit_vector"}, "semseg": {"family": "label_map", "names": [...]}}`.
 
     one_of: the families of which a host perceives one task, the most natural first; None is any
-    number of tasks. reads_attention: whether it wants the cross-attention maps of the pass.
-    own_context: what it conditions the U-Net on instead of the empty prompt, [1, L, D].
+    number of tasks. step: what its width is a multiple of. reads_attention: whether it wants the
+    cross-attention maps of the pass. own_context: what it conditions the U-Net on instead of the
+    empty prompt, [1, L, D].
     """
 
     families: dict[str, Family]
+    step: ClassVar[int] = 16
     one_of: ClassVar[tuple[str, ...] | None] = None
     reads_attention = False
     seen_at = 0  # timestep the U-Net is told
@@ -60,6 +63,18 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 f"{cls.__name__} perceives one task of {' or '.join(cls.one_of)}, got {got}"
             )
 
+    @classmethod
+    def check_options(cls, **options: Any) -> None:
+        """Raise ValueError for settings that a host does not have, or a width it cannot have."""
+        known = inspect.signature(cls).parameters
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            has = ", ".join(name for name, one in known.items() if one.default is not one.empty)
+            raise ValueError(f"{cls.__name__} has no setting {', '.join(unknown)}; it has {has}")
+        width = options.get("width", cls.step)
+        if not isinstance(width, int) or width < cls.step or width % cls.step:
+            raise ValueError(f"width {width}: expected a multiple of {cls.step}")
+
     def add_families(self, tasks: dict[str, dict[str, Any]]) -> None:
         """Make the families the config names; called first by every host."""
         # sorted, as a config comes back from its file: heads keep their order, optimisers theirs
@@ -77,7 +92,8 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return None
 
     def see(self, unet: UNet2DConditionModel, latents: Tensor, context: Tensor) -> OnePass:
-        """What the U-Net makes of scaled latents [B, C, h, w] at t = 0, without noise.
+        """What the U-Net makes of scaled latents [B, C, h, w] without noise, at t = 0 unless a host
+        has its own `seen_at`.
 
         context: of the empty prompt, [1, L, D]; a host with its own does without.
         """

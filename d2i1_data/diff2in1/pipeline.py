@@ -4,7 +4,6 @@ Letters in shape comments: B batch, C channels, H W pixels, h w latent pixels, L
 """
 
 import importlib
-import inspect
 import json
 import threading
 from collections.abc import Iterator
@@ -44,6 +43,7 @@ ADAPTER = "diff2in1"  # name of the LoRA that was trained, beside those of users
 TOKENIZING = threading.Lock()  # a fast tokenizer keeps padding and truncation as its state
 LabelsFrom = Literal["latent", "last_step", "image"]
 CreateWith = Literal["base", "theta"]
+Finished = dict[str, dict[str, list[Any]]]
 
 
 @dataclass
@@ -53,13 +53,15 @@ class Diff2in1Output(BaseOutput):  # type: ignore[misc]
     images: PIL images, or [3, H, W] tensors in [0, 1] for `output_type="pt"`. predictions: by task,
     maps in the physical units of the task's family: unit vectors [H, W, 3], metres [H, W], class
     ids [H, W] uint8, probabilities [H, W]; tensors [C, H, W] for "pt". uncertainty: by task, in
-    [0, 1], [H, W]; [1, H, W] for "pt". What it is says each family: times 90, that of unit vectors
-    is the expected angular error in degrees.
+    [0, 1], [H, W]; [1, H, W] for "pt". expected_error: how far off a prediction is expected to be,
+    in the same form, of the tasks whose family says so: degrees for unit vectors, the size of the
+    log of prediction over truth for distances.
     """
 
     images: list[Any]
     predictions: dict[str, list[Any]]
     uncertainty: dict[str, list[Any]]
+    expected_error: dict[str, list[Any]]
 
 
 class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
@@ -134,9 +136,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         if host not in hosts:
             raise ValueError(f"unknown host {host!r}: choose from {', '.join(hosts)}")
         base = find_base(base) if isinstance(base, str) else base
-        unknown = set(options) - set(inspect.signature(hosts[host]).parameters)
-        if unknown:
-            raise ValueError(f"host {host} has no setting {', '.join(sorted(unknown))}")
+        hosts[host].check_options(**options)
         parts = base.load()
         perception = hosts[host].mount(parts, tasks, **options)
         return cls._mounted(base, parts, perception.eval())
@@ -217,10 +217,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         self.check_creation(labels_from, create_with)
         batches = to_batches(image)
         if strength == 0:
-            kept = self.predict(image, output_type=output_type)
-            return Diff2in1Output(
-                self._images(batches, output_type), kept.predictions, kept.uncertainty
-            )
+            return self.predict(image, output_type=output_type)
         sizes = sorted({(batch.shape[2], batch.shape[3]) for batch in batches})
         if len(sizes) != 1:
             raise ValueError(f"images of sizes {sizes}: expected one size in a call that creates")
@@ -262,10 +259,10 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         images = self._images(created.split(1), output_type)
         if labels_from == "image":
             seen = self.predict(list(to_uint8(created)), output_type=output_type)
-            return Diff2in1Output(images, seen.predictions, seen.uncertainty)
-        predictions, uncertainty = self._finish(self.perceive(latents, size, pyramid), output_type)
+            return Diff2in1Output(**{**seen, "images": images})
+        found = self._finish(self.perceive(latents, size, pyramid), output_type)
         self.maybe_free_model_hooks()
-        return Diff2in1Output(images, predictions, uncertainty)
+        return Diff2in1Output(images=images, **found)
 
     def check_creation(self, labels_from: str, create_with: str) -> None:
         """Raise ValueError where this pipeline cannot create and label so."""
@@ -319,43 +316,44 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
     ) -> Diff2in1Output:
         """Label images of any size; the same input gives the same output.
 
-        The latent is the posterior's mode, t = 0, without noise, under the empty prompt.
-        processing_resolution: longer side the model works at, 0 for the image's own; answers have
-        the input's size.
-        flip: average with the mirrored image. window: side of overlapping square windows, two
+        The latent is the posterior's mode, without noise; the U-Net looks at it as the host wants,
+        which is at t = 0 under the empty prompt unless that says otherwise. processing_resolution:
+        longer side the model works at, 0 for the image's own; answers have the input's size. flip:
+        average with the mirrored image. window: side of overlapping square windows, two
         thirds of it apart, instead of the whole image at once. output_type: as for creating.
         """
         batches = to_batches(image)
         default = self.config.default_processing_resolution
         resolution = default if processing_resolution is None else processing_resolution or None
-        predictions: dict[str, list[Any]] = {name: [] for name in self.perception.families}
-        uncertainty: dict[str, list[Any]] = {name: [] for name in self.perception.families}
+        total: Finished = {}
         for size, same in groupby(batches, lambda batch: (batch.shape[2], batch.shape[3])):
             group = list(same)
             for start in range(0, len(group), batch_size):
                 pixels = torch.cat(group[start : start + batch_size]).to(self._execution_device)
-                worked = fit_longer_side(pixels, resolution)
-                raw = self._raw(worked, window)
-                if flip:
-                    mirrored = self._raw(worked.flip(-1), window)
-                    families = self.perception.families
-                    raw = {n: (r + families[n].flip(mirrored[n])) / 2 for n, r in raw.items()}
-                raw = {n: F.interpolate(r, size, mode="bilinear") for n, r in raw.items()}
-                found, unsure = self._finish(raw, output_type)
-                for name in predictions:
-                    predictions[name] += found[name]
-                    uncertainty[name] += unsure[name]
+                raw = self._raw(fit_longer_side(pixels, resolution), size, window, flip)
+                for kind, tasks in self._finish(raw, output_type).items():
+                    for name, maps in tasks.items():
+                        total.setdefault(kind, {}).setdefault(name, []).extend(maps)
         self.maybe_free_model_hooks()
-        return Diff2in1Output(self._images(batches, output_type), predictions, uncertainty)
+        return Diff2in1Output(images=self._images(batches, output_type), **total)
 
-    def _raw(self, pixels: Tensor, window: int | None) -> dict[str, Tensor]:
-        """Raw maps at the size of the pixels, at once or averaged over windows."""
+    def _raw(
+        self, pixels: Tensor, size: tuple[int, int], window: int | None, flip: bool
+    ) -> dict[str, Tensor]:
+        """Raw maps at `size` of pixels, averaged over windows, and with the mirrored image."""
+        families = self.perception.families
 
         def see(part: Tensor) -> dict[str, Tensor]:
             latents = self.encode_image(pad_to_stride(part, self.stride))
-            return self.perceive(latents, (part.shape[2], part.shape[3]))
+            raw = self.perceive(latents, (part.shape[2], part.shape[3]))
+            return {name: families[name].settle(one) for name, one in raw.items()}
 
-        return see(pixels) if window is None else see_in_windows(see, pixels, window)
+        settled = see_in_windows(see, pixels, window)
+        if flip:
+            mirrored = see_in_windows(see, pixels.flip(-1), window)
+            settled = {n: (s + families[n].flip(mirrored[n])) / 2 for n, s in settled.items()}
+        settled = {n: F.interpolate(s, size, mode="bilinear") for n, s in settled.items()}
+        return {name: families[name].unsettle(one) for name, one in settled.items()}
 
     def perceive(
         self, latents: Tensor, size: tuple[int, int], pyramid: tuple[Tensor, ...] | None = None
@@ -402,19 +400,18 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
         return self.vae.decode(scaled).sample.float().clamp(-1, 1)
 
-    def _finish(
-        self, raw: dict[str, Tensor], output_type: str
-    ) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-        """Predictions and uncertainty, one entry per image."""
-        predictions, uncertainty = {}, {}
+    def _finish(self, raw: dict[str, Tensor], output_type: str) -> Finished:
+        """What an output holds beside images: by kind, by task, one entry per image."""
+        found: Finished = {"predictions": {}, "uncertainty": {}, "expected_error": {}}
         for name, family in self.perception.families.items():
-            found, unsure = family.finish(raw[name]), family.uncertainty(raw[name])
-            if output_type == "pt":
-                predictions[name], uncertainty[name] = list(found), list(unsure)
-            else:
-                predictions[name] = [family.to_array(one) for one in found]
-                uncertainty[name] = [one[0].float().cpu().numpy() for one in unsure]
-        return predictions, uncertainty
+            own = (family.finish, family.uncertainty, family.expected_error)
+            for kind, make in zip(found, own, strict=True):
+                maps = make(raw[name])
+                if maps is None:
+                    continue
+                to_array = family.to_array if kind == "predictions" else _to_array
+                found[kind][name] = [m if output_type == "pt" else to_array(m) for m in maps]
+        return found
 
     @staticmethod
     def _images(batches: Any, output_type: str) -> list[Any]:
@@ -439,6 +436,11 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         folder = Path(save_directory)
         (folder / "pipeline.py").write_text(join_modules(type(self).__module__))
         write_index(folder, perception=["diff2in1", type(self.perception).__name__])
+
+
+def _to_array(one: Tensor) -> NDArray[np.float32]:
+    """A map [1, H, W] as an array [H, W]."""
+    return one[0].float().cpu().numpy()
 
 
 def find_base(name: str, revision: str | None = None, variant: str | None = None) -> Base:

@@ -6,14 +6,15 @@ from torch import Tensor
 
 
 def see_in_windows(
-    see: Callable[[Tensor], dict[str, Tensor]], pixels: Tensor, window: int
+    see: Callable[[Tensor], dict[str, Tensor]], pixels: Tensor, window: int | None
 ) -> dict[str, Tensor]:
-    """Raw maps of pixels [B, 3, H, W], averaged where squares of side `window` overlap.
+    """Maps of pixels [B, 3, H, W], averaged where squares of side `window` overlap; None is all at
+    once.
 
-    see: raw maps [B, R, h, w] by task of pixels [B, 3, h, w].
+    see: maps [B, R, h, w] by task of pixels [B, 3, h, w], such that may be averaged.
     """
     height, width = pixels.shape[-2:]
-    if max(height, width) <= window:
+    if window is None or max(height, width) <= window:
         return see(pixels)
     total: dict[str, Tensor] = {}
     count = pixels.new_zeros(1, 1, height, width)

@@ -81,6 +81,19 @@ class Family(ABC):
     def finish(self, raw: Tensor) -> Tensor:
         """Raw prediction [B, R, H, W] to a map [B, C, H, W] in physical units."""
 
+    def settle(self, raw: Tensor) -> Tensor:
+        """What of a raw prediction may be averaged or enlarged, [B, R, H, W]."""
+        return raw.float()
+
+    def unsettle(self, settled: Tensor) -> Tensor:
+        """The raw prediction that an average of settled ones stands for."""
+        return settled
+
+    def expected_error(self, raw: Tensor) -> Tensor | None:
+        """How far off the prediction is expected to be, in a unit of the family, [B, 1, H, W]; None
+        where it says nothing of that."""
+        return None
+
     @abstractmethod
     def uncertainty(self, raw: Tensor) -> Tensor:
         """How unsure the prediction is, in [0, 1], [B, 1, H, W]."""

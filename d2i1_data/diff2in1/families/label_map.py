@@ -52,6 +52,13 @@ class LabelMap(Family):
     def finish(self, raw: Tensor) -> Tensor:
         return raw.argmax(1, keepdim=True)
 
+    def settle(self, raw: Tensor) -> Tensor:
+        """Probabilities, [B, K, H, W]."""
+        return raw.float().softmax(1)
+
+    def unsettle(self, settled: Tensor) -> Tensor:
+        return settled.clamp(min=1e-12).log()
+
     def uncertainty(self, raw: Tensor) -> Tensor:
         """One minus the probability of the predicted class."""
         return 1 - raw.float().softmax(1).amax(1, keepdim=True)

@@ -32,11 +32,10 @@ class MetricMap(Family):
         return raw[:, :1].float().clamp(-7, 7).exp()
 
     def settle(self, raw: Tensor) -> Tensor:
-        """What can be averaged or enlarged: metres and raw log-scale, [B, 2, ...]."""
+        """Metres and raw log-scale, [B, 2, H, W]."""
         return torch.cat([self.finish(raw), raw[:, 1:2].float()], 1)
 
     def unsettle(self, settled: Tensor) -> Tensor:
-        """The raw prediction of an average."""
         return torch.cat([settled[:, :1].log(), settled[:, 1:2]], 1)
 
     def within(self, prediction: Tensor, target: Tensor, metres: float) -> tuple[Tensor, Tensor]:
@@ -45,6 +44,10 @@ class MetricMap(Family):
     @staticmethod
     def _log_scale(raw: Tensor) -> Tensor:
         return 5 * torch.tanh(raw[:, 1:2].float() / 5)
+
+    def expected_error(self, raw: Tensor) -> Tensor:
+        """The expected size of the log of prediction over truth: 0.1 is about 10 % off."""
+        return self._log_scale(raw).exp()
 
     def uncertainty(self, raw: Tensor) -> Tensor:
         """Probability that the truth differs from the prediction by more than a factor of 1.25."""

@@ -23,6 +23,13 @@ class ProbabilityMap(Family):
     def finish(self, raw: Tensor) -> Tensor:
         return raw.float().sigmoid()
 
+    def settle(self, raw: Tensor) -> Tensor:
+        """The probability, [B, 1, H, W]."""
+        return self.finish(raw)
+
+    def unsettle(self, settled: Tensor) -> Tensor:
+        return settled.logit(1e-6)
+
     def uncertainty(self, raw: Tensor) -> Tensor:
         """Twice the probability of the less likely answer."""
         probability = self.finish(raw)

@@ -43,11 +43,10 @@ class UnitVector(Family):
         return F.elu(raw[:, 3:4].float()) + 1.01
 
     def settle(self, raw: Tensor) -> Tensor:
-        """What can be averaged or enlarged: unit vector and concentration, [B, 4, ...]."""
+        """Unit vector and concentration, [B, 4, H, W]."""
         return torch.cat([self.finish(raw), self.kappa(raw)], 1)
 
     def unsettle(self, settled: Tensor) -> Tensor:
-        """The raw prediction of an average."""
         excess = settled[:, 3:] - 1.01
         negative = torch.log1p(excess.clamp(-1 + 1e-6, 0))  # the inverse of elu
         return torch.cat([settled[:, :3], torch.where(excess > 0, excess, negative)], 1)

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..adapter import PyramidAdapter
 from ..families import UnitVector
+from ..layers import stretch
 from ..perception import Maps, Perception, Pyramid
 
 ENCODER = (2048, 176, 64, 40, 24)  # channels of EfficientNet-B5, coarsest first
@@ -44,7 +45,7 @@ class UpsampleMerge(nn.Module):
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
-        return self.body(torch.cat([enlarge(x, skip.shape[-2:]), skip], 1))  # type: ignore[no-any-return]
+        return self.body(torch.cat([stretch(x, skip.shape[-2:]), skip], 1))  # type: ignore[no-any-return]
 
 
 class Bae(Perception):
@@ -53,9 +54,10 @@ class Bae(Perception):
     tasks: one of family `unit_vector`. pyramid_channels: `one_pass.pyramid_channels` of the U-Net.
     width: channels of the finest features, a multiple of 8; 128 as published, all others scale
     along. sampling_ratio: share of a scale's pixels that are refined while training; and
-    importance_ratio: share of those that are the most uncertain known ones, the others are drawn.
-    protocol: "host" pools the pixels of a batch and leaves out those whose cosine is beyond 0.999,
-    as the released code does; "ours" averages over each sample's pixels and needs no such cut.
+    importance_ratio: share of those that are the most uncertain known ones; the others are drawn.
+    protocol: "host" does as the released code: it pools the pixels of a batch, leaves out those
+    whose cosine is beyond 0.999, and draws unknown pixels too, which teach nothing; "ours" averages
+    over each sample's pixels, needs no such cut, and draws known ones.
 
     The decoder says normals and kappa at four scales: at the latent's resolution by a convolution,
     then thrice a small network per pixel refines them, up to pixels. In training
@@ -67,6 +69,7 @@ class Bae(Perception):
     kappa would count its certainty twice.
     """
 
+    step = 8
     one_of: ClassVar = ("unit_vector",)
 
     @register_to_config
@@ -81,8 +84,7 @@ class Bae(Perception):
     ) -> None:
         super().__init__()
         self.add_families(tasks)
-        if width < 8 or width % 8:
-            raise ValueError(f"width {width}: expected a multiple of 8")
+        self.check_options(width=width)
         encoder = [max(c * width // PUBLISHED, 1) for c in ENCODER]
         self.adapter = PyramidAdapter(pyramid_channels, encoder, list(SCALES))
         self.bottom = nn.Conv2d(encoder[0], encoder[0], 1)
@@ -106,9 +108,9 @@ class Bae(Perception):
             features, self.refine, self._sizes(features[0], size), strict=True
         ):
             said = family.settle(raw).to(x.dtype)
-            seen = torch.cat([enlarge(x, target), enlarge(said, target)], 1)
+            seen = torch.cat([stretch(x, target), stretch(said, target)], 1)
             raw = refine(seen.flatten(2)).unflatten(2, target)
-        return {name: enlarge(raw, size)}
+        return {name: stretch(raw, size)}
 
     def losses(
         self,
@@ -122,13 +124,13 @@ class Bae(Perception):
         pooled = self.config.protocol == "host"
         known = family.valid(targets[name]).float()
         features = self._features(pyramid)
-        raw = self.coarse(features[0])
-        loss = family.nll_loss(enlarge(raw, size), targets[name], pooled=pooled)
-        said = family.settle(raw)  # what the next scale begins with, [B, 4, h, w]
+        said = family.settle(self.coarse(features[0]))  # [B, 4, h, w]
+        raw = family.unsettle(stretch(said, size))
+        loss = family.nll_loss(raw, targets[name], pooled=pooled)
         for x, refine, target in zip(
             features, self.refine, self._sizes(features[0], size), strict=True
         ):
-            coarse = enlarge(said, target)
+            coarse = stretch(said, target)
             index = self._points(coarse, known)  # [B, N]
             grid = _coordinates(index, target)
             seen = torch.cat([_sample(x, grid), _sample(said, grid)], 1)  # [B, C + 4, N]
@@ -172,7 +174,9 @@ class Bae(Perception):
         count = max(int(self.config.sampling_ratio * kappa.shape[1]), 1)
         important = int(self.config.importance_ratio * count)
         unsure = kappa.masked_fill(~inside, torch.inf).topk(important, largest=False).indices
-        chance = torch.rand_like(kappa) + inside  # known ones first
+        chance = torch.rand_like(kappa)
+        if self.config.protocol == "ours":
+            chance += inside  # known ones first
         chance.scatter_(1, unsure, -1.0)
         drawn = chance.topk(count - important).indices
         return torch.cat([unsure, drawn], 1)
@@ -184,13 +188,6 @@ def _point_network(inputs: int, width: int) -> nn.Sequential:
         *(nn.Conv1d(inputs, width, 1), nn.ReLU(), nn.Conv1d(width, width, 1), nn.ReLU()),
         *(nn.Conv1d(width, width, 1), nn.ReLU(), nn.Conv1d(width, 4, 1)),
     )
-
-
-def enlarge(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Bilinear with corners on corners, as the released code does."""
-    if x.shape[-2:] == size:
-        return x
-    return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
 def _coordinates(index: Tensor, size: tuple[int, int]) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..adapter import PyramidAdapter
 from ..families import MetricMap, UnitVector
-from ..layers import Norm, normed_conv, resize
+from ..layers import Norm, normed_conv, stretch
 from ..perception import Maps, Perception, Pyramid
 
 SWIN_L = (1536, 768, 384, 192)  # channels of the published encoder, coarsest first
@@ -41,10 +41,11 @@ class IDisc(Perception):
 
     A decoder of deformable attention mixes the maps; at three resolutions, an adaptive partition
     lets queries compete for the pixels (AFP), and the pixels read from what the queries became
-    (ISD). The three answers are averaged, as unit vectors with kappa, or as metres. Loss: for
-    vectors the negative log-likelihood of Bae et al.; for distances SILog times 10, beside which a
-    spread is learned from the same features without changing them, because iDisc has no uncertainty
-    of distances.
+    (ISD). The three answers are averaged, as unit vectors with kappa, or as metres. (The released
+    code enlarges vectors before it gives them length 1, and their average by cubic interpolation.)
+    Loss: for vectors the negative log-likelihood of Bae et al.; for distances SILog times 10,
+    beside which a spread is learned from the same features without changing them, because iDisc has
+    no uncertainty of distances.
 
     Pseudo-labels: theta_C's averaged answer at every pixel inside the image, hard and of equal
     weight: the average of three is already the surest there is, and for distances SILog compares
@@ -65,8 +66,7 @@ class IDisc(Perception):
     ) -> None:
         super().__init__()
         self.add_families(tasks)
-        if width < 16 or width % 16:
-            raise ValueError(f"width {width}: expected a multiple of 16")
+        self.check_options(width=width)
         encoder = [c * width // HIDDEN for c in SWIN_L]
         answers = 4 if self.only[1].name == UnitVector.name else 1
         self.adapter = PyramidAdapter(pyramid_channels, encoder, list(SWIN_SCALES))
@@ -83,9 +83,8 @@ class IDisc(Perception):
         read = [r(x, p) for r, x, p in zip(self.readers, merged[1:], parts, strict=True)]
         finest = merged[-1].shape[-2:]
         name, family = self.only
-        assert isinstance(family, UnitVector | MetricMap)
-        answers = torch.stack([family.settle(resize(answer, finest)) for answer in read])
-        return {name: family.unsettle(resize(answers.mean(0), size))}
+        answers = torch.stack([stretch(family.settle(answer), finest) for answer in read])
+        return {name: family.unsettle(stretch(answers.mean(0), size))}
 
     def losses(
         self,

@@ -34,8 +34,7 @@ class Light(Perception):
     ) -> None:
         super().__init__()
         self.add_families(tasks)
-        if width < 16 or width % 16:
-            raise ValueError(f"width {width}: expected a multiple of 16")
+        self.check_options(width=width)
         self.adapter = FeatureAdapter(pyramid_channels, width)
         widths = [max(width >> i & ~7, 16) for i in range(upsamplings + 1)]  # groups of 8
         self.upsample = nn.ModuleList(

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ..attention import attention_levels
 from ..families import LabelMap, MetricMap
-from ..layers import Norm, normed_conv, resize
+from ..layers import Norm, make_norm, normed_conv, resize
 from ..one_pass import last_channels
 from ..perception import Maps, Perception, Pyramid
 
@@ -47,18 +47,20 @@ class Vpd(Perception):
     for distances the scenes of NYUv2. attention: the levels whose cross-attention maps join their
     features, `attention.attention_levels`. width: channels of the decoder, a multiple of 16; 256 as
     published. norm: "batch" as published; "group" where micro-batches are too small for it.
-    farthest: in metres. protocol: "host" looks as the released code does, at t = 1 and at latents
-    that are not scaled (by `latent_factor`), and pools the pixels of a batch in the loss; "ours"
-    looks as everything here does, and averages over each sample's pixels.
+    farthest: in metres; what is beyond cannot be said, and counts as unknown. protocol: "host"
+    looks as the released code does, at t = 1 and at latents that are not scaled (by
+    `latent_factor`), and pools the pixels of a batch in the loss; "ours" looks as everything here
+    does, and averages over each sample's pixels.
 
-    Context: each name's pooled text embedding, averaged over templates, and what a residual adapter
-    adds to it; it is learned through the U-Net, so theta_C and theta_E each make a pass of their
-    own. Labels: a semantic FPN over the features, beside which stands how much each pixel attends
-    to each name. Distances: no maps, one coarse map that transposed convolutions enlarge, loss
-    SILog, beside which a spread is learned from the same features without changing them. VPD gives
-    each image the scene class it was recorded under; that is not known of other images, so here all
-    scenes form the context, and attention chooses. The paper trains the whole U-Net, at a tenth of
-    the rate (`--train_unet full`), and predicts in windows (`predict(window=512)`).
+    Context: each name's pooled text embedding, averaged over seven templates (VPD: eighty), and
+    what a residual adapter adds to it; it is learned through the U-Net, so theta_C and theta_E each
+    make a pass of their own. Labels: a semantic FPN over the features, beside which stands how much
+    each pixel attends to each name. Distances: no maps, one coarse map that transposed convolutions
+    enlarge, loss SILog, beside which a spread is learned from the same features without changing
+    them. VPD gives each image the scene class it was recorded under; that is not known of other
+    images, so here all scenes form the context, and attention chooses. The paper trains the whole
+    U-Net, at a tenth of the rate (`--train_unet full`), and predicts in windows
+    (`predict(window=512)`).
 
     Pseudo-labels: theta_C's most probable class at every pixel inside the image, without threshold
     or weight. Hard, because theta_C is theta_E's own past: its probabilities are nearly theta_E's,
@@ -85,8 +87,7 @@ class Vpd(Perception):
     ) -> None:
         super().__init__()
         self.add_families(tasks)
-        if width < 16 or width % 16:
-            raise ValueError(f"width {width}: expected a multiple of 16")
+        self.check_options(width=width)
         _, family = self.only
         names = name_prompts(tasks, prompts)
         self.register_buffer("embeddings", torch.zeros(len(names), context_width))
@@ -159,6 +160,7 @@ class Vpd(Perception):
         raw, target = self(pyramid, size, maps)[name], targets[name]
         pooled = self.config.protocol == "host"
         if isinstance(family, MetricMap):
+            _, target = family.within(target, target, self.config.farthest)
             silog = family.silog(raw, target, keep=0.5, pooled=pooled)
             return {name: silog + family.scale_loss(raw, target)}
         if pooled:  # unknown pixels count as right: the mean is over all
@@ -237,7 +239,7 @@ class DistanceDecoder(nn.Module):
                 for inputs in (wide, slim, slim)
                 for layer in (
                     nn.ConvTranspose2d(inputs, slim, 2, 2, bias=False),
-                    nn.BatchNorm2d(slim) if norm == "batch" else nn.GroupNorm(1, slim),
+                    make_norm(norm, slim),
                     nn.ReLU(),
                 )
             ),
@@ -250,7 +252,7 @@ class DistanceDecoder(nn.Module):
     def forward(self, features: list[Tensor], size: tuple[int, int]) -> Tensor:
         shrunk = [shrink(x) for shrink, x in zip(self.shrink, features, strict=False)]
         met = features[self.meet]
-        coarser = [resize(x, met.shape[-2:]) for x in features[self.meet + 1 :]]
+        coarser = [F.interpolate(x, met.shape[-2:]) for x in features[self.meet + 1 :]]
         x = self.enlarge(self.join(torch.cat([*shrunk, met, *coarser], 1)))
         x = self.last(resize(x, size))
         distance = F.logsigmoid(self.distance(x).float()) + math.log(self.farthest)
