@@ -257,7 +257,7 @@ class WarmUpSettings(TrainSettings):
     """Comma-separated; None is all the source has labels for, of a host for one task the first."""
     width: int | None = None
     """Channels of the host's decoder, with which all its others grow; None is the published ones,
-    which suit Stable Diffusion. A quarter suits the embedded base."""
+    or a quarter of them for a base that is smaller than Stable Diffusion."""
     norm: Literal["batch", "group"] | None = None
     """Of idisc and vpd: `batch` as published, `group` where micro-batches are too small for it."""
     protocol: Literal["ours", "host"] | None = None

@@ -23,12 +23,13 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
     `{"normals": {"family": "unit_vector"}, "semseg": {"family": "label_map", "names": [...]}}`.
 
     one_of: the families of which a host perceives one task, the most natural first; None is any
-    number of tasks. step: what its width is a multiple of. reads_attention: whether it wants the
+    number of tasks. published: the width that its paper has. step: what a width is a multiple of. reads_attention: whether it wants the
     cross-attention maps of the pass. own_context: what it conditions the U-Net on instead of the
     empty prompt, [1, L, D].
     """
 
     families: dict[str, Family]
+    published: ClassVar[int | None] = None
     step: ClassVar[int] = 16
     one_of: ClassVar[tuple[str, ...] | None] = None
     reads_attention = False
@@ -40,7 +41,16 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
         cls, base: StableDiffusionPipeline, tasks: dict[str, dict[str, Any]], **options: Any
     ) -> "Perception":
         """A fresh host for the U-Net of a base."""
-        return cls(tasks, pyramid_channels(base.unet), **options)
+        return cls(tasks, pyramid_channels(base.unet), **cls.fitted(base.unet, options))
+
+    @classmethod
+    def fitted(cls, unet: UNet2DConditionModel, options: dict[str, Any]) -> dict[str, Any]:
+        """Options with a width, unless they have one: the published, or a quarter of it for a U-Net
+        that is narrower than Stable Diffusion's."""
+        if cls.published is None or "width" in options:
+            return options
+        narrow = unet.config.block_out_channels[0] < 320
+        return {**options, "width": cls.published // 4 if narrow else cls.published}
 
     @classmethod
     def choose(cls, families: Mapping[str, Family]) -> list[str]:

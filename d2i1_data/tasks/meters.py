@@ -93,7 +93,9 @@ class AngularError(Meter):
 
 
 class DepthError(Meter):
-    """RMSE in metres, mean absolute relative error, share of pixels within factors of 1.25^k."""
+    """RMSE in metres, mean absolute and squared relative error, share of pixels within factors of
+    1.25^k; of the log of prediction over truth its mean size to base 10, its RMSE, and silog, 100
+    times its standard deviation."""
 
     metric = "abs_rel"
     shown = ("rmse", "abs_rel", "delta1")
@@ -105,14 +107,22 @@ class DepthError(Meter):
         return (prediction.double() - other).abs() / other
 
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        one, other = prediction.double(), target.double().clamp(min=1e-9)
-        ratio = torch.maximum(one / other, other / one.clamp(min=1e-9))
-        within = [ratio < 1.25**k for k in (1, 2, 3)]
-        return _sums(valid, (one - other) ** 2, self.error(prediction, target), *within)
+        one, other = prediction.double().clamp(min=1e-9), target.double().clamp(min=1e-9)
+        log = (one / other).log()
+        within = [log.abs() < math.log(1.25**k) for k in (1, 2, 3)]
+        square, relative = (one - other) ** 2, self.error(prediction, target)
+        return _sums(valid, square, square / other, relative, log.abs(), log, log**2, *within)
 
     def summary(self, total: Tensor) -> dict[str, float]:
-        _, square, relative, *within = (total / total[0]).tolist()
-        figures = {"rmse": math.sqrt(square) if square == square else square, "abs_rel": relative}
+        _, square, over, relative, size, log, log_square, *within = (total / total[0]).tolist()
+        figures = {
+            "rmse": square**0.5,
+            "abs_rel": relative,
+            "sq_rel": over,
+            "log10": size / math.log(10),
+            "rmse_log": log_square**0.5,
+            "silog": 100 * max(log_square - log**2, 0.0) ** 0.5,
+        }
         return figures | {f"delta{k}": share for k, share in enumerate(within, 1)}
 
 

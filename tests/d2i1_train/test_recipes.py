@@ -11,13 +11,19 @@ from safetensors.torch import load_file
 from d2i1_train.cli import PRESETS, read_settings
 from d2i1_train.settings import TrainSettings
 
-HOST = ("--host", "light", "--width", 16, "--tasks", "normals,depth,semseg")
 RECIPES = {
     "bae": "sd15-frozen",
     "idisc": "sd15-frozen",
     "idisc-depth": "sd15-frozen",
     "vpd": "sd15-full",
     "vpd-depth": "sd15-full",
+}
+HOSTS = {
+    "bae": ("bae", "normals"),
+    "idisc": ("idisc", "normals"),
+    "idisc-depth": ("idisc", "depth"),
+    "vpd": ("vpd", "semseg"),
+    "vpd-depth": ("vpd", "depth"),
 }
 
 
@@ -59,7 +65,9 @@ def test_recipes_go_through_both_stages(
     small += ("--random_crop", "24x24") if crop else ()
     warm, created = tmp_path / "warm", tmp_path / "created"
     presets = ("--config", RECIPES[recipe], "--config", recipe)
-    d2i1("warm-up", *presets, "--base", tiny_base, *HOST, *small, "--output_dir", warm)
+    host, task = HOSTS[recipe]
+    own = ("--base", tiny_base, "--host", host, "--tasks", task, "--width", 16)
+    d2i1("warm-up", *presets, *own, *small, "--output_dir", warm)
     some = ("--num_samples", 2, "--num_inference_steps", 1, "--resolution", "24x32")
     source = ("--source", "rooms:train", "--max_source_samples", 2)
     d2i1("create", "--pipeline", warm / "pipeline", *source, *some, "--output_dir", created)

@@ -69,6 +69,7 @@ class Bae(Perception):
     kappa would count its certainty twice.
     """
 
+    published = PUBLISHED
     step = 8
     one_of: ClassVar = ("unit_vector",)
 

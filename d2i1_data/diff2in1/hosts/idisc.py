@@ -52,6 +52,7 @@ class IDisc(Perception):
     pixels with each other, so that holes where theta_C is unsure would change what is compared.
     """
 
+    published = HIDDEN
     one_of: ClassVar = ("unit_vector", "metric_map")
 
     @register_to_config

@@ -68,6 +68,7 @@ class Vpd(Perception):
     rare classes, which would vanish from what is learned. Distances: as they are.
     """
 
+    published = FPN_WIDTH
     one_of: ClassVar = ("label_map", "metric_map")
     embeddings: Tensor
 
@@ -119,7 +120,7 @@ class Vpd(Perception):
             base.unet.config.cross_attention_dim,
             attention=attention_levels(base.unet),
             latent_factor=1 / base.vae.config.scaling_factor,
-            **options,
+            **cls.fitted(base.unet, options),
         )
         for place, name in enumerate(name_prompts(tasks, host.config.prompts)):
             texts = [template.format(name) for template in TEMPLATES]
