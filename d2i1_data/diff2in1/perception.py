@@ -23,9 +23,10 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
     `{"normals": {"family": "unit_vector"}, "semseg": {"family": "label_map", "names": [...]}}`.
 
     one_of: the families of which a host perceives one task, the most natural first; None is any
-    number of tasks. published: the width that its paper has. step: what a width is a multiple of. reads_attention: whether it wants the
-    cross-attention maps of the pass. own_context: what it conditions the U-Net on instead of the
-    empty prompt, [1, L, D].
+    number of tasks. published: the width that its paper has. step: what a width is a multiple of.
+    reads_attention: whether it wants the cross-attention maps of the pass. own_context: what it
+    conditions the U-Net on instead of the empty prompt, [1, L, D]. seen_at, latent_factor: the
+    timestep that the U-Net is told, and what scaled latents are multiplied with.
     """
 
     families: dict[str, Family]
@@ -33,8 +34,8 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
     step: ClassVar[int] = 16
     one_of: ClassVar[tuple[str, ...] | None] = None
     reads_attention = False
-    seen_at = 0  # timestep the U-Net is told
-    latent_factor = 1.0  # of the scaled latents
+    seen_at = 0
+    latent_factor = 1.0
 
     @classmethod
     def mount(
