@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Family, decode_png, encode_png, mean_over
+from .base import Family, decode_png, encode_png, mean_over, precise
 
 
 class LabelMap(Family):
@@ -53,10 +53,10 @@ class LabelMap(Family):
 
     def uncertainty(self, raw: Tensor) -> Tensor:
         """One minus the probability of the predicted class."""
-        return 1 - raw.float().softmax(1).amax(1, keepdim=True)
+        return 1 - precise(raw).softmax(1).amax(1, keepdim=True)
 
     def loss(self, raw: Tensor, target: Tensor) -> Tensor:
-        error = F.cross_entropy(raw.float(), target[:, 0], ignore_index=255, reduction="none")
+        error = F.cross_entropy(precise(raw), target[:, 0], ignore_index=255, reduction="none")
         return mean_over(error[:, None], self.valid(target))
 
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..adapter import PyramidAdapter
-from ..families import MetricMap, UnitVector
+from ..families import MetricMap, UnitVector, precise
 from ..layers import Norm, normed_conv, resize
 from ..perception import Maps, Perception, Pyramid
 
@@ -286,7 +286,7 @@ class Attention(nn.Module):
         if not self.compete:
             return self.out(F.scaled_dot_product_attention(query, key, value))  # type: ignore[no-any-return]
         scores = query @ key.transpose(1, 2) / math.sqrt(query.shape[-1])  # [B, I, J]
-        share = scores.float().softmax(1) + 1e-6
+        share = precise(scores).softmax(1) + 1e-6
         share = (share / share.sum(2, keepdim=True)).to(value.dtype)
         return self.out(share @ value)  # type: ignore[no-any-return]
 

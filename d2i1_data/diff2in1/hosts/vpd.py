@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attention import attention_levels
-from ..families import LabelMap, MetricMap
+from ..families import LabelMap, MetricMap, precise
 from ..layers import Norm, normed_conv, resize
 from ..one_pass import last_channels
 from ..perception import Maps, Perception, Pyramid
@@ -162,7 +162,7 @@ class Vpd(Perception):
             silog = family.silog(raw, target, keep=0.5, pooled=pooled)
             return {name: silog + family.scale_loss(raw, target)}
         if pooled:  # unknown pixels count as right: the mean is over all
-            error = F.cross_entropy(raw.float(), target[:, 0], ignore_index=255, reduction="none")
+            error = F.cross_entropy(precise(raw), target[:, 0], ignore_index=255, reduction="none")
             return {name: error.mean().expand(len(raw))}
         return {name: family.loss(raw, target)}
 
@@ -253,8 +253,8 @@ class DistanceDecoder(nn.Module):
         coarser = [resize(x, met.shape[-2:]) for x in features[self.meet + 1 :]]
         x = self.enlarge(self.join(torch.cat([*shrunk, met, *coarser], 1)))
         x = self.last(resize(x, size))
-        distance = F.logsigmoid(self.distance(x).float()) + math.log(self.farthest)
-        return torch.cat([distance, self.spread(x.detach()).float()], 1)
+        distance = F.logsigmoid(precise(self.distance(x))) + math.log(self.farthest)
+        return torch.cat([distance, precise(self.spread(x.detach()))], 1)
 
 
 def _shrink(channels: int, times: int) -> nn.Sequential:
