@@ -1,13 +1,12 @@
 """Feature adapters: from the U-Net's wide pyramid to what a host reads, coarse levels first."""
 
-import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import Residual, resize
+from .layers import Residual, group_norm, resize
 
 
 class FeatureAdapter(nn.Module):
@@ -67,9 +66,7 @@ class PyramidAdapter(nn.Module):
         )
         self.merge = nn.ModuleList(Residual(below + own, own) for below, own in pairwise(narrow))
         wide = [made[-1], *(c + made[-1] for c in finer)]
-        self.norms = nn.ModuleList(
-            nn.GroupNorm(math.gcd(8, c), c) for c in [made[-1], *finer][: len(finer)]
-        )
+        self.norms = nn.ModuleList(group_norm(c) for c in [made[-1], *finer][: len(finer)])
         self.upsample = nn.ModuleList(
             nn.ConvTranspose2d(inputs, c, 2, 2) for inputs, c in zip(wide, finer, strict=False)
         )

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from ..adapter import PyramidAdapter
 from ..families import UnitVector
+from ..layers import group_norm
 from ..perception import Maps, Perception, Pyramid
 
 ENCODER = (2048, 176, 64, 40, 24)  # channels of EfficientNet-B5, coarsest first
@@ -39,8 +40,8 @@ class UpsampleMerge(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *(StandardizedConv2d(inputs, outputs), nn.GroupNorm(8, outputs), nn.LeakyReLU()),
-            *(StandardizedConv2d(outputs, outputs), nn.GroupNorm(8, outputs), nn.LeakyReLU()),
+            *(StandardizedConv2d(inputs, outputs), group_norm(outputs), nn.LeakyReLU()),
+            *(StandardizedConv2d(outputs, outputs), group_norm(outputs), nn.LeakyReLU()),
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:

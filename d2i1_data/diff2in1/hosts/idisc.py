@@ -113,7 +113,11 @@ class DeformableDecoder(nn.Module):
             nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(1, width)) for c in channels
         )
         self.level = nn.Parameter(torch.randn(len(channels), width))
-        self.layers = nn.ModuleList(DeformableLayer(width, len(channels)) for _ in range(LAYERS))
+        # the last answer's bias would be taken away again by batch norm
+        self.layers = nn.ModuleList(
+            DeformableLayer(width, len(channels), bias=norm == "group" or place + 1 < LAYERS)
+            for place in range(LAYERS)
+        )
         self.out, self.lateral, self.merge = (
             nn.ModuleList(normed_conv(c, width, kernel, norm, nn.GELU) for c in inputs)
             for inputs, kernel in (
@@ -153,11 +157,11 @@ class DeformableDecoder(nn.Module):
 class DeformableLayer(nn.Module):
     """Deformable attention and a small network, each beside the identity."""
 
-    def __init__(self, width: int, levels: int) -> None:
+    def __init__(self, width: int, levels: int, *, bias: bool) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = DeformableAttention(width, levels)
-        self.network = small_network(width)
+        self.network = small_network(width, bias=bias)
 
     def forward(
         self, x: Tensor, where: Tensor, places: Tensor, shapes: list[tuple[int, int]]
@@ -273,9 +277,9 @@ class Attention(nn.Module):
     def __init__(self, width: int, source_width: int, *, compete: bool = False) -> None:
         super().__init__()
         self.compete = compete
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.norm_source = nn.LayerNorm(source_width, eps=1e-6)
         # a bias that is the same for all that a softmax compares changes nothing and learns nothing
+        self.norm = nn.LayerNorm(width, eps=1e-6, bias=not compete)
+        self.norm_source = nn.LayerNorm(source_width, eps=1e-6)
         self.query = nn.Linear(width, width, bias=not compete)
         self.key = nn.Linear(source_width, width, bias=compete)
         self.value, self.out = nn.Linear(source_width, width), nn.Linear(width, width)
@@ -291,11 +295,11 @@ class Attention(nn.Module):
         return self.out(share @ value)  # type: ignore[no-any-return]
 
 
-def small_network(width: int) -> nn.Sequential:
-    """A normalised network with one wide hidden layer."""
+def small_network(width: int, *, bias: bool = True) -> nn.Sequential:
+    """A normalised network with one wide hidden layer. bias: of what it answers."""
     wide = EXPANSION * width
     return nn.Sequential(
-        nn.LayerNorm(width), nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width)
+        nn.LayerNorm(width), nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width, bias=bias)
     )
 
 

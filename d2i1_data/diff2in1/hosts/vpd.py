@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ..attention import attention_levels
 from ..families import LabelMap, MetricMap, precise
-from ..layers import Norm, normed_conv, resize
+from ..layers import Norm, group_norm, normed_conv, resize
 from ..one_pass import last_channels
 from ..perception import Maps, Perception, Pyramid
 
@@ -229,7 +229,7 @@ class DistanceDecoder(nn.Module):
         )
         wide, slim = 8 * width, width // 6  # published: 1536 and 32
         self.join = nn.Sequential(
-            nn.Conv2d(sum(channels), wide, 1), nn.GroupNorm(math.gcd(16, wide), wide), nn.ReLU()
+            nn.Conv2d(sum(channels), wide, 1), group_norm(wide, 16), nn.ReLU()
         )
         self.enlarge = nn.Sequential(
             *(
@@ -262,6 +262,6 @@ def _shrink(channels: int, times: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(times):
         if layers:
-            layers += [nn.GroupNorm(math.gcd(16, channels), channels), nn.ReLU()]
+            layers += [group_norm(channels, 16), nn.ReLU()]
         layers.append(nn.Conv2d(channels, channels, 3, 2, 1))
     return nn.Sequential(*layers)
