@@ -84,6 +84,11 @@ class Bae(Perception):
         self.add_families(tasks)
         if width < 8 or width % 8:
             raise ValueError(f"width {width}: expected a multiple of 8")
+        if not 0 < sampling_ratio <= 1 or not 0 <= importance_ratio <= 1:
+            raise ValueError(
+                f"sampling_ratio {sampling_ratio}, importance_ratio {importance_ratio}:"
+                " expected shares of 1"
+            )
         encoder = [max(c * width // PUBLISHED, 1) for c in ENCODER]
         self.adapter = PyramidAdapter(pyramid_channels, encoder, list(SCALES))
         self.bottom = nn.Conv2d(encoder[0], encoder[0], 1)
@@ -123,8 +128,9 @@ class Bae(Perception):
         known = family.valid(targets[name]).float()
         features = self._features(pyramid)
         raw = self.coarse(features[0])
-        loss = family.nll_loss(enlarge(raw, size), targets[name], pooled=pooled)
         said = family.settle(raw)  # what the next scale begins with, [B, 4, h, w]
+        whole = family.unsettle(enlarge(said, size))
+        loss = family.nll_loss(whole, targets[name], pooled=pooled)
         for x, refine, target in zip(
             features, self.refine, self._sizes(features[0], size), strict=True
         ):
