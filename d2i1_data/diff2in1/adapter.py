@@ -53,7 +53,7 @@ class PyramidAdapter(nn.Module):
     ) -> None:
         super().__init__()
         self.scales = scales
-        count = sum(scale <= 1 for scale in scales)  # maps that are no finer than the latent
+        self.count = count = sum(scale <= 1 for scale in scales)  # no finer than the latent
         made, finer = channels[:count], channels[count:]
         self.levels = self._levels(len(pyramid_channels), count)
         narrow = [*made, *[made[-1]] * (len(self.levels) - count)]
@@ -87,7 +87,7 @@ class PyramidAdapter(nn.Module):
             size = (max(1, round(height * scale)), max(1, round(width * scale)))
             own = resize(narrow(pyramid[level]), size)
             x = own if x is None else self.merge[place - 1](torch.cat([resize(x, size), own], 1))
-            if self.scales[place] <= 1:
+            if len(maps) < self.count:
                 maps.append(x)
         assert x is not None
         carried = inputs = F.silu(self.norms[0](x)) if len(self.norms) else x

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..adapter import PyramidAdapter
-from ..families import UnitVector
+from ..families import UnitVector, precise
 from ..layers import group_norm
 from ..perception import Maps, Perception, Pyramid
 
@@ -111,7 +111,8 @@ class Bae(Perception):
         for x, refine, target in zip(
             features, self.refine, self._sizes(features[0], size), strict=True
         ):
-            seen = torch.cat([enlarge(x, target), enlarge(family.settle(raw), target)], 1)
+            said = enlarge(family.settle(raw), target).to(x.dtype)
+            seen = torch.cat([enlarge(x, target), said], 1)
             raw = refine(seen.flatten(2)).unflatten(2, target)
         return {name: enlarge(raw, size)}
 
@@ -136,9 +137,9 @@ class Bae(Perception):
         ):
             coarse = enlarge(said, target)
             index = self._points(coarse, known)  # [B, N]
-            grid = _coordinates(index, target)
-            seen = torch.cat([_sample(x, grid), _sample(said, grid)], 1)  # [B, C + 4, N]
-            raw = refine(seen)
+            grid = _coordinates(index, target, precise(x).dtype)
+            seen = torch.cat([_sample(x, grid), _sample(said, grid).to(x.dtype)], 1)
+            raw = refine(seen)  # of [B, C + 4, N]
             truth = _sample(targets[name], grid, "nearest")
             loss = loss + family.nll_loss(raw[..., None], truth[..., None], pooled=pooled)
             spots = index[:, None].expand(-1, 4, -1)
@@ -199,13 +200,15 @@ def enlarge(x: Tensor, size: tuple[int, ...]) -> Tensor:
     return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
 
-def _coordinates(index: Tensor, size: tuple[int, int]) -> Tensor:
+def _coordinates(index: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
     """Places in [-1, 1] of pixels [B, N], x then y, [B, 1, N, 2]."""
-    rows, columns = index // size[1], index % size[1]
+    rows, columns = (index // size[1]).to(dtype), (index % size[1]).to(dtype)
     place = torch.stack([columns / max(size[1] - 1, 1), rows / max(size[0] - 1, 1)], -1)
     return (2 * place - 1)[:, None]
 
 
 def _sample(x: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
-    """A map [B, C, h, w] at N places, [B, C, N]."""
-    return F.grid_sample(x, grid.to(x.dtype), mode=mode, align_corners=True)[:, :, 0]
+    """A map [B, C, h, w] at N places, [B, C, N]; in half precision these would be others."""
+    exact = precise(x)
+    found = F.grid_sample(exact, grid.to(exact.dtype), mode=mode, align_corners=True)
+    return found[:, :, 0].to(x.dtype)

@@ -207,12 +207,11 @@ class DeformableAttention(nn.Module):
             zip(shapes, values.split([h * w for h, w in shapes], 3), strict=True)
         ):
             shift = offsets[..., level, :, :] / offsets.new_tensor([w, h])
-            grid = 2 * (places[:, None] + shift) - 1  # [B, heads, N, points, 2]
-            seen = F.grid_sample(
-                value.unflatten(3, (h, w)).flatten(0, 1),
-                grid.flatten(0, 1).to(value.dtype),
-                align_corners=False,
-            )  # [B * heads, d, N, points]
+            # [B, heads, N, points, 2]; places in half precision would be others
+            grid = precise(2 * (places[:, None] + shift) - 1)
+            exact = value.unflatten(3, (h, w)).flatten(0, 1).to(grid.dtype)
+            seen = F.grid_sample(exact, grid.flatten(0, 1), align_corners=False)
+            seen = seen.to(value.dtype)  # [B * heads, d, N, points]
             weight = weights[..., level, :].transpose(1, 2).flatten(0, 1)  # [B * heads, N, points]
             found.append((seen * weight[:, None]).sum(-1))
         total = torch.stack(found).sum(0).unflatten(0, (-1, HEADS)).flatten(1, 2)
