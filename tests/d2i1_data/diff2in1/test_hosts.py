@@ -16,7 +16,7 @@ from transformers.models.deformable_detr.modeling_deformable_detr import (
     MultiScaleDeformableAttention,
 )
 
-from d2i1_data.diff2in1 import Diff2in1Pipeline, Perception
+from d2i1_data.diff2in1 import Diff2in1Output, Diff2in1Pipeline, Perception
 from d2i1_data.diff2in1.adapter import PyramidAdapter
 from d2i1_data.diff2in1.families import UnitVector
 from d2i1_data.diff2in1.hosts import HOSTS, Bae, IDisc, Light, Vpd
@@ -454,6 +454,33 @@ def test_idisc_learns_from_the_mean_of_three_answers(protocol: Any) -> None:
     torch.testing.assert_close(UnitVector().kappa(perceived), whole[:, 3:])
 
 
+@torch.no_grad()
+def test_idisc_parts_come_from_mixed_maps_and_are_read_by_merged_ones() -> None:
+    torch.manual_seed(0)
+    host = IDisc(NORMALS, SMALL, width=16, norm="group")
+    mix, seen = host.mix, {}
+    stages = {"out": mix.out, "lateral": mix.lateral, "merge": mix.merge}
+    stages |= {"divide": host.partitions, "read": host.readers}
+    for name, modules in stages.items():
+        for place, module in enumerate(modules):
+            module.register_forward_hook(
+                lambda m, inputs, out, key=(name, place): seen.update({key: (inputs, out)})
+            )
+    host(pyramid_of(SMALL, (8, 12)), (64, 96))
+    for place in range(4):
+        joined = seen["lateral", place][1] + seen["out", place][1]
+        if place:
+            below = seen["merge", place - 1][1]
+            joined = joined + below.repeat_interleave(2, 2).repeat_interleave(2, 3)
+            ((divided,), parts), ((read, given), _) = (
+                seen[stage, place - 1] for stage in ("divide", "read")
+            )
+            assert torch.equal(divided, seen["out", place][1])
+            assert torch.equal(read, seen["merge", place][1])
+            assert torch.equal(given, parts)
+        torch.testing.assert_close(seen["merge", place][0][0], joined)
+
+
 def draw_metres(size: tuple[int, int]) -> Tensor:
     generator = torch.Generator().manual_seed(1)
     metres = 0.5 + 9 * torch.rand(2, 1, *size, generator=generator, dtype=torch.float64)
@@ -683,6 +710,72 @@ def test_hosts_perceive_in_half_precision(tiny_base: Path, name: str) -> None:
     for task, (expected,) in whole.items():
         (found,) = half[task]
         assert (found - expected).abs().mean() < 0.05
+
+
+# --- through the pipeline ---
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def assert_physical(pipe: Diff2in1Pipeline, found: Diff2in1Output, size: tuple[int, int]) -> None:
+    """Known everywhere, in the units of the family, at this size."""
+    assert found.images[0].size == size[::-1]
+    for name, family in pipe.perception.families.items():
+        (array,), (unsure,) = found.predictions[name], found.uncertainty[name]
+        assert array.shape[:2] == unsure.shape == size
+        assert family.complaint(array) is None
+        assert family.valid(family.to_tensor(array)[None]).all()
+        assert unsure.min() >= 0 and unsure.max() <= 1
+
+
+@pytest.mark.parametrize("mount", MOUNTS)
+def test_predictions_are_physical_at_any_size(tiny_base: Path, mount: str) -> None:
+    pipe = mount_tiny(tiny_base, mount)
+    for size in ((17, 23), (1, 5), (32, 48)):
+        found = pipe.predict(picture(*size))
+        assert_physical(pipe, found, size)
+    assert_physical(pipe, pipe.predict(picture(17, 40), window=16), (17, 40))
+    small = pipe.predict(picture(32, 48), processing_resolution=24)
+    assert_physical(pipe, small, (32, 48))
+    for name, (map_,) in found.uncertainty.items():
+        assert not np.array_equal(map_, small.uncertainty[name][0])
+
+
+@pytest.mark.parametrize("mount", MOUNTS)
+def test_flip_ensembles_are_equivariant(tiny_base: Path, mount: str) -> None:
+    pipe, image = mount_tiny(tiny_base, mount), picture(13, 26)
+    mirrored = np.ascontiguousarray(image[:, ::-1])
+    one, other = (pipe.predict(x, flip=True, output_type="pt") for x in (image, mirrored))
+    for name, family in pipe.perception.families.items():
+        back = family.flip(other.predictions[name][0][None])[0]
+        if family.dtype == torch.int64:
+            assert (back == one.predictions[name][0]).float().mean() > 0.99
+        else:
+            torch.testing.assert_close(back, one.predictions[name][0], atol=1e-4, rtol=1e-4)
+        back = other.uncertainty[name][0].flip(-1)
+        torch.testing.assert_close(back, one.uncertainty[name][0], atol=1e-4, rtol=1e-4)
+        plain = pipe.predict(image, output_type="pt").uncertainty[name][0]
+        assert not torch.allclose(plain, back, atol=1e-6)
+
+
+@pytest.mark.parametrize("mount", MOUNTS)
+def test_creations_are_labelled(tiny_base: Path, mount: str) -> None:
+    pipe, unsure = mount_tiny(tiny_base, mount), {}
+    for labels_from in ("latent", "image"):
+        generator = torch.Generator().manual_seed(0)
+        options = {"num_inference_steps": 2, "generator": generator, "labels_from": labels_from}
+        created = pipe(picture(18, 22), "a room", **options)
+        assert_physical(pipe, created, (18, 22))
+        unsure[labels_from] = created.uncertainty
+    seen = pipe.predict(created.images[0])
+    for name in pipe.perception.families:
+        np.testing.assert_array_equal(seen.predictions[name][0], created.predictions[name][0])
+        assert not np.array_equal(unsure["latent"][name][0], unsure["image"][name][0])
+
+
+# --- what is refused ---
 
 
 @pytest.mark.parametrize(
