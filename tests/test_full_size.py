@@ -36,13 +36,16 @@ else:
     host = HOSTS[name](tasks, pyramid_channels(unet))
 if host.reads_attention:
     record_attention(unet)
+with torch.no_grad():  # what begins as zero hides what is behind it, for a step
+    for parameter in host.parameters():
+        parameter += 0.02 * torch.randn_like(parameter)
 theta = Theta(unet.requires_grad_(False).eval(), host.train())
 family, size = host.only[1], (512, 512)
-target = family.finish(torch.randn(2, family.raw_channels, *size)).to(family.dtype)
+target = family.finish(torch.randn(1, family.raw_channels, *size)).to(family.dtype)
 trained = [p for p in theta.parameters() if p.requires_grad]
 optimizer = torch.optim.AdamW(trained, 1e-4)
 start = time.perf_counter()
-context, latents = torch.randn(1, 77, 768), torch.randn(2, 4, 64, 64)
+context, latents = torch.randn(1, 77, 768), torch.randn(1, 4, 64, 64)
 loss = theta(latents, context, size, targets={"semseg": target}).losses["semseg"]
 loss.mean().backward()
 missed = [n for n, p in host.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
@@ -102,9 +105,6 @@ def test_a_step_of_a_published_host_behind_stable_diffusion(host: str, family: s
     assert told, done.stdout
     total, missed, seen, moved = told.groups()
     assert missed == "[]" and int(total) > 20
-    # deformable attention begins with weights of zero, behind which nothing learns in one step
-    waiting = 13 if host == "idisc" else 0
-    assert int(total) - int(seen) == waiting
-    assert int(moved) >= int(seen)
+    assert total == seen == moved
     (peak,) = re.findall(r"peak ([\d.]+)", done.stdout)
     assert float(peak) < LIMIT, done.stdout
