@@ -1,13 +1,12 @@
 """Feature adapters: from the U-Net's wide pyramid to what a host reads, coarse levels first."""
 
-import math
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .layers import Residual, resize
+from .layers import Residual, group_norm, resize
 
 
 class FeatureAdapter(nn.Module):
@@ -70,9 +69,9 @@ class PyramidAdapter(nn.Module):
         self.merge = nn.ModuleList(Residual(below + own, own) for below, own in pairwise(widths))
         # a finer map is made from the finest coarse one, and from the finer one before it
         inputs = [coarse[-1], *(c + coarse[-1] for c in fine[:-1])]
-        self.norm = nn.GroupNorm(math.gcd(8, coarse[-1]), coarse[-1])
+        self.norm = group_norm(coarse[-1])
         self.enlarge = nn.ModuleList(
-            nn.Sequential(nn.ConvTranspose2d(c, own, 2, 2), nn.GroupNorm(math.gcd(8, own), own))
+            nn.Sequential(nn.ConvTranspose2d(c, own, 2, 2), group_norm(own))
             for c, own in zip(inputs, fine, strict=True)
         )
 

@@ -9,17 +9,23 @@ from torch.nn import functional as F
 Norm = Literal["batch", "group"]
 
 
+def group_norm(channels: int, most: int = 8) -> nn.GroupNorm:
+    """As many groups as divide the channels, up to `most`, a power of 2, but none of a lone
+    channel: that would make the bias before it do nothing and learn from rounding."""
+    groups = math.gcd(most, channels)
+    return nn.GroupNorm(max(groups // 2, 1) if groups == channels else groups, channels)
+
+
 class Residual(nn.Module):
     """Two normalised 3x3 convolutions beside the identity, or beside a 1x1 to other channels."""
 
     def __init__(self, channels: int, outputs: int | None = None) -> None:
         super().__init__()
         outputs = outputs or channels
-        groups = [math.gcd(8, c) for c in (channels, outputs)]
         self.body = nn.Sequential(
-            *(nn.GroupNorm(groups[0], channels), nn.SiLU()),
+            *(group_norm(channels), nn.SiLU()),
             nn.Conv2d(channels, outputs, 3, padding=1),
-            *(nn.GroupNorm(groups[1], outputs), nn.SiLU()),
+            *(group_norm(outputs), nn.SiLU()),
             nn.Conv2d(outputs, outputs, 3, padding=1),
         )
         self.skip = nn.Identity() if channels == outputs else nn.Conv2d(channels, outputs, 1)
@@ -41,7 +47,7 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     if norm == "group":
-        return nn.GroupNorm(math.gcd(8, channels), channels)
+        return group_norm(channels)
     raise ValueError(f"norm {norm!r}: expected batch or group")
 
 

@@ -91,6 +91,9 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
         # sorted, as a config comes back from its file: heads keep their order, optimisers theirs
         self.families = {name: make_family(tasks[name]) for name in sorted(tasks)}
         self.check(self.families)
+        protocol = self.config.get("protocol", "ours")
+        if protocol not in ("ours", "host"):
+            raise ValueError(f"protocol {protocol!r}: expected ours or host")
 
     @property
     def only(self) -> tuple[str, Family]:

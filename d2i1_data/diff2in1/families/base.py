@@ -24,6 +24,11 @@ def decode_png(data: bytes) -> NDArray[np.generic]:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
+def precise(x: Tensor) -> Tensor:
+    """In float32, or in float64 if it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def mean_over(error: Tensor, valid: Tensor) -> Tensor:
     """Mean of error [B, 1, H, W] over each sample's valid pixels, 0 where there are none, [B]."""
     total = torch.where(valid, error, 0.0).sum((1, 2, 3))
@@ -83,7 +88,7 @@ class Family(ABC):
 
     def settle(self, raw: Tensor) -> Tensor:
         """What of a raw prediction may be averaged or enlarged, [B, R, H, W]."""
-        return raw.float()
+        return precise(raw)
 
     def unsettle(self, settled: Tensor) -> Tensor:
         """The raw prediction that an average of settled ones stands for."""

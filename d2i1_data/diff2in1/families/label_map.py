@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Family, decode_png, encode_png, mean_over
+from .base import Family, decode_png, encode_png, mean_over, precise
 
 
 class LabelMap(Family):
@@ -54,17 +54,17 @@ class LabelMap(Family):
 
     def settle(self, raw: Tensor) -> Tensor:
         """Probabilities, [B, K, H, W]."""
-        return raw.float().softmax(1)
+        return precise(raw).softmax(1)
 
     def unsettle(self, settled: Tensor) -> Tensor:
         return settled.clamp(min=1e-12).log()
 
     def uncertainty(self, raw: Tensor) -> Tensor:
         """One minus the probability of the predicted class."""
-        return 1 - raw.float().softmax(1).amax(1, keepdim=True)
+        return 1 - precise(raw).softmax(1).amax(1, keepdim=True)
 
     def loss(self, raw: Tensor, target: Tensor) -> Tensor:
-        error = F.cross_entropy(raw.float(), target[:, 0], ignore_index=255, reduction="none")
+        error = F.cross_entropy(precise(raw), target[:, 0], ignore_index=255, reduction="none")
         return mean_over(error[:, None], self.valid(target))
 
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:

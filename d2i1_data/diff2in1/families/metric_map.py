@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .base import Family, decode_png, encode_png, mean_over, pooled_over
+from .base import Family, decode_png, encode_png, mean_over, pooled_over, precise
 
 
 class MetricMap(Family):
@@ -29,11 +29,11 @@ class MetricMap(Family):
         return target > 0
 
     def finish(self, raw: Tensor) -> Tensor:
-        return raw[:, :1].float().clamp(-7, 7).exp()
+        return precise(raw[:, :1]).clamp(-7, 7).exp()
 
     def settle(self, raw: Tensor) -> Tensor:
         """Metres and raw log-scale, [B, 2, H, W]."""
-        return torch.cat([self.finish(raw), raw[:, 1:2].float()], 1)
+        return torch.cat([self.finish(raw), precise(raw[:, 1:2])], 1)
 
     def unsettle(self, settled: Tensor) -> Tensor:
         return torch.cat([settled[:, :1].log(), settled[:, 1:2]], 1)
@@ -43,7 +43,7 @@ class MetricMap(Family):
 
     @staticmethod
     def _log_scale(raw: Tensor) -> Tensor:
-        return 5 * torch.tanh(raw[:, 1:2].float() / 5)
+        return 5 * torch.tanh(precise(raw[:, 1:2]) / 5)
 
     def expected_error(self, raw: Tensor) -> Tensor:
         """The expected size of the log of prediction over truth: 0.1 is about 10 % off."""
@@ -55,7 +55,7 @@ class MetricMap(Family):
 
     def log_ratio(self, raw: Tensor, target: Tensor) -> Tensor:
         """Log of prediction over truth, [B, 1, H, W]; means nothing where the truth is unknown."""
-        return raw[:, :1].float() - torch.where(self.valid(target), target, 1.0).log()
+        return precise(raw[:, :1]) - torch.where(self.valid(target), target, 1.0).log()
 
     def loss(self, raw: Tensor, target: Tensor) -> Tensor:
         log_scale = self._log_scale(raw)

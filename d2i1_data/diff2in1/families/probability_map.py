@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Family, decode_png, encode_png, mean_over
+from .base import Family, decode_png, encode_png, mean_over, precise
 
 
 class ProbabilityMap(Family):
@@ -21,7 +21,7 @@ class ProbabilityMap(Family):
         return target >= 0
 
     def finish(self, raw: Tensor) -> Tensor:
-        return raw.float().sigmoid()
+        return precise(raw).sigmoid()
 
     def settle(self, raw: Tensor) -> Tensor:
         """The probability, [B, 1, H, W]."""
@@ -36,8 +36,9 @@ class ProbabilityMap(Family):
         return 2 * torch.minimum(probability, 1 - probability)
 
     def loss(self, raw: Tensor, target: Tensor) -> Tensor:
-        truth = target.clamp(min=0)
-        error = F.binary_cross_entropy_with_logits(raw.float(), truth, reduction="none")
+        logits = precise(raw)
+        truth = target.clamp(min=0).to(logits)
+        error = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
         return mean_over(error, self.valid(target))
 
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:

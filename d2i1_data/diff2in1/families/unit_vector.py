@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Family, decode_png, encode_png, mean_over, pooled_over
+from .base import Family, decode_png, encode_png, mean_over, pooled_over, precise
 
 
 class UnitVector(Family):
@@ -35,12 +35,12 @@ class UnitVector(Family):
         return target.abs().sum(1, keepdim=True) > 0
 
     def finish(self, raw: Tensor) -> Tensor:
-        return F.normalize(raw[:, :3].float(), dim=1, eps=1e-6)
+        return F.normalize(precise(raw[:, :3]), dim=1, eps=1e-6)
 
     @staticmethod
     def kappa(raw: Tensor) -> Tensor:
         """The concentration, more than 0.01, [B, 1, H, W]."""
-        return F.elu(raw[:, 3:4].float()) + 1.01
+        return F.elu(precise(raw[:, 3:4])) + 1.01
 
     def settle(self, raw: Tensor) -> Tensor:
         """Unit vector and concentration, [B, 4, H, W]."""

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..adapter import PyramidAdapter
-from ..families import UnitVector
-from ..layers import stretch
+from ..families import UnitVector, precise
+from ..layers import group_norm, stretch
 from ..perception import Maps, Perception, Pyramid
 
 ENCODER = (2048, 176, 64, 40, 24)  # channels of EfficientNet-B5, coarsest first
@@ -40,8 +40,8 @@ class UpsampleMerge(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            *(StandardizedConv2d(inputs, outputs), nn.GroupNorm(8, outputs), nn.LeakyReLU()),
-            *(StandardizedConv2d(outputs, outputs), nn.GroupNorm(8, outputs), nn.LeakyReLU()),
+            *(StandardizedConv2d(inputs, outputs), group_norm(outputs), nn.LeakyReLU()),
+            *(StandardizedConv2d(outputs, outputs), group_norm(outputs), nn.LeakyReLU()),
         )
 
     def forward(self, x: Tensor, skip: Tensor) -> Tensor:
@@ -86,6 +86,11 @@ class Bae(Perception):
         super().__init__()
         self.add_families(tasks)
         self.check_options(width=width)
+        if not 0 < sampling_ratio <= 1 or not 0 <= importance_ratio <= 1:
+            raise ValueError(
+                f"sampling_ratio {sampling_ratio}, importance_ratio {importance_ratio}:"
+                " expected shares of 1"
+            )
         encoder = [max(c * width // PUBLISHED, 1) for c in ENCODER]
         self.adapter = PyramidAdapter(pyramid_channels, encoder, list(SCALES))
         self.bottom = nn.Conv2d(encoder[0], encoder[0], 1)
@@ -133,9 +138,9 @@ class Bae(Perception):
         ):
             coarse = stretch(said, target)
             index = self._points(coarse, known)  # [B, N]
-            grid = _coordinates(index, target)
-            seen = torch.cat([_sample(x, grid), _sample(said, grid)], 1)  # [B, C + 4, N]
-            raw = refine(seen)
+            grid = _coordinates(index, target, precise(x).dtype)
+            seen = torch.cat([_sample(x, grid), _sample(said, grid).to(x.dtype)], 1)
+            raw = refine(seen)  # of [B, C + 4, N]
             truth = _sample(targets[name], grid, "nearest")
             loss = loss + family.nll_loss(raw[..., None], truth[..., None], pooled=pooled)
             spots = index[:, None].expand(-1, 4, -1)
@@ -191,14 +196,15 @@ def _point_network(inputs: int, width: int) -> nn.Sequential:
     )
 
 
-def _coordinates(index: Tensor, size: tuple[int, int]) -> Tensor:
+def _coordinates(index: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
     """Places in [-1, 1] of pixels [B, N], x then y, [B, 1, N, 2]."""
-    rows, columns = index // size[1], index % size[1]
+    rows, columns = (index // size[1]).to(dtype), (index % size[1]).to(dtype)
     place = torch.stack([columns / max(size[1] - 1, 1), rows / max(size[0] - 1, 1)], -1)
     return (2 * place - 1)[:, None]
 
 
 def _sample(x: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
-    """A map [B, C, h, w] at N places, [B, C, N]."""
-    # places need float32: half precision cannot tell neighbouring pixels apart
-    return F.grid_sample(x.float(), grid, mode=mode, align_corners=True)[:, :, 0]
+    """A map [B, C, h, w] at N places, [B, C, N]; in half precision these would be others."""
+    exact = precise(x)
+    found = F.grid_sample(exact, grid.to(exact.dtype), mode=mode, align_corners=True)
+    return found[:, :, 0].to(x.dtype)

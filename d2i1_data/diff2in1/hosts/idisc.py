@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..adapter import PyramidAdapter
-from ..families import MetricMap, UnitVector
+from ..families import MetricMap, UnitVector, precise
 from ..layers import Norm, normed_conv, stretch
 from ..perception import Maps, Perception, Pyramid
 
@@ -113,7 +113,11 @@ class DeformableDecoder(nn.Module):
             nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(1, width)) for c in channels
         )
         self.level = nn.Parameter(torch.randn(len(channels), width))
-        self.layers = nn.ModuleList(DeformableLayer(width, len(channels)) for _ in range(LAYERS))
+        # the last answer's bias would be taken away again by batch norm
+        self.layers = nn.ModuleList(
+            DeformableLayer(width, len(channels), bias=norm == "group" or place + 1 < LAYERS)
+            for place in range(LAYERS)
+        )
         self.out, self.lateral, self.merge = (
             nn.ModuleList(normed_conv(c, width, kernel, norm, nn.GELU) for c in inputs)
             for inputs, kernel in (
@@ -153,11 +157,11 @@ class DeformableDecoder(nn.Module):
 class DeformableLayer(nn.Module):
     """Deformable attention and a small network, each beside the identity."""
 
-    def __init__(self, width: int, levels: int) -> None:
+    def __init__(self, width: int, levels: int, *, bias: bool) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.attention = DeformableAttention(width, levels)
-        self.network = small_network(width)
+        self.network = small_network(width, bias=bias)
 
     def forward(
         self, x: Tensor, where: Tensor, places: Tensor, shapes: list[tuple[int, int]]
@@ -195,9 +199,9 @@ class DeformableAttention(nn.Module):
     ) -> Tensor:
         """query, x: [B, N, C], over all maps. places: x, y of each pixel in [0, 1], [N, 2]."""
         # places need float32: half precision cannot tell neighbouring pixels apart
-        offsets = self.offsets(query).float().unflatten(-1, (HEADS, self.levels, POINTS, 2))
+        offsets = precise(self.offsets(query)).unflatten(-1, (HEADS, self.levels, POINTS, 2))
         weights = self.weights(query).unflatten(-1, (HEADS, -1)).softmax(-1)
-        values = self.value(x).float().unflatten(-1, (HEADS, -1)).permute(0, 2, 3, 1)
+        values = precise(self.value(x)).unflatten(-1, (HEADS, -1)).permute(0, 2, 3, 1)
         found = []
         for level, (shape, value) in enumerate(
             zip(shapes, values.split([h * w for h, w in shapes], 3), strict=True)
@@ -275,9 +279,9 @@ class Attention(nn.Module):
     def __init__(self, width: int, source_width: int, *, compete: bool = False) -> None:
         super().__init__()
         self.compete = compete
-        self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.norm_source = nn.LayerNorm(source_width, eps=1e-6)
         # a bias that is the same for all that a softmax compares changes nothing and learns nothing
+        self.norm = nn.LayerNorm(width, eps=1e-6, bias=not compete)
+        self.norm_source = nn.LayerNorm(source_width, eps=1e-6)
         self.query = nn.Linear(width, width, bias=not compete)
         self.key = nn.Linear(source_width, width, bias=compete)
         self.value, self.out = nn.Linear(source_width, width), nn.Linear(width, width)
@@ -288,16 +292,16 @@ class Attention(nn.Module):
         if not self.compete:
             return self.out(F.scaled_dot_product_attention(query, key, value))  # type: ignore[no-any-return]
         scores = query @ key.transpose(1, 2) / math.sqrt(query.shape[-1])  # [B, I, J]
-        share = scores.float().softmax(1) + 1e-6
+        share = precise(scores).softmax(1) + 1e-6
         share = (share / share.sum(2, keepdim=True)).to(value.dtype)
         return self.out(share @ value)  # type: ignore[no-any-return]
 
 
-def small_network(width: int) -> nn.Sequential:
-    """A normalised network with one wide hidden layer."""
+def small_network(width: int, *, bias: bool = True) -> nn.Sequential:
+    """A normalised network with one wide hidden layer. bias: of what it answers."""
     wide = EXPANSION * width
     return nn.Sequential(
-        nn.LayerNorm(width), nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width)
+        nn.LayerNorm(width), nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width, bias=bias)
     )
 
 

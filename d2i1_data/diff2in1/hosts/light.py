@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..adapter import FeatureAdapter
+from ..families import precise
 from ..layers import Residual
 from ..perception import Maps, Perception, Pyramid
 
@@ -54,4 +55,4 @@ class Light(Perception):
             x = block(F.interpolate(x, scale_factor=2.0, mode="bilinear"))
         x = F.silu(self.norm(x))
         raw = {name: head(x) for name, head in self.heads.items()}
-        return {name: F.interpolate(r.float(), size, mode="bilinear") for name, r in raw.items()}
+        return {name: F.interpolate(precise(r), size, mode="bilinear") for name, r in raw.items()}

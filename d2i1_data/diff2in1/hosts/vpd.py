@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attention import attention_levels
-from ..families import LabelMap, MetricMap
-from ..layers import Norm, make_norm, normed_conv, resize
+from ..families import LabelMap, MetricMap, precise
+from ..layers import Norm, group_norm, make_norm, normed_conv, resize
 from ..one_pass import last_channels
 from ..perception import Maps, Perception, Pyramid
 
@@ -165,7 +165,7 @@ class Vpd(Perception):
             silog = family.silog(raw, target, keep=0.5, pooled=pooled)
             return {name: silog + family.scale_loss(raw, target)}
         if pooled:  # unknown pixels count as right: the mean is over all
-            error = F.cross_entropy(raw.float(), target[:, 0], ignore_index=255, reduction="none")
+            error = F.cross_entropy(precise(raw), target[:, 0], ignore_index=255, reduction="none")
             return {name: error.mean().expand(len(raw))}
         return {name: family.loss(raw, target)}
 
@@ -232,7 +232,7 @@ class DistanceDecoder(nn.Module):
         )
         wide, slim = 8 * width, width // 6  # published: 1536 and 32
         self.join = nn.Sequential(
-            nn.Conv2d(sum(channels), wide, 1), nn.GroupNorm(math.gcd(16, wide), wide), nn.ReLU()
+            nn.Conv2d(sum(channels), wide, 1), group_norm(wide, 16), nn.ReLU()
         )
         self.enlarge = nn.Sequential(
             *(
@@ -256,8 +256,8 @@ class DistanceDecoder(nn.Module):
         coarser = [F.interpolate(x, met.shape[-2:]) for x in features[self.meet + 1 :]]
         x = self.enlarge(self.join(torch.cat([*shrunk, met, *coarser], 1)))
         x = self.last(resize(x, size))
-        distance = F.logsigmoid(self.distance(x).float()) + math.log(self.farthest)
-        return torch.cat([distance, self.spread(x.detach()).float()], 1)
+        distance = F.logsigmoid(precise(self.distance(x))) + math.log(self.farthest)
+        return torch.cat([distance, precise(self.spread(x.detach()))], 1)
 
 
 def _shrink(channels: int, times: int) -> nn.Sequential:
@@ -265,6 +265,6 @@ def _shrink(channels: int, times: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(times):
         if layers:
-            layers += [nn.GroupNorm(math.gcd(16, channels), channels), nn.ReLU()]
+            layers += [group_norm(channels, 16), nn.ReLU()]
         layers.append(nn.Conv2d(channels, channels, 3, 2, 1))
     return nn.Sequential(*layers)
