@@ -332,8 +332,9 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
                 pixels = torch.cat(group[start : start + batch_size]).to(self._execution_device)
                 raw = self._raw(fit_longer_side(pixels, resolution), size, window, flip)
                 for kind, tasks in self._finish(raw, output_type).items():
+                    known = total.setdefault(kind, {})
                     for name, maps in tasks.items():
-                        total.setdefault(kind, {}).setdefault(name, []).extend(maps)
+                        known.setdefault(name, []).extend(maps)
         self.maybe_free_model_hooks()
         return Diff2in1Output(images=self._images(batches, output_type), **total)
 

@@ -107,10 +107,10 @@ def adapter_parts(made: list[int], finer: list[int]) -> int:
     for below, own in pairwise(narrow):
         both = below + own
         total += 2 * both + conv(both, own, 3) + 2 * own + conv(own, own, 3) + conv(both, own)
-    inputs, normed = made[-1], made[-1]
+    total, inputs = total + 2 * made[-1], made[-1]
     for own in finer:
-        total += 2 * normed + conv(inputs, own, 2)
-        inputs, normed = own + made[-1], own
+        total += conv(inputs, own, 2) + 2 * own
+        inputs = own + made[-1]
     return total
 
 
@@ -443,9 +443,9 @@ def test_idisc_learns_from_the_mean_of_three_answers(protocol: Any) -> None:
     assert [tuple(one.shape[2:]) for one in answers] == [(2, 3), (4, 6), (8, 12)]
 
     def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-        return F.interpolate(x, size, mode="bilinear")
+        return F.interpolate(x, size, mode="bilinear", align_corners=True)
 
-    mean = sum(said(resized(one, (8, 12))) for one in answers) / 3
+    mean = sum(resized(said(one), (8, 12)) for one in answers) / 3
     whole = resized(mean, size)
     torch.testing.assert_close(found, mean_nll(whole, truth, protocol), atol=1e-6, rtol=0)
     perceived = host(pyramid, size)["normals"]
@@ -793,7 +793,12 @@ def test_creations_are_labelled(tiny_base: Path, mount: str) -> None:
         ("bae", NORMALS, {"sampling_ratio": 0}, "sampling_ratio 0, importance_ratio 0.7"),
         ("bae", NORMALS, {"sampling_ratio": 1.5}, "expected shares of 1"),
         ("bae", NORMALS, {"importance_ratio": 2}, "expected shares of 1"),
-        ("bae", NORMALS, {"norm": "group"}, "host bae has no setting norm"),
+        (
+            "bae",
+            NORMALS,
+            {"norm": "group"},
+            "Bae has no setting norm; it has width, sampling_ratio",
+        ),
         ("light", NORMALS, {"protocol": "host", "norm": "group"}, "no setting norm, protocol"),
         ("bae", DEPTH, {}, r"Bae perceives one task of unit_vector, got depth \(metric_map\)"),
         ("bae", {}, {}, "a host needs at least one task"),
