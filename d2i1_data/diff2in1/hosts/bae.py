@@ -91,7 +91,7 @@ class Bae(Perception):
                 f"sampling_ratio {sampling_ratio}, importance_ratio {importance_ratio}:"
                 " expected shares of 1"
             )
-        encoder = [max(c * width // PUBLISHED, 1) for c in ENCODER]
+        encoder = [max(c * width // PUBLISHED, 2) for c in ENCODER]  # a norm needs two
         self.adapter = PyramidAdapter(pyramid_channels, encoder, list(SCALES))
         self.bottom = nn.Conv2d(encoder[0], encoder[0], 1)
         features = [8 * width, 4 * width, 2 * width, width]
