@@ -63,7 +63,8 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         curves = {name: curve(together(watch.sums[name])) for name in tasks}
         results["sparsification"] = {name: one._asdict() for name, one in curves.items()}
         if state.is_main_process:
-            plot(curves, tasks, Path(str(settings.sparsification)))
+            panels = {name: {"theta": one} for name, one in curves.items()}
+            plot(panels, tasks, Path(str(settings.sparsification)))
     if state.is_main_process:
         for name, values in scores.items():
             shown = values | ({"ause": curves[name].ause} if watch else {})

@@ -399,7 +399,8 @@ class StudySettings:
     """Settings of every arm's warm-up."""
     output_dir: str
     """Gets ARM/seed-N/, training-mean.json (the figures of predicting at each pixel the average of
-    the training targets) and table.md; a study that was stopped begins with the arm it was at."""
+    the training targets), table.md and sparsification.png (of every arm's first seed); a study that
+    was stopped begins with the arm it was at."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     test: str = "rooms:test"
     """Labelled source that the arms are scored on."""

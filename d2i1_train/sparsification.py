@@ -73,34 +73,31 @@ def _kept(pixels: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[n
     return np.interp(wanted, np.append(0, count), np.append(0, total)) / wanted
 
 
-def plot(curves: Mapping[str, Curve], tasks: Mapping[str, Task], file: Path) -> None:
-    """Draw every task's curves, a panel each, as a PNG."""
+def plot(panels: Mapping[str, Mapping[str, Curve]], tasks: Mapping[str, Task], file: Path) -> None:
+    """Draw a panel for each task, in it the curve of each model and its oracle's, as a PNG."""
     from matplotlib.figure import Figure
 
-    columns = min(3, len(curves))
-    rows = math.ceil(len(curves) / columns)
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
     figure = Figure((3.4 * columns + 0.3, 2.7 * rows + 0.3), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False).flat
-    for panel in list(panels)[len(curves) :]:
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for panel in list(axes)[len(panels) :]:
         panel.remove()
-    for panel, (name, one) in zip(figure.axes, curves.items(), strict=True):
-        out = [100 * (1 - share) for share in one.kept]
-        panel.axhline(one.error[0], color="0.6", linewidth=1, linestyle=":", label="no skill")
-        panel.plot(out, one.error, color="tab:blue", linewidth=2, label="predicted uncertainty")
-        panel.plot(out, one.oracle, color="0.3", linewidth=1.2, linestyle="--", label="oracle")
-        panel.fill_between(out, one.oracle, one.error, color="tab:blue", alpha=0.12, linewidth=0)
-        panel.set_title(f"{name}, AUSE {one.ause:.3g}", fontsize=10)
+    for panel, (name, curves) in zip(figure.axes, panels.items(), strict=True):
+        for n, (label, one) in enumerate(curves.items()):
+            out, colour = [100 * (1 - share) for share in one.kept], f"C{n}"
+            told = f"{label}, AUSE {one.ause:.3g}"
+            panel.plot(out, one.error, color=colour, linewidth=2, label=told)
+            panel.plot(out, one.oracle, color=colour, linewidth=1, linestyle="--")
+            panel.axhline(one.error[0], color=colour, linewidth=0.8, linestyle=":", alpha=0.6)
+        panel.set_title(name, fontsize=10)
         panel.set_ylabel(f"mean error, {tasks[name].meter.unit}", fontsize=8)
         panel.set_xlabel("% most uncertain pixels left out", fontsize=8)
         panel.set(xlim=(0, 100), ylim=(0, None))
+        panel.legend(frameon=False, fontsize=7)
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(),
-        loc="outside upper center",
-        ncols=3,
-        frameon=False,
-        fontsize=8,
-    )
+    caption = "solid: by predicted uncertainty; dashed: by an oracle; dotted: without skill"
+    figure.suptitle(caption, fontsize=8, color="0.3")
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=120)

@@ -14,6 +14,7 @@ import torch
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.sources import open_source
+from d2i1_data.tasks import TASKS
 from d2i1_data.write import write_text
 
 from .base.generation import Figures, Generation
@@ -22,10 +23,12 @@ from .cli import read_settings
 from .evaluate import common_tasks, figures, measure, shown
 from .reopen import open_theta
 from .settings import StudySettings, WarmUpSettings
+from .sparsification import Curve, Sparsification, curve, plot
 from .training_mean import training_means
 from .warm_up import warm_up
 
 RESULT = "study.json"
+CURVES = "sparsification.json"
 
 Row = dict[str, float]  # figure -> value, of one arm and seed
 
@@ -56,6 +59,7 @@ def study(settings: StudySettings) -> Path:
     }
     table = folder / "table.md"
     write_text(table, as_table(rows))
+    _plot(settings, list(arms))
     print(table.read_text())
     return table
 
@@ -81,9 +85,23 @@ def _train(arm: WarmUpSettings, settings: StudySettings) -> Row:
     count = min(settings.test_samples, len(source))
     pipe = _open(Path(arm.output_dir))
     tasks = common_tasks(pipe, source)
-    sums = measure(pipe, (source[n] for n in range(count)), tasks)
+    watch = Sparsification(tasks)
+    sums = measure(pipe, (source[n] for n in range(count)), tasks, watch=watch)
     scores = figures(tasks, {name: value.sum(0) for name, value in sums.items()})
-    return row | shown(tasks, scores)
+    curves = {name: curve(watch.sums[name]) for name in tasks}
+    told = json.dumps({name: one._asdict() for name, one in curves.items()})
+    write_text(Path(arm.output_dir) / CURVES, told + "\n")
+    return row | shown(tasks, scores) | {f"{n} ause": one.ause for n, one in curves.items()}
+
+
+def _plot(settings: StudySettings, arms: list[str]) -> None:
+    """Draw how good the uncertainty of every arm's first seed is."""
+    panels: dict[str, dict[str, Curve]] = {}
+    for arm in arms:
+        file = Path(settings.output_dir) / arm / f"seed-{settings.seeds[0]}" / CURVES
+        for task, one in json.loads(file.read_text()).items():
+            panels.setdefault(task, {})[arm] = Curve(**one)
+    plot(panels, TASKS, Path(settings.output_dir) / "sparsification.png")
 
 
 def _generation(run: Path, settings: StudySettings) -> Generation:

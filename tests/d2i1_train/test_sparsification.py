@@ -109,7 +109,8 @@ def test_a_picture_has_a_panel_for_every_task(count: int, tmp_path: Path) -> Non
     uncertainty, error = draw("even")
     tasks = dict(list(TASKS.items())[:count])
     file = tmp_path / "new" / "curves.png"
-    plot({name: found(uncertainty, error) for name in tasks}, tasks, file)
+    one = found(uncertainty, error)
+    plot({name: {"one": one} for name in tasks}, tasks, file)
     assert file.stat().st_size < 200_000
     with Image.open(file) as drawn:
         width, height = drawn.size

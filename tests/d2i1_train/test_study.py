@@ -93,11 +93,15 @@ def test_arms_of_other_tasks_beside_the_training_mean(
     assert list(table) == ["training mean", "far", "rest"]
     columns = ["depth rmse", "depth abs_rel", "depth delta1", "normals mean", "normals median"]
     columns += ["normals rmse", "normals under_11.25", "normals under_22.5", "normals under_30"]
-    assert list(table["far"]) == [*columns, "semseg miou", "seconds"]
+    later = ["depth ause", "normals ause", "semseg ause"]
+    assert list(table["far"]) == [*columns, "semseg miou", "seconds", *later]
     known = {line: {k for k, cell in row.items() if cell != NONE} for line, row in table.items()}
     assert known["training mean"] == {*columns, "semseg miou"}
-    assert known["far"] == {*columns[:3], "seconds"}
-    assert known["rest"] == {*columns[3:], "semseg miou", "seconds"}
+    assert known["far"] == {*columns[:3], "seconds", "depth ause"}
+    assert known["rest"] == {*columns[3:], "semseg miou", "seconds", *later[1:]}
+    curves = json.loads((tmp_path / "study/far/seed-0/sparsification.json").read_text())
+    assert table["far"]["depth ause"] == f"{curves['depth']['ause']:.4g}"
+    assert (tmp_path / "study/sparsification.png").stat().st_size > 10_000
 
     found = table["training mean"]  # of rooms, in which every pixel is known
     mean = np.exp(np.log(targets("rooms:train", "depth", 5).astype(np.float64)).mean(0))
