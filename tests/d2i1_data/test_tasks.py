@@ -253,7 +253,7 @@ def test_perfect_prediction_has_the_best_figures(task: Task) -> None:
     known = task.family.valid(target)
     prediction = torch.where(known, target, 0)
     figures = task.meter.summary(task.meter.measure(prediction, target, known).sum(0))
-    errors = {"mean", "median", "rmse", "abs_rel", "mae"}
+    errors = {"mean", "median", "rmse", "abs_rel", "sq_rel", "log10", "rmse_log", "silog", "mae"}
     for name, figure in figures.items():
         best = 0.0 if name in errors else 1.0
         assert task.meter.rises(name) == (name not in errors)
@@ -280,6 +280,10 @@ def distances(prediction: NDArray[Any], target: NDArray[Any]) -> dict[str, float
     return {
         "rmse": np.sqrt(((p - t) ** 2).mean()),
         "abs_rel": (np.abs(p - t) / t).mean(),
+        "sq_rel": ((p - t) ** 2 / t).mean(),
+        "log10": np.abs(np.log10(p / t)).mean(),
+        "rmse_log": np.sqrt((np.log(p / t) ** 2).mean()),
+        "silog": 100 * np.log(p / t).std(),
         "delta1": (factor < 1.25).mean(),
         "delta2": (factor < 1.25**2).mean(),
         "delta3": (factor < 1.25**3).mean(),

@@ -246,7 +246,7 @@ def test_skipped_samples_are_listed_with_their_reason(
     assert list(results["tasks"]) == ["depth"]
 
 
-@pytest.mark.parametrize(("resolution", "registered"), [(None, None), ("48", 48), ("32x48", None)])
+@pytest.mark.parametrize(("resolution", "registered"), [(None, None), ("48", 48), ("32x48", 48)])
 def test_warm_up_registers_the_resolution_it_trains_at(
     tiny_base: Path, resolution: str | None, registered: int | None
 ) -> None:
