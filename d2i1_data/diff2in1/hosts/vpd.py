@@ -114,14 +114,12 @@ class Vpd(Perception):
         cls, base: StableDiffusionPipeline, tasks: dict[str, dict[str, Any]], **options: Any
     ) -> "Vpd":
         """A fresh host whose context says the names in the words of the base's text encoder."""
-        host = cls(
-            tasks,
-            last_channels(base.unet),
-            base.unet.config.cross_attention_dim,
-            attention=attention_levels(base.unet),
-            latent_factor=1 / base.vae.config.scaling_factor,
-            **cls.fitted(base.unet, options),
-        )
+        found = {
+            "attention": attention_levels(base.unet),
+            "latent_factor": 1 / base.vae.config.scaling_factor,
+        }
+        channels, width = last_channels(base.unet), base.unet.config.cross_attention_dim
+        host = cls(tasks, channels, width, **{**found, **cls.fitted(base.unet, options)})
         for place, name in enumerate(name_prompts(tasks, host.config.prompts)):
             texts = [template.format(name) for template in TEMPLATES]
             ids = base.tokenizer(
