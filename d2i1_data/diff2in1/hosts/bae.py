@@ -60,8 +60,8 @@ class Bae(Perception):
     over each sample's pixels, needs no such cut, and draws known ones.
 
     The decoder says normals and kappa at four scales: at the latent's resolution by a convolution,
-    then thrice a small network per pixel refines them, up to pixels. In training
-    that happens at points, guided by uncertainty; to perceive, at every pixel.
+    then thrice a small network per pixel refines them, up to pixels. In training that happens at
+    points, guided by uncertainty; to perceive, at every pixel.
 
     Pseudo-labels: theta_C's direction at every pixel that is inside the image, refined everywhere
     (the authors' second stage left 60 % of each scale unrefined); hard and of equal weight, because
