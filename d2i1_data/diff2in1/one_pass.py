@@ -58,10 +58,7 @@ def one_pass(
     # 2. Down: each block gives the output of its layers, then of its downsampler
     residuals = [x]
     for level, block in enumerate(unet.down_blocks):
-        if getattr(block, "has_cross_attention", False):
-            x, outputs = block(hidden_states=x, temb=emb, encoder_hidden_states=context)
-        else:
-            x, outputs = block(hidden_states=x, temb=emb)
+        x, outputs = block(hidden_states=x, temb=emb, **_attended(block, context))
         residuals += outputs
         layers = len(block.resnets)
         pyramid[level] += outputs[:layers]
@@ -70,10 +67,7 @@ def one_pass(
 
     # 3. Middle
     if unet.mid_block is not None:
-        if getattr(unet.mid_block, "has_cross_attention", False):
-            x = unet.mid_block(x, emb, encoder_hidden_states=context)
-        else:
-            x = unet.mid_block(x, emb)
+        x = unet.mid_block(x, emb, **_attended(unet.mid_block, context))
         pyramid[-1].append(x)
 
     # 4. Up: layer by layer, because a block gives only its last output
@@ -108,6 +102,13 @@ def check_supported(unet: UNet2DConditionModel) -> None:
     for name in UNSUPPORTED:
         if unet.config.get(name) is not None:
             raise ValueError(f"one_pass does not support a U-Net with {name}={unet.config[name]!r}")
+
+
+def _attended(block: torch.nn.Module, context: Tensor) -> dict[str, Tensor]:
+    """What a block takes besides, if it has cross-attention."""
+    return (
+        {"encoder_hidden_states": context} if getattr(block, "has_cross_attention", False) else {}
+    )
 
 
 def _layer(

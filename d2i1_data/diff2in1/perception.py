@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from diffusers import ConfigMixin, ModelMixin, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 
+from .attention import record_attention
 from .families import Family, make_family
 from .joined import join_modules
 from .one_pass import OnePass, one_pass, pyramid_channels
@@ -111,6 +112,8 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
         context: of the empty prompt, [1, L, D]; a host with its own does without.
         """
+        if self.reads_attention:  # here, as others may have replaced the processors since
+            record_attention(unet)
         own = self.own_context
         context = (context if own is None else own).to(latents).expand(len(latents), -1, -1)
         return one_pass(unet, latents * self.latent_factor, self.seen_at, context)

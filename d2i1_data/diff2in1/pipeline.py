@@ -32,7 +32,6 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .attention import record_attention
 from .base import Base
 from .ddim import denoise, timesteps
 from .images import fit_longer_side, pad_to_stride, to_batches, to_uint8
@@ -118,8 +117,6 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             default_guidance_scale=default_guidance_scale,
             default_processing_resolution=default_processing_resolution,
         )
-        if perception.reads_attention:
-            record_attention(unet)
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.stride = self.vae_scale_factor * 2 ** (len(unet.config.block_out_channels) - 1)
 

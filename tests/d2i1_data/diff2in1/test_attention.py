@@ -185,3 +185,28 @@ def test_a_copy_records_by_itself() -> None:
     assert recorders == {id(other.recorder)}
     latents, context = make_inputs()
     assert one_pass(other, latents, 0, context).maps and not unet.recorder.seen
+
+
+@torch.no_grad()
+def test_a_recorded_pass_compiles_as_one_graph() -> None:
+    unet = make_unet(THREE_LEVELS)
+    record_attention(unet)
+    latents, context = make_inputs()
+    expected = one_pass(unet, latents, 0, context)
+    found = torch.compile(one_pass, fullgraph=True, backend="aot_eager")(unet, latents, 0, context)
+    torch.testing.assert_close(found.noise, expected.noise)
+    assert found.maps.keys() == expected.maps.keys() == {1, 2}
+    for level, maps in expected.maps.items():
+        torch.testing.assert_close(found.maps[level], maps)
+
+
+@torch.no_grad()
+def test_recording_is_put_back_after_others_have_replaced_it() -> None:
+    unet = make_unet(THREE_LEVELS)
+    record_attention(unet)
+    latents, context = make_inputs()
+    expected = one_pass(unet, latents, 0, context).maps[1]
+    unet.set_attention_slice("auto")
+    assert one_pass(unet, latents, 0, context).maps == {}
+    record_attention(unet)
+    torch.testing.assert_close(one_pass(unet, latents, 0, context).maps[1], expected)

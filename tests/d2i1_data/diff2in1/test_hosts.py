@@ -831,3 +831,11 @@ def test_hosts_choose_what_suits_them_best() -> None:
         ["depth"],
         ["depth"],
     ]
+
+
+def test_attention_slicing_does_not_stop_a_host_that_reads_attention(tiny_base: Path) -> None:
+    pipe, image = mount_tiny(tiny_base, "vpd"), picture(16, 24)
+    expected = pipe.predict(image, output_type="pt").uncertainty["semseg"][0]
+    pipe.enable_attention_slicing()
+    found = pipe.predict(image, output_type="pt").uncertainty["semseg"][0]
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
