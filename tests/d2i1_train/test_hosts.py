@@ -181,13 +181,14 @@ def test_the_context_is_learned_through_the_frozen_unet(tiny_base: Path) -> None
 @pytest.mark.parametrize("kind", ["none", "lora", "full"])
 def test_theta_c_listens_to_its_own_unet(tiny_base: Path, kind: str) -> None:
     pipe, exploitation = make_vpd(tiny_base, kind)
+    latents, context = torch.randn(2, 4, 8, 8), pipe.perception_context()
+    exploitation(latents, context, PIXELS)  # from here on it is recorded
     creation = twin(exploitation)
     assert creation.unet.recorder is not exploitation.unet.recorder
     for theta in (exploitation, creation):
         processors = theta.unet.attn_processors.values()
         recorders = {id(p.recorder) for p in processors if isinstance(p, RecordingProcessor)}
         assert recorders == {id(theta.unet.recorder)}
-    latents, context = torch.randn(2, 4, 8, 8), pipe.perception_context()
     exploitation.eval()
     with torch.no_grad():
         one = creation(latents, context, PIXELS).raw["semseg"]
