@@ -49,6 +49,8 @@ class Sample:
 
     image: [H, W, 3] uint8. targets: task name -> map of the task's family at the image's size, in
     physical units, its unknown pixels holding the family's unknown value (see `diff2in1.families`).
+    quality and confidence: of created targets, by task; confidence is [H, W] in [0, 1], one minus
+    the predicted uncertainty, and is there if it was asked for.
     """
 
     id: str
@@ -57,6 +59,7 @@ class Sample:
     caption: str | None = None
     provenance: Provenance = field(default_factory=Provenance)
     quality: dict[str, Quality] = field(default_factory=dict)
+    confidence: dict[str, NDArray[np.generic]] = field(default_factory=dict)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -16,11 +16,12 @@ from datasets import Features, Image, Value
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from .diff2in1.families import LabelMap, encode_png
+from .diff2in1.families import LabelMap, ProbabilityMap, encode_png
 from .errors import InputError
 from .sample import Provenance, Quality, Sample
 from .tasks import TASKS, Task
 
+CONFIDENCE = ProbabilityMap()  # how maps of confidence are stored
 METADATA = "diff2in1.json"  # beside the shards: the tasks' classes, the library versions
 
 _PROVENANCE = {
@@ -38,6 +39,7 @@ FEATURES = Features(
         **{name: Image() for name in TASKS},
         "caption": Value("string"),
         "quality": {name: dict(_QUALITY) for name in TASKS},
+        "confidence": {name: Image() for name in TASKS},
         "provenance": _PROVENANCE,
     }
 )
@@ -51,6 +53,8 @@ def to_row(sample: Sample, tasks: Mapping[str, Task]) -> dict[str, Any]:
         row[name] = None if target is None else _stored(tasks[name].family.to_png(target))
     row["caption"] = sample.caption
     row["quality"] = {name: asdict(sample.quality.get(name, Quality())) for name in TASKS}
+    maps = {n: _stored(CONFIDENCE.to_png(one)) for n, one in sample.confidence.items()}
+    row["confidence"] = {name: maps.get(name) for name in TASKS}
     row["provenance"] = asdict(sample.provenance)
     return row
 
@@ -69,6 +73,11 @@ def from_row(row: Mapping[str, Any], tasks: Mapping[str, Task]) -> Sample:
         caption=row["caption"],
         provenance=Provenance(**row["provenance"]),
         quality={name: Quality(**row["quality"][name]) for name in targets},
+        confidence={
+            name: CONFIDENCE.from_png(_bytes(stored))
+            for name, stored in row["confidence"].items()
+            if stored is not None
+        },
     )
 
 

@@ -149,6 +149,8 @@ def _checked(kind: Any, arguments: list[str]) -> list[str]:
     """The arguments with presets found and bare switches set; unknown names are refused."""
     known = {field.name: field.type for field in fields(kind)}
     allowed = [*known, "config", "help", "print_config"]
+    if "dataset" in known and arguments and not arguments[0].startswith("--"):
+        arguments = ["--dataset", *arguments]  # what an act is about needs no name
     result: list[str] = []
     for place, argument in enumerate(arguments):
         name, _, value = argument.removeprefix("--").partition("=")

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,8 +102,12 @@ class Resized:
         sample = self.source[index]
         box, size = _crop(sample.size, self.resolution)
         image = Image.fromarray(sample.image).crop(box).resize(size[::-1], Image.Resampling.LANCZOS)
-        targets = {name: nearest(_cut(map_, box), size) for name, map_ in sample.targets.items()}
-        return replace(sample, image=np.asarray(image), targets=targets)
+
+        def brought(maps: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            return {name: nearest(_cut(one, box), size) for name, one in maps.items()}
+
+        targets, confidence = brought(sample.targets), brought(sample.confidence)
+        return replace(sample, image=np.asarray(image), targets=targets, confidence=confidence)
 
 
 def nearest(pixels: NDArray[np.generic], size: Size) -> NDArray[np.generic]:

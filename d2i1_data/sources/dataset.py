@@ -27,10 +27,7 @@ class Dataset:
         missing = [name for name in FEATURES if name not in rows.features]
         if missing:
             raise InputError(f"dataset {path}: columns {', '.join(missing)} are missing")
-        for name, feature in rows.features.items():
-            if isinstance(feature, datasets.Image):
-                rows = rows.cast_column(name, datasets.Image(decode=False))
-        self.rows = rows
+        self.rows = rows.with_format("arrow")  # undecoded
         self.ids = [str(identity) for identity in rows["id"]]
 
     def __len__(self) -> int:
@@ -43,7 +40,7 @@ class Dataset:
         return self.ids[index]
 
     def __getitem__(self, index: int) -> Sample:
-        row = self.rows[index]
+        (row,) = self.rows[index : index + 1].to_pylist()
         try:
             return from_row(row, self.tasks)
         except (OSError, SyntaxError, ValueError) as error:
