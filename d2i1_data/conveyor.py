@@ -10,9 +10,9 @@ R = TypeVar("R")
 
 
 def ahead(
-    function: Callable[[T], R], items: Iterable[T], depth: int, threads: int = 1
+    function: Callable[[T], R], items: Iterable[T], bound: int, threads: int = 1
 ) -> Iterator[R]:
-    """`map`, but threads work on up to `depth` items while the consumer uses an earlier result.
+    """`map`, but threads work on up to `bound` items while the consumer uses an earlier result.
 
     The items themselves are drawn in the consumer's thread, so of `ahead(decode, map(draw, ...))`
     drawing the next goes on beside decoding the last. Results come in order, and an error at the
@@ -23,7 +23,7 @@ def ahead(
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
-                if len(waiting) > depth:
+                if len(waiting) > bound:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -177,7 +177,7 @@ class Labeller(Maker):
 
     def make(self, items: Sequence[Item], skipped: Skipped, progress: Progress) -> Iterator[Sample]:
         begun = map(self.begin, self.batches(items, skipped))
-        for batch in ahead(self.develop, begun, depth=1):
+        for batch in ahead(self.develop, begun, bound=1):
             yield from self.look(batch, skipped)
             progress(len(batch.orders))
 
@@ -188,7 +188,7 @@ class Labeller(Maker):
             return item, self.read(item, skipped)
 
         size = self.settings.batch_size
-        loaded = ahead(read, items, depth=2 * size, threads=READERS)
+        loaded = ahead(read, items, bound=2 * size, threads=READERS)
         orders = (Order(item, sample) for item, sample in loaded if sample is not None)
         for _, same in groupby(orders, lambda order: order.source.size):
             while batch := list(islice(same, size)):

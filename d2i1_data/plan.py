@@ -71,12 +71,12 @@ def plan_shards(
 ) -> list[list[Item]]:
     """Which samples go into which shard: all images once, then their next variant.
 
-    balance: a label map of the source; its classes then take turns in choosing an image.
+    balance: a label map of the source, whose classes are then shown as evenly as they can be.
     """
     ids = [source.identity(row) for row in rows]
     if twice := [name for name, times in Counter(ids).items() if times > 1]:
         raise InputError(f"source {source.name}: {len(twice)} ids occur twice, such as {twice[0]}")
-    chosen = cycle(ids) if balance is None else take_turns(source, rows, balance)
+    chosen = cycle(ids) if balance is None else balanced(source, rows, balance)
     used: Counter[str] = Counter()
     items = []
     for name in islice(chosen, count):
@@ -85,11 +85,10 @@ def plan_shards(
     return [items[start : start + size] for start in range(0, count, size)]
 
 
-def take_turns(source: Source, rows: Sequence[int], task: str) -> Iterator[str]:
-    """Ids without end: class after class, each takes the next image that shows it.
+def balanced(source: Source, rows: Sequence[int], task: str) -> Iterator[str]:
+    """Ids without end: the class that was shown least chooses next, and each its images in turn.
 
-    Class-aware sampling (Shen et al. 2016, arXiv 1512.05830, Sec. 3.2). An image shows a class that
-    covers at least a hundredth of it.
+    An image shows a class that covers at least a hundredth of it.
     """
     from tqdm import tqdm
 
@@ -102,14 +101,19 @@ def take_turns(source: Source, rows: Sequence[int], task: str) -> Iterator[str]:
             f"--balance {task}: source {source.name} has no such label map;"
             f" it has {', '.join(maps) or 'none'}"
         )
-    showing: dict[int, list[str]] = {}
+    shows: dict[str, list[int]] = {}
     for row in tqdm(rows, desc=f"classes of {task}", unit="image"):
-        for label in found.family.present(source[row].targets[task], 0.01):
-            showing.setdefault(label, []).append(source.identity(row))
-    if not showing:
+        shows[source.identity(row)] = found.family.present(source[row].targets[task], 0.01)
+    labels = sorted({label for present in shows.values() for label in present})
+    if not labels:
         raise InputError(f"--balance {task}: no image of source {source.name} shows any class")
-    turns = [cycle(showing[label]) for label in sorted(showing)]
-    return (next(turn) for turn in cycle(turns))
+    turns = {label: cycle([name for name in shows if label in shows[name]]) for label in labels}
+    shown = dict.fromkeys(labels, 0)
+    while True:
+        name = next(turns[min(labels, key=shown.__getitem__)])
+        yield name
+        for label in shows[name]:
+            shown[label] += 1
 
 
 # --- what a sample is made with, drawn from its place in the plan ---

@@ -96,7 +96,8 @@ class CreateSettings(LabelSettings):
     variants: int = 1
     """How many of each image, with other noise, if num_samples does not say how many in all."""
     balance: str | None = None
-    """A label map of the source, such as semseg: its classes take turns in choosing an image."""
+    """A label map of the source, such as semseg: images are chosen so that its classes come as
+    evenly as they can."""
     strength: float | list[float] | None = None
     """Noise level T / 1000, in (0, 1], or a range [LOW, HIGH] that every sample draws from; None is
     the checkpoint's default (paper: 0.6)."""

@@ -58,7 +58,7 @@ def write_shard(
     # pictures are compressed already, and no two are equal
     options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     with explained(path), pq.ParquetWriter(temporary, schema, **options) as writer:
-        rows, count = ahead(encode, samples, depth=ROWS_A_GROUP, threads=ENCODERS), 0
+        rows, count = ahead(encode, samples, bound=ROWS_A_GROUP, threads=ENCODERS), 0
         while group := list(islice(rows, ROWS_A_GROUP)):
             writer.write_table(pa.Table.from_pylist(group, schema))
             count += len(group)

@@ -64,9 +64,9 @@ def ddim_step(
 ) -> Tensor:
     """From x_t to x_(t_next), timesteps [B], with the U-Net's output at t; None is the scheduler's
     last level."""
-    abar = _level(scheduler.alphas_cumprod[t], latents)
+    abar = _as_scale(scheduler.alphas_cumprod[t], latents)
     last = scheduler.final_alpha_cumprod
-    abar_next = _level(last if t_next is None else scheduler.alphas_cumprod[t_next], latents)
+    abar_next = _as_scale(last if t_next is None else scheduler.alphas_cumprod[t_next], latents)
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
         eps, x0 = output, (latents - (1 - abar).sqrt() * output) / abar.sqrt()
@@ -78,5 +78,5 @@ def ddim_step(
     return abar_next.sqrt() * x0 + (1 - abar_next).sqrt() * eps
 
 
-def _level(abar: Tensor, latents: Tensor) -> Tensor:
+def _as_scale(abar: Tensor, latents: Tensor) -> Tensor:
     return abar.to(latents).view(-1, 1, 1, 1)
