@@ -71,6 +71,12 @@ class Progress:
         self.others = [k for k in self.others if k not in here]
         self.bar.update(count + sum(self.sizes[k] for k in here))
 
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.close()  # before an error is told, on a line of its own
+
 
 def make_in_processes(maker: Maker, plan: Plan, folder: Path) -> None:
     """Every process of the launcher makes its share of what is missing."""
@@ -81,13 +87,12 @@ def make_in_processes(maker: Maker, plan: Plan, folder: Path) -> None:
     state.wait_for_everyone()  # all have seen the same
     mine = missing[state.process_index :: state.num_processes]
     workshop = Workshop(maker, plan, folder, state.process_index)
-    progress = Progress(plan, folder, missing, quiet=not state.is_main_process)
-    progress.others = sorted({*missing} - {*mine})
-    for index in mine:
-        workshop.make(index, progress)
-    state.wait_for_everyone()
-    progress(0)
-    progress.bar.close()
+    with Progress(plan, folder, missing, quiet=not state.is_main_process) as progress:
+        progress.others = sorted({*missing} - {*mine})
+        for index in mine:
+            workshop.make(index, progress)
+        state.wait_for_everyone()
+        progress(0)
 
 
 # --- Ray ---
@@ -133,32 +138,30 @@ class Cluster:
         A worker that dies is replaced and its shard made by the next that is free. A shard that has
         cost `TRIES` workers their lives is left out, and told in the end.
         """
-        missing = missing_shards(plan, folder)
-        progress = Progress(plan, folder, missing, quiet=False)
-        queue, lives, lost = deque(missing), Counter[int](), list[int]()
-        progress.others = list(missing)
+        queue = deque(missing_shards(plan, folder))
+        lives, lost = Counter[int](), list[int]()
         threads = plan.facts.get("threads", 1)
         room = self.gpus or int(self.ray.cluster_resources()["CPU"]) // threads
-        count = min(self.settings.workers or max(room, 1), len(missing))
         busy: dict[Any, tuple[Any, int | None]] = {}
-        for _ in range(count):
-            self._start(busy, threads)
-        while busy:
-            done, _ = self.ray.wait(list(busy), timeout=1.0)
-            progress(0)
-            for answer in done:
-                actor, index = busy.pop(answer)
-                if self._died(answer, index):
-                    assert index is not None
-                    lives[index] += 1
-                    (lost if lives[index] == TRIES else queue).append(index)
-                    self._start(busy, threads)
-                elif queue:
-                    index = queue.popleft()
-                    busy[actor.make.remote(index)] = (actor, index)
-                else:
-                    self.ray.kill(actor)
-        progress.bar.close()
+        with Progress(plan, folder, queue, quiet=False) as progress:
+            progress.others = list(queue)
+            for _ in range(min(self.settings.workers or max(room, 1), len(queue))):
+                self._start(busy, threads)
+            while busy:
+                done, _ = self.ray.wait(list(busy), timeout=1.0)
+                progress(0)
+                for answer in done:
+                    actor, index = busy.pop(answer)
+                    if self._died(answer, index):
+                        assert index is not None
+                        lives[index] += 1
+                        (lost if lives[index] == TRIES else queue).append(index)
+                        self._start(busy, threads)
+                    elif queue:
+                        index = queue.popleft()
+                        busy[actor.make.remote(index)] = (actor, index)
+                    else:
+                        self.ray.kill(actor)
         if lost:
             first = plan.shards[lost[0]][0].source_id
             raise InputError(

@@ -48,6 +48,7 @@ def write_shard(
     Threads encode pictures while the next samples are made. skipped: ids of what was left out and
     why, read when the last sample has come.
     """
+    require_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     schema = FEATURES.arrow_schema

@@ -18,60 +18,15 @@ from d2i1_data.plan import noise_seed
 from d2i1_data.sample import Sample, image_sha256
 from d2i1_data.sources import open_source
 from d2i1_data.sources.rooms.render import CLASSES
-from d2i1_train.cli import main
+from tests.made import SEVEN, contents, run, samples, shards
 
 TASKS = ("normals", "depth", "semseg")
-SEVEN = (
-    *("--source", "rooms:train", "--max_source_samples", 3, "--resolution", 32),
-    *("--num_samples", 7, "--shard_size", 3, "--num_inference_steps", 2),
-)
-
-
-def run(*arguments: object) -> None:
-    assert main([str(argument) for argument in arguments]) == 0
-
-
-@pytest.fixture(scope="module")
-def pipeline(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a warm-up of one step gives."""
-    folder = tmp_path_factory.mktemp("create") / "warm"
-    source = ("--source", "rooms:train", "--max_train_samples", 2, "--resolution", 32)
-    host = ("--host", "light", "--width", 16, "--tasks", ",".join(TASKS), "--report_to", "none")
-    size = ("--max_train_steps", 1, "--real_batch_size", 2)
-    run("warm-up", "--base", tiny_base, *source, *host, *size, "--output_dir", folder)
-    return folder / "pipeline"
-
-
-@pytest.fixture(scope="module")
-def create(pipeline: Path) -> Callable[..., Path]:
-    """Create seven samples from three rooms in shards of three; the folder."""
-
-    def create(folder: Path, *flags: object) -> Path:
-        run("create", "--pipeline", pipeline, *SEVEN, "--output_dir", folder, *flags)
-        return folder
-
-    return create
 
 
 @pytest.fixture(scope="module")
 def created(create: Callable[..., Path], pipeline: Path) -> Path:
     """The dataset that others are compared with."""
     return create(pipeline.parent.parent / "created", "--seed", 3)
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder by its relative path; but not what the making cost."""
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    found = {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
-    return {name: data for name, data in found.items() if not name.startswith("logs/")}
-
-
-def shards(folder: Path) -> dict[str, bytes]:
-    return {name: data for name, data in contents(folder).items() if name.endswith(".parquet")}
-
-
-def samples(folder: Path) -> list[Sample]:
-    return list(open_source(f"dataset:{folder}"))
 
 
 def test_shards_load_without_this_package(created: Path) -> None:

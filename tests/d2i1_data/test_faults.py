@@ -1,0 +1,167 @@
+"""What can go wrong while a dataset is written: one clear line, nothing lost, and it goes on."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.made import SEVEN, run, samples, shards
+
+D2i1 = Callable[..., str]
+
+
+def spoil(pipeline: Path, folder: Path, part: str, name: str) -> Path:
+    """A copy of a pipeline in which one weight is NaN."""
+    shutil.copytree(pipeline, folder)
+    (file,) = (folder / part).glob("*.safetensors")
+    tensors = load_file(file)
+    tensors[name].view(-1)[0] = torch.nan
+    save_file(tensors, file)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("unet", "conv_in.bias"),
+        ("vae", "decoder.conv_in.bias"),
+        ("perception", "adapter.narrow.0.1.bias"),
+    ],
+)
+def test_a_checkpoint_that_gives_nan(
+    pipeline: Path, tmp_path: Path, d2i1: D2i1, part: str, name: str
+) -> None:
+    broken = spoil(pipeline, tmp_path / "broken", part, name)
+    command = ("create", "--pipeline", broken, *SEVEN, "--output_dir", tmp_path / "made")
+    message = d2i1(*command, code=2)
+    assert "sample rooms-train-00000, variant 0: the checkpoint gives NaN" in message
+    assert "--on_bad_row skip" in message and not shards(tmp_path / "made")
+    message = d2i1(*command, "--on_bad_row", "skip", code=2)
+    assert "no sample could be made, see skipped.json" in message
+    skipped = json.loads((tmp_path / "made/skipped.json").read_text())
+    assert len(skipped) == 7 and all("NaN" in why for why in skipped.values())
+
+
+def test_one_poisoned_sample_among_sound_ones(pipeline: Path, photos: Path, tmp_path: Path) -> None:
+    """Only what hears this one caption is NaN; the others of its batch are what they were."""
+    source = photos.read_text().split("caption:")[0] + "caption: {folder: texts}\n"
+    (photos.parent / "texts").mkdir()
+    for n in range(6):
+        (photos.parent / "texts" / f"{n}.txt").write_text("poison" if n == 2 else "a room")
+    photos.write_text(source)
+    command = ("create", "--source", f"folder:{photos}", "--num_inference_steps", 2)
+    run(*command, "--pipeline", pipeline, "--output_dir", tmp_path / "sound")
+    broken = shutil.copytree(pipeline, tmp_path / "broken")
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(pipeline / "tokenizer")
+    only = {*tokenizer("poison").input_ids} - {*tokenizer("a room").input_ids}
+    (file,) = (broken / "text_encoder").glob("*.safetensors")
+    tensors = load_file(file)
+    (embedding,) = [name for name in tensors if name.endswith("token_embedding.weight")]
+    tensors[embedding][sorted(only)] = torch.nan
+    save_file(tensors, file)
+    skip = ("--on_bad_row", "skip", "--shard_size", 4)
+    run(*command, "--pipeline", broken, "--output_dir", tmp_path / "made", *skip)
+    found, sound = samples(tmp_path / "made"), samples(tmp_path / "sound")
+    assert list(json.loads((tmp_path / "made/skipped.json").read_text())) == ["2-000"]
+    del sound[2]
+    assert [sample.id for sample in found] == [sample.id for sample in sound]
+    for one, other in zip(found, sound, strict=True):
+        assert (abs(one.image.astype(int) - other.image) <= 1).mean() > 0.999
+
+
+@pytest.mark.parametrize("act", ["import", "label", "create"])
+def test_an_unreadable_image(
+    pipeline: Path, photos: Path, tmp_path: Path, d2i1: D2i1, act: str
+) -> None:
+    torn = photos.parent / "image/4.png"
+    whole = torn.read_bytes()
+    torn.write_bytes(whole[:60])
+    model = () if act == "import" else ("--pipeline", pipeline)
+    steps = ("--num_inference_steps", 2) if act == "create" else ()
+    command = (act, *model, *steps, "--source", f"folder:{photos}", "--shard_size", 3)
+    message = d2i1(*command, "--output_dir", tmp_path / "made", code=2)
+    assert (
+        "4.png: not a readable image" in message and "\n" not in message.strip().split("error:")[1]
+    )
+    first = shards(tmp_path / "made")
+    assert list(first) == ["data/train-00000.parquet"]  # what is complete stays
+    run(*command, "--output_dir", tmp_path / "made", "--on_bad_row", "skip")
+    assert len(samples(tmp_path / "made")) == 5
+    assert first.items() <= shards(tmp_path / "made").items()
+    skipped = json.loads((tmp_path / "made/skipped.json").read_text())
+    assert list(skipped) == ["4"] and "not a readable image" in skipped["4"]
+    torn.write_bytes(whole)
+    run(*command, "--output_dir", tmp_path / "other")
+    assert len(samples(tmp_path / "other")) == 6 and not (tmp_path / "other/skipped.json").exists()
+
+
+WITHIN = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
+sys.argv[1:2] = []
+from d2i1_train.cli import main
+sys.exit(main())
+"""  # no file may grow beyond that, as on a full disk
+
+
+def test_a_full_disk(create: Callable[..., Path], pipeline: Path, tmp_path: Path) -> None:
+    whole = create(tmp_path / "whole")
+    size = len(shards(whole)["data/train-00001.parquet"])
+    command = ("create", "--pipeline", pipeline, *SEVEN, "--output_dir", tmp_path / "made")
+    line = [sys.executable, "-c", WITHIN, str(size // 2), *map(str, command)]
+    ended = subprocess.run(line, capture_output=True, text=True, check=False)
+    (error,) = [line for line in ended.stderr.splitlines() if "error:" in line]
+    assert ended.returncode == 2 and "File too large; what is complete stays" in error
+    assert not list((tmp_path / "made").rglob("*.tmp"))
+    complete = shards(tmp_path / "made")
+    assert complete.items() <= shards(whole).items()
+    create(tmp_path / "made")
+    assert shards(tmp_path / "made") == shards(whole)
+
+
+def test_a_file_where_a_folder_should_be(pipeline: Path, tmp_path: Path, d2i1: D2i1) -> None:
+    (tmp_path / "file").write_text("mine")
+    command = ("create", "--pipeline", pipeline, *SEVEN, "--output_dir")
+    for place in (tmp_path / "file", tmp_path / "file/made"):
+        assert f"{tmp_path}/file is a file" in d2i1(*command, place, code=2)
+    assert (tmp_path / "file").read_text() == "mine"
+    (tmp_path / "made").mkdir()
+    run(*command, tmp_path / "made")
+    shutil.rmtree(tmp_path / "made/data")
+    (tmp_path / "made/data").write_text("in the way")
+    assert "is a file" in d2i1(*command, tmp_path / "made", code=2)
+
+
+def test_a_changed_checkpoint_does_not_continue(
+    create: Callable[..., Path], pipeline: Path, tmp_path: Path, d2i1: D2i1
+) -> None:
+    folder = create(tmp_path / "made")
+    (folder / "data/train-00001.parquet").unlink()
+    before = shards(folder)
+    other = shutil.copytree(pipeline, tmp_path / "pipeline")
+    (file,) = (other / "perception").glob("*.safetensors")
+    tensors = load_file(file)
+    next(iter(tensors.values())).view(-1)[0] += 1
+    save_file(tensors, file)
+    message = d2i1("create", "--pipeline", other, *SEVEN, "--output_dir", folder, code=2)
+    assert 'another dataset (fingerprint: "' in message and shards(folder) == before
+    create(folder)
+    assert len(shards(folder)) == 3
+
+
+def test_rows_are_valid_after_a_fault(photos: Path, tmp_path: Path) -> None:
+    (photos.parent / "image/0.png").write_bytes(b"")
+    command = ("import", "--source", f"folder:{photos}", "--on_bad_row", "skip")
+    run(*command, "--shard_size", 1, "--output_dir", tmp_path / "made")
+    counts = [pq.read_metadata(f).num_rows for f in sorted((tmp_path / "made/data").iterdir())]
+    assert counts == [0, 1, 1, 1, 1, 1] and len(samples(tmp_path / "made")) == 5
