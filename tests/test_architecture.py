@@ -24,9 +24,9 @@ ROOMS = (
     ("schema",),
     ("sources",),
     ("quality",),
-    ("write", "preview", "card"),
+    ("write", "preview", "card", "record"),
     ("create", "caption"),
-    ("report", "export", "publish"),
+    ("report", "judge", "export", "publish"),
 )
 RANK = {room: rank for rank, line in enumerate(ROOMS) for room in line}
 ALLOWED_BELOW = {"torch", "numpy", "PIL", "diffusers", "transformers", *sys.stdlib_module_names}
