@@ -9,13 +9,14 @@ from .errors import InputError
 from .write import PLAN, RUN
 
 LOGS = "logs"  # holds a line of JSON for every finished shard
+ENTRY = ("shard", "samples", "seconds", "process", "device")  # what such a line says
 
 
 class Record(NamedTuple):
     """Whatever of it is there; a dataset on the Hub has none.
 
     run: the settings as given. written, planned: numbers of shards, None if unknown. skipped: rows
-    of the source that could not be used. logs: one entry a finished shard, see `LOGS`.
+    of the source that could not be used. logs: one entry a finished shard, see `ENTRY`.
     """
 
     run: dict[str, Any]
@@ -48,7 +49,12 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
-    return (_parse(line, file) for line in file.read_text().splitlines() if line.strip())
+    for line in file.read_text().splitlines():
+        entry = _parse(line, file)
+        missing = [key for key in ENTRY if key not in entry]
+        if missing:
+            raise InputError(f"{file}: a line without {', '.join(missing)}")
+        yield entry
 
 
 def _parse(text: str, file: Path) -> dict[str, Any]:

@@ -55,6 +55,18 @@ def tiny_pipe(tiny_base: Path) -> Diff2in1Pipeline:
     return pipe
 
 
+@pytest.fixture(scope="session")
+def pipeline(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a warm-up of one step on two rooms gives; perceives normals, depth and classes."""
+    folder = tmp_path_factory.mktemp("pipeline") / "warm"
+    source = ("--source", "rooms:train", "--max_train_samples", 2, "--resolution", 32)
+    host = ("--host", "light", "--width", 16, "--tasks", "normals,depth,semseg")
+    size = ("--max_train_steps", 1, "--real_batch_size", 2, "--report_to", "none")
+    flags = ("--base", tiny_base, *source, *host, *size, "--output_dir", folder)
+    assert main(["warm-up", *map(str, flags)]) == 0
+    return folder / "pipeline"
+
+
 @pytest.fixture
 def d2i1(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
     """Runs a command as typed, in this process; checks the exit code, gives what it printed."""

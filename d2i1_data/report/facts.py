@@ -31,9 +31,9 @@ def tally(column: pa.ChunkedArray) -> Counter[Any]:
 
 def told(counts: Mapping[Any, int], most: int = 4) -> str:
     """Values with how often they occur; of many numbers their range, of other values how many."""
-    known = {value: n for value, n in counts.items() if value is not None}
-    if len(counts) == 1 and known:
-        return _told(next(iter(known)))
+    known = [value for value in counts if value is not None]
+    if len(counts) == 1:
+        return _told(*counts)
     if len(counts) <= most:
         pairs = sorted(counts.items(), key=lambda pair: -pair[1])
         return ", ".join(f"{_told(value)} ({n:,})" for value, n in pairs)
@@ -82,18 +82,19 @@ def provenance(rows: Dataset) -> Facts:
 
 def licence(rows: Dataset) -> str:
     """The licence of the images that the rows were made from."""
-    return told(tally(rows.column("provenance.licence"))).replace("none", "unknown")
+    found = tally(rows.column("provenance.licence"))
+    return told({value or "unknown": count for value, count in found.items()})
 
 
 def cost(record: Record) -> list[dict[str, Any]]:
     """Per kind of device what its finished shards took; seconds are added over processes."""
     devices: dict[str, list[dict[str, Any]]] = {}
     for entry in record.logs:
-        devices.setdefault(str(entry.get("device", "unknown")), []).append(entry)
+        devices.setdefault(str(entry["device"]), []).append(entry)
     return [
         {
             "device": device,
-            "processes": len({entry.get("process") for entry in entries}),
+            "processes": len({entry["process"] for entry in entries}),
             "shards": len(entries),
             "images": (images := sum(int(entry["samples"]) for entry in entries)),
             "seconds": (seconds := sum(float(entry["seconds"]) for entry in entries)),

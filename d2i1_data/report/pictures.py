@@ -62,7 +62,7 @@ class Sheet:
             left, top = column * SIDE, row * SIDE
             rest = (SIDE - picture.width) // 2, (SIDE - picture.height) // 2
             canvas.paste(picture, (left + rest[0], top + rest[1]))
-        canvas.save(folder / self.name, optimize=True)
+        canvas.save(folder / self.name)
 
 
 def add_sample(
