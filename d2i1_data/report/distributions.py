@@ -145,7 +145,7 @@ class Directions(Tally):
         " camera, above what faces up, on the rings what is turned away by so much."
     )
     bins = 90
-    edges = np.linspace(-np.sqrt(2), np.sqrt(2), bins + 1)
+    cuts = np.linspace(-np.sqrt(2), np.sqrt(2), bins + 1)
 
     def __init__(self, family: UnitVector) -> None:
         super().__init__(family)
@@ -158,14 +158,14 @@ class Directions(Tally):
         x, y, z = known.T
         # Lambert's azimuthal projection: radius 1 at 90 degrees, the root of 2 straight away
         stretch = np.sqrt(np.clip(1 - z, 0, None)) / np.maximum(np.hypot(x, y), 1e-9)
-        found = np.histogram2d(y * stretch, x * stretch, (self.edges, self.edges))[0]
+        found = np.histogram2d(y * stretch, x * stretch, (self.cuts, self.cuts))[0]
         self.counts += found.astype(np.int64)
         self.total += known.sum(0)
         self.pixels += len(known)
 
     def density(self) -> NDArray[np.float64]:
         """Times as often as if all directions were equally frequent, [bins, bins]."""
-        of_the_sphere = (self.edges[1] - self.edges[0]) ** 2 / (2 * np.pi)
+        of_the_sphere = (self.cuts[1] - self.cuts[0]) ** 2 / (2 * np.pi)
         return self.counts / (max(self.pixels, 1) * of_the_sphere)
 
     def lines(self) -> list[Line]:
@@ -183,7 +183,7 @@ class Directions(Tally):
         panels = figure.subplots(1, 2, squeeze=False)[0]
         for panel in panels[len(tallies) :]:
             panel.remove()
-        edge, turn = Directions.edges[-1], np.linspace(0, 2 * np.pi, 181)
+        edge, turn = Directions.cuts[-1], np.linspace(0, 2 * np.pi, 181)
         style: dict[str, Any] = {"norm": LogNorm(0.03, 100, clip=True), "cmap": "Blues"}
         style |= {"origin": "lower", "extent": (-edge, edge, -edge, edge)}
         for panel, (label, tally) in zip(panels, tallies.items(), strict=False):
