@@ -260,6 +260,7 @@ def plot(judged: Mapping[str, Judged], tasks: Mapping[str, Task], file: Path) ->
             rank = spearman(values[known], one.errors[known])
             told = "constant" if math.isnan(rank) else f"rank correlation {rank:+.2f}"
             panel.set_title(f"{score}, {told if known.any() else 'not measured'}", fontsize=8)
+            panel.locator_params(axis="x", nbins=4)
             panel.tick_params(labelsize=7)
             panel.spines[["top", "right"]].set_visible(False)
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -17,7 +17,8 @@ from ..sources.dataset import Dataset
 from .distributions import WIDTH
 
 SCORES = tuple(field.name for field in fields(Quality))
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+THRESHOLDS = (0.7, 0.8, 0.9, 0.95, 0.99)
+KEPT = 0.8  # the share of rows whose threshold is told
 OF_A_SAMPLE = ("source_id", "source_sha256", "noise_seed", "licence")  # told elsewhere, or never
 
 Facts = dict[str, str]
@@ -116,7 +117,8 @@ def quality(rows: Dataset) -> dict[str, dict[str, NDArray[np.float32]]]:
 
 
 def quality_table(scores: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per task and score: its mean, median, and how many rows each threshold would keep."""
+    """Per task and score: its mean, median, and how many rows each threshold would keep, and
+    the threshold that keeps 80 % of those with the score."""
     return [
         {
             "task": task,
@@ -124,6 +126,7 @@ def quality_table(scores: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any
             "mean": float(values.mean()),
             "median": float(np.median(values)),
             "measured": len(values),
+            "keeps_most": float(np.quantile(values, 1 - KEPT)),
             "kept": {f"{least:g}": int((values >= least).sum()) for least in THRESHOLDS},
         }
         for task, own in scores.items()
@@ -134,17 +137,19 @@ def quality_table(scores: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any
 def draw_quality(scores: Mapping[str, Mapping[str, Any]], rows: int) -> Figure:
     """Per task the distribution of each score, and the share of rows that a threshold keeps."""
     figure = Figure((WIDTH, 1.75 * len(scores) + 0.4), layout="constrained")
-    panels = figure.subplots(len(scores), 2, squeeze=False, sharex=True)
+    panels = figure.subplots(len(scores), 2, squeeze=False, sharex="row")
     colours = dict(zip(SCORES, ("#1f5fa8", "#d9822b", "#3a8f5c"), strict=False))
     for (left, right), (task, own) in zip(panels, scores.items(), strict=True):
+        least = min(float(values.min()) for values in own.values())
+        shown = (min(0.95, np.floor(20 * least) / 20), 1)  # scores are often all near 1
         for score, values in own.items():
-            shares, edges = np.histogram(values, 50, (0, 1))
+            shares, edges = np.histogram(values, 50, shown)
             left.stairs(100 * shares / len(values), edges, color=colours[score], label=score)
-            fine, edges = np.histogram(values, 500, (0, 1))
+            fine, edges = np.histogram(values, 500, shown)
             kept = np.append(fine[::-1].cumsum()[::-1], 0)  # of each edge all that are not below
             right.plot(edges, 100 * kept / rows, color=colours[score])
         left.set_ylabel(f"{task}\n% of rows", fontsize=8)
-        left.set(xlim=(0, 1), ylim=(0, None))
+        left.set(xlim=shown, ylim=(0, None))
         right.set(ylim=(0, 103))
         for panel in (left, right):
             panel.tick_params(labelsize=8)

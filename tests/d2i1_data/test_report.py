@@ -309,14 +309,15 @@ def test_thresholds_keep_what_is_not_below(
     created: Path, tmp_path: Path, reported: Callable[..., dict[str, Any]]
 ) -> None:
     found = samples(created)
-    values = [0.2, 0.5, 0.6, 0.75, 0.9, None]
+    values = [0.25, 0.5, 0.6, 0.75, 0.9, None]
     changes = {
         n: replace(found[n], quality={"depth": Quality(value)}) for n, value in enumerate(values)
     }
     (line,) = reported(changed(created, tmp_path / "scored", changes))["quality"]
     assert (line["task"], line["score"], line["measured"]) == ("depth", "confidence", 5)
-    kept = {"0.5": 4, "0.6": 3, "0.7": 2, "0.8": 1, "0.9": 1, "0.95": 0}
-    assert line["kept"] == kept and line["median"] == pytest.approx(0.6)
+    assert line["kept"] == {"0.7": 2, "0.8": 1, "0.9": 1, "0.95": 0, "0.99": 0}
+    assert line["median"] == pytest.approx(0.6)
+    assert line["keeps_most"] == pytest.approx(np.quantile(values[:5], 0.2))
 
 
 # --- copies ---
