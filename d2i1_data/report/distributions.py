@@ -110,7 +110,8 @@ class Distances(Tally):
 
     def count(self, array: NDArray[Any]) -> None:
         known = array[array > 0]
-        bins = np.minimum((known / self.step).astype(np.int64), len(self.counts) - 1)
+        # whole centimetres are stored a rounding error too near or too far
+        bins = np.minimum((known / self.step + 1e-3).astype(np.int64), len(self.counts) - 1)
         self.counts += np.bincount(bins, minlength=len(self.counts))
 
     def percentile(self, share: float) -> float:

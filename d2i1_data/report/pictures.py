@@ -15,6 +15,7 @@ from ..tasks import Task
 
 SIDE = 128  # pixels of a tile
 COLUMNS = 8
+ZOOM = 1.02  # where a browser rounds, no edge of the next tile is to be seen
 
 
 class Tile(NamedTuple):
@@ -50,8 +51,9 @@ class Sheet:
 
     def _tile(self, number: int) -> Tile:
         row, column = divmod(number, COLUMNS)
-        x, y = 100 * column / (COLUMNS - 1), 100 * row / max(self.rows - 1, 1)
-        style = f"background:url({self.name}) {x:.3f}% {y:.3f}%/{COLUMNS}00% {self.rows}00%"
+        x, y = _centred(column, COLUMNS), _centred(row, self.rows)
+        size = f"{100 * ZOOM * COLUMNS:.4g}% {100 * ZOOM * self.rows:.4g}%"
+        style = f"background:url({self.name}) {x:.4f}% {y:.4f}%/{size}"
         return Tile(self.pictures[number][0], style)
 
     def save(self, folder: Path) -> None:
@@ -63,6 +65,11 @@ class Sheet:
             rest = (SIDE - picture.width) // 2, (SIDE - picture.height) // 2
             canvas.paste(picture, (left + rest[0], top + rest[1]))
         canvas.save(folder / self.name)
+
+
+def _centred(place: int, count: int) -> float:
+    """The CSS position in percent that has the middle of a tile in the middle of its square."""
+    return 100 * (0.5 - (place + 0.5) * ZOOM) / (1 - count * ZOOM)
 
 
 def add_sample(
