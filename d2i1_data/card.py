@@ -2,11 +2,14 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import fields
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from datasets.info import DatasetInfo, DatasetInfosDict
 from datasets.splits import SplitDict, SplitInfo
@@ -17,9 +20,10 @@ import hub_cards
 
 from .diff2in1.families import LabelMap
 from .preview import preview
+from .sample import Quality
 from .schema import FEATURES, from_row
 from .tasks import Task
-from .write import shard_path, write_text
+from .write import dataset_shards, write_text
 
 PREVIEWS = 8
 
@@ -28,8 +32,9 @@ SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "1
 
 def write_card(folder: Path, act: str, tasks: Mapping[str, Task], facts: Mapping[str, Any]) -> None:
     """Write README.md and preview.png of a dataset folder whose shards are complete."""
-    first = pq.ParquetFile(shard_path(folder, 0))
-    rows = next(first.iter_batches(PREVIEWS)).to_pylist()
+    shards = (pq.ParquetFile(shard) for shard in dataset_shards(folder))
+    groups = chain.from_iterable(shard.iter_batches(PREVIEWS) for shard in shards)
+    rows = list(islice(chain.from_iterable(group.to_pylist() for group in groups), PREVIEWS))
     preview([from_row(row, tasks) for row in rows], tasks).save(folder / "preview.png")
     write_text(folder / "README.md", dataset_card(folder, act, tasks, facts))
 
@@ -42,10 +47,10 @@ def dataset_card(
     act: `import`, `label` or `create`, because truth must not be called a model's opinion.
     """
     title = f"Diff-2-in-1: {', '.join(tasks)}"
-    shards = sorted((folder / "data").glob("train-*.parquet"))
+    shards = dataset_shards(folder)
     count = sum(pq.read_metadata(shard).num_rows for shard in shards)
-    columns = pq.read_table(shards, columns=["id", "quality", "provenance"]).to_pylist()
-    shown = [_task(task, [row["quality"][name] for row in columns]) for name, task in tasks.items()]
+    columns = pq.read_table(shards, columns=["quality", "provenance"])
+    shown = [_task(task, columns["quality"]) for task in tasks.values()]
     body = _render(
         "dataset.md.jinja",
         title=title,
@@ -55,11 +60,11 @@ def dataset_card(
         facts=facts,
         load_path=folder.name,
     )
-    licences = {row["provenance"]["licence"] for row in columns}
+    licences = pc.struct_field(columns["provenance"], "licence").unique().to_pylist()
     made = [] if act == "import" else ["synthetic"]
     data = DatasetCardData(
         pretty_name=title,
-        license=(licences.pop() if len(licences) == 1 else None) or "other",
+        license=(licences[0] if len(licences) == 1 else None) or "other",
         annotations_creators=["machine-generated"] if made else ["other"],
         size_categories=[next((v for k, v in SIZES.items() if count < k), "n>1M")],
         task_categories=sorted({c for task in tasks.values() for c in task.categories}),
@@ -130,11 +135,11 @@ def _described(task: Task) -> dict[str, Any]:
     return own | {"unsure": task.family.unsure}
 
 
-def _task(task: Task, quality: list[Mapping[str, Any]]) -> dict[str, Any]:
+def _task(task: Task, quality: pa.ChunkedArray) -> dict[str, Any]:
     """A task and its mean quality."""
 
-    def mean(key: str) -> str:
-        known = [row[key] for row in quality if row[key] is not None]
-        return f"{np.mean(known):.3f}" if known else "not measured"
+    def mean(score: str) -> str:
+        known = pc.mean(pc.struct_field(quality, [task.name, score])).as_py()
+        return "not measured" if known is None else f"{known:.3f}"
 
-    return _described(task) | {key: mean(key) for key in ("confidence", "flip", "reencode")}
+    return _described(task) | {score.name: mean(score.name) for score in fields(Quality)}

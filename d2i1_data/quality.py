@@ -1,37 +1,38 @@
 """Quality: how far a checkpoint trusts its own labels."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from .diff2in1 import Diff2in1Output, Diff2in1Pipeline, Family
+from .diff2in1 import Family
 from .sample import Quality
 
+Raw = Mapping[str, Tensor]  # raw maps [B, R, H, W] by task
 
-def score_labels(pipe: Diff2in1Pipeline, output: Diff2in1Output) -> list[dict[str, Quality]]:
-    """Quality per image and task of what the pipeline made.
 
-    confidence: mean over the pixels of one minus the family's uncertainty. flip: agreement with the
-    labels of the mirrored image. reencode: agreement with the labels of the stored 8-bit image,
-    which are what anybody who runs `predict` on it gets.
+def score(
+    families: Mapping[str, Family], raw: Raw, mirrored: Raw, stored: Raw | None
+) -> list[dict[str, Quality]]:
+    """Quality per image and task of labels, from their raw maps.
+
+    confidence: mean over the pixels of one minus the family's uncertainty. flip: agreement with
+    `mirrored`, the labels of the mirrored latent (image, where labels come from the image).
+    reencode: agreement with `stored`, the labels of the stored 8-bit image, which are what anybody
+    who runs `predict` on it gets; None where that was not looked at.
     """
-    images = [np.asarray(image) for image in output.images]
-    again = pipe.predict(images).predictions
-    mirrored = pipe.predict([image[:, ::-1] for image in images]).predictions
-    scores: list[dict[str, Quality]] = [{} for _ in images]
-    for name, family in pipe.perception.families.items():
-        for n, sample in enumerate(scores):
-            own = output.predictions[name][n]
-            sample[name] = Quality(
-                confidence=float(1 - output.uncertainty[name][n].mean()),
-                flip=_agreement(family, own, mirrored[name][n], mirrored=True),
-                reencode=_agreement(family, own, again[name][n]),
-            )
+    scores: list[dict[str, Quality]] = [{} for _ in next(iter(raw.values()))]
+    for name, family in families.items():
+        own = family.finish(raw[name])
+        columns = {
+            "confidence": 1 - family.uncertainty(raw[name]).mean((1, 2, 3)),
+            "flip": family.agreement(own, family.flip(family.finish(mirrored[name]))),
+        }
+        if stored is not None:
+            columns["reencode"] = family.agreement(own, family.finish(stored[name]))
+        table = torch.stack(list(columns.values()), 1).tolist()
+        for sample, row in zip(scores, table, strict=True):
+            known = (None if math.isnan(value) else value for value in row)
+            sample[name] = Quality(**dict(zip(columns, known, strict=True)))
     return scores
-
-
-def _agreement(family: Family, one: Any, other: Any, mirrored: bool = False) -> float | None:
-    a, b = family.to_tensor(one)[None], family.to_tensor(other)[None]
-    share = family.agreement(a, family.flip(b) if mirrored else b).item()
-    return None if math.isnan(share) else share

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import InputError
-from .write import PLAN, RUN
+from .plan import PLAN
+from .write import RUN
 
 LOGS = "logs"  # holds a line of JSON for every finished shard
 ENTRY = ("shard", "samples", "seconds", "process", "device")  # what such a line says

@@ -1,23 +1,29 @@
 """Writing shards: Parquet files that `load_dataset` reads without this package."""
 
+import errno
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .conveyor import ahead
 from .errors import InputError
 from .sample import Sample
 from .schema import FEATURES, METADATA, describe_tasks, to_row
 from .tasks import Task
 
-PLAN = "plan.json"
 RUN = "run.json"
 ROWS_A_GROUP = 32  # small groups stream soon, see docs of `datasets` on row groups
+ENCODERS = 2  # threads
+SKIPPED = "diff2in1.skipped"  # in a shard's own metadata, so that both are there or neither
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LIBRARIES = ("torch", "diffusers", "transformers", "datasets", "numpy", "pillow", "pyarrow")
 
 
@@ -26,23 +32,65 @@ def shard_path(folder: Path, index: int) -> Path:
     return folder / "data" / f"train-{index:05d}.parquet"
 
 
-def write_shard(path: Path, samples: Iterable[Sample], tasks: Mapping[str, Task]) -> None:
-    """Write a shard under a temporary name, sync it and move it into place."""
+def dataset_shards(folder: Path) -> list[Path]:
+    """The shards of a dataset's folder that are there, in order."""
+    return sorted((folder / "data").glob("train-*.parquet"))
+
+
+def write_shard(
+    path: Path,
+    samples: Iterable[Sample],
+    tasks: Mapping[str, Task],
+    skipped: Mapping[str, str] | None = None,
+) -> int:
+    """Write a shard under a temporary name, sync it and move it into place; how many rows it has.
+
+    Threads encode pictures while the next samples are made. skipped: ids of what was left out and
+    why, read when the last sample has come.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     schema = FEATURES.arrow_schema
+
+    def encode(sample: Sample) -> dict[str, Any]:
+        return FEATURES.encode_example(to_row(sample, tasks))
+
     # pictures are compressed already, and no two are equal
     options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-    with pq.ParquetWriter(temporary, schema, **options) as writer:
-        rows: list[dict[str, Any]] = []
-        for sample in samples:
-            rows.append(FEATURES.encode_example(to_row(sample, tasks)))
-            if len(rows) == ROWS_A_GROUP:
-                writer.write_table(pa.Table.from_pylist(rows, schema))
-                rows = []
-        if rows:
-            writer.write_table(pa.Table.from_pylist(rows, schema))
-    _settle(temporary, path)
+    with explained(path), pq.ParquetWriter(temporary, schema, **options) as writer:
+        rows, count = ahead(encode, samples, bound=ROWS_A_GROUP, threads=ENCODERS), 0
+        while group := list(islice(rows, ROWS_A_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema))
+            count += len(group)
+        if skipped:
+            writer.add_key_value_metadata({SKIPPED: json.dumps(skipped)})
+    with explained(path):
+        _settle(temporary, path)
+    return count
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """What the file system refuses, such as a full disk, as an InputError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        path.with_suffix(".tmp").unlink(missing_ok=True)  # which is of no use, and takes room
+        raise InputError(
+            f"{path}: {os.strerror(error.errno)}; what is complete stays, and the same command"
+            " continues once there is room"
+        ) from error
+
+
+def read_skipped(folder: Path) -> dict[str, str]:
+    """Ids of what the shards of a dataset leave out, and why."""
+    skipped: dict[str, str] = {}
+    for shard in dataset_shards(folder):
+        said = pq.read_metadata(shard).metadata.get(SKIPPED.encode())
+        skipped |= json.loads(said) if said else {}
+    return skipped
 
 
 def write_text(path: Path, text: str) -> None:
@@ -69,47 +117,16 @@ def write_metadata(folder: Path, tasks: Mapping[str, Task]) -> None:
     write_text(folder / METADATA, json.dumps(content, indent=2) + "\n")
 
 
-def claim_folder(folder: Path, plan: Mapping[str, Any], overwrite: bool) -> None:
-    """Make the folder ours: new, or holding the same plan; otherwise refuse and touch nothing.
-
-    overwrite: a dataset of ours with another plan is replaced; what is not ours never is.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; --output_dir needs a folder")
-    if folder.is_dir() and any(folder.iterdir()):
-        old = _read_plan(folder / PLAN)
-        differing = sorted(key for key in {*old, *plan} if old.get(key) != plan.get(key))
-        if differing and not overwrite:
-            raise InputError(
-                f"{folder} holds another dataset (its plan differs in {', '.join(differing)}):"
-                " choose another --output_dir, or replace it with --overwrite"
-            )
-        if differing:
-            shards = [shard_path(folder, index) for index in range(len(old["shards"]))]
-            for file in (folder / "README.md", folder / "preview.png", *shards):
-                file.unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / PLAN, json.dumps(plan, indent=2) + "\n")
-
-
-def _read_plan(file: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise InputError(
-            f"{file.parent} is not empty and holds no {PLAN}: choose another --output_dir"
-        )
-    try:
-        plan = json.loads(file.read_text())
-    except ValueError:
-        plan = None
-    if not isinstance(plan, dict) or not isinstance(plan.get("shards"), list):
-        raise InputError(f"{file} is no plan of ours: choose another --output_dir")
-    return plan
+def require_folder(folder: Path) -> None:
+    """Refuse a file where a folder is to be."""
+    for place in (folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise InputError(f"{place} is a file; --output_dir needs a folder")
 
 
 def claim_run(folder: Path, settings: Mapping[str, Any], resume: str | None) -> None:
     """Make a training folder ours: new, or a run of ours that is to be resumed."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; --output_dir needs a folder")
+    require_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / RUN).is_file():
             raise InputError(f"{folder} is not empty and holds no run: choose another --output_dir")

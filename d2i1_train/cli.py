@@ -21,6 +21,7 @@ ACTS = {
     "import": ("d2i1_data.create:import_source", data_settings.ImportSettings),
     "warm-up": ("d2i1_train.warm_up:warm_up", train_settings.WarmUpSettings),
     "create": ("d2i1_data.create:create", data_settings.CreateSettings),
+    "create --verify": ("d2i1_data.verify:verify", data_settings.VerifySettings),
     "label": ("d2i1_data.create:label", data_settings.LabelSettings),
     "self-improve": ("d2i1_train.self_improve:self_improve", train_settings.SelfImproveSettings),
     "evaluate": ("d2i1_train.evaluate:evaluate", train_settings.EvaluateSettings),
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if act in ("-h", "--help"):
         print(overview())
         return 0
+    if f"{act} --verify" in ACTS and any(a.partition("=")[0] == "--verify" for a in rest):
+        act = f"{act} --verify"
     try:
         if act not in ACTS:
             raise InputError(f"no act {act!r}{_nearest(act, list(ACTS))}; see d2i1 --help")
@@ -56,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def overview() -> str:
     """What `d2i1 --help` shows."""
     lines = [
-        f"  {act:13} {(kind.__doc__ or '').splitlines()[0]}" for act, (_, kind) in ACTS.items()
+        f"  {act:16} {(kind.__doc__ or '').splitlines()[0]}" for act, (_, kind) in ACTS.items()
     ]
     return "\n".join(
         [
@@ -80,7 +83,7 @@ def run_act(act: str, arguments: list[str]) -> int:
         _quieten()
         _find_processes()
     result = getattr(importlib.import_module(module), function)(settings)
-    if isinstance(result, Path) and os.environ.get("RANK", "0") == "0":
+    if isinstance(result, Path | str) and os.environ.get("RANK", "0") == "0":
         print(result)
     _end_processes()
     return 0

@@ -3,7 +3,7 @@
 Song et al. 2021 (arXiv 2010.02502), eq. 12 with eta = 0; Diff-2-in-1, Sec. 3: T = 600, 50 calls.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -30,26 +30,28 @@ def denoise(
     unet: UNet2DConditionModel,
     scheduler: DDIMScheduler,
     latents: Tensor,
-    schedule: Sequence[int],
+    schedule: Tensor,
     context: Tensor,
     guidance: float,
     *,
     see: bool = False,
-    progress: Callable[[Sequence[int]], Iterable[int]] = iter,
+    progress: Callable[[Tensor], Iterable[Tensor]] = iter,
 ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
     """Latents [B, C, h, w] from the first timestep of the schedule to 0; float32 between the calls.
 
-    context: [B, L, D], or with guidance [2 B, L, D], the unwanted behind the wanted. see: also give
-    the pyramid of the last call. progress: shows how far the schedule has come.
+    schedule: [S, B], every sample's own `timesteps`. context: [B, L, D], or with guidance
+    [2 B, L, D], the unwanted behind the wanted. see: also give the pyramid of the last call.
+    progress: shows how far the schedule has come.
     """
     pyramid, copies = None, len(context) // len(latents)
     for t, t_next in zip(progress(schedule), [*schedule[1:], None], strict=False):
         doubled = torch.cat([latents] * copies).to(unet.dtype)
+        times = torch.cat([t] * copies).to(latents.device)
         if t_next is None and see:
-            output, pyramid, _ = one_pass(unet, doubled, t, context)
+            output, pyramid, _ = one_pass(unet, doubled, times, context)
             pyramid = tuple(level[: len(latents)] for level in pyramid)
         else:
-            output = unet(doubled, t, context).sample
+            output = unet(doubled, times, context).sample
         if copies > 1:
             wanted, unwanted = output.float().chunk(2)
             output = unwanted + guidance * (wanted - unwanted)
@@ -58,12 +60,13 @@ def denoise(
 
 
 def ddim_step(
-    scheduler: DDIMScheduler, output: Tensor, t: int, t_next: int | None, latents: Tensor
+    scheduler: DDIMScheduler, output: Tensor, t: Tensor, t_next: Tensor | None, latents: Tensor
 ) -> Tensor:
-    """From x_t to x_(t_next) with the U-Net's output at t; None is the scheduler's last level."""
-    abar = scheduler.alphas_cumprod[t].to(latents)
+    """From x_t to x_(t_next), timesteps [B], with the U-Net's output at t; None is the scheduler's
+    last level."""
+    abar = _as_scale(scheduler.alphas_cumprod[t], latents)
     last = scheduler.final_alpha_cumprod
-    abar_next = (last if t_next is None else scheduler.alphas_cumprod[t_next]).to(latents)
+    abar_next = _as_scale(last if t_next is None else scheduler.alphas_cumprod[t_next], latents)
     kind = scheduler.config.prediction_type
     if kind == "epsilon":
         eps, x0 = output, (latents - (1 - abar).sqrt() * output) / abar.sqrt()
@@ -73,3 +76,7 @@ def ddim_step(
     else:
         raise ValueError(f"prediction type {kind!r}: expected epsilon or v_prediction")
     return abar_next.sqrt() * x0 + (1 - abar_next).sqrt() * eps
+
+
+def _as_scale(abar: Tensor, latents: Tensor) -> Tensor:
+    return abar.to(latents).view(-1, 1, 1, 1)

@@ -60,5 +60,13 @@ def fit_longer_side(images: Tensor, resolution: int | None) -> Tensor:
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:
     """[B, 3, H, W] in [-1, 1] to [B, H, W, 3] uint8."""
-    pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte()
-    return pixels.movedim(1, -1).contiguous().cpu().numpy()
+    return _to_bytes(images).movedim(1, -1).contiguous().cpu().numpy()
+
+
+def as_stored(images: Tensor) -> Tensor:
+    """Images [B, 3, H, W] in [-1, 1] as they are once stored in 8 bits and read again."""
+    return (_to_bytes(images).float() / 255 * 2 - 1).contiguous()
+
+
+def _to_bytes(images: Tensor) -> Tensor:
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().byte()

@@ -184,74 +184,55 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         self,
         image: Any,
         prompt: str | list[str] = "",
-        strength: float | None = None,
+        strength: float | list[float] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         negative_prompt: str = "",
         generator: torch.Generator | list[torch.Generator] | None = None,
         labels_from: LabelsFrom = "latent",
         create_with: CreateWith | None = None,
+        height: int | None = None,
+        width: int | None = None,
         output_type: str = "pil",
     ) -> Diff2in1Output:
         """Create a labelled variation of each image (paper Fig. 2, creation).
 
-        image: see `images.to_batches`; all of one size. prompt: one, or one per image. strength:
-        noise level T / 1000 in [0, 1]; 0 keeps the image and labels it. num_inference_steps: U-Net
-        calls really made between T and 0, T / steps apart, the last at t = 1 (paper: 50); unlike
-        diffusers' image-to-image, which makes int(steps * strength) calls. guidance_scale: 1 is
-        none (paper). generator: one, or one per image. labels_from: "latent", one more pass on the
-        final latent at t = 0; "last_step", the features of the last denoising call (paper; free);
-        "image", the 8-bit image encoded again, exactly what `predict` gives on it. create_with:
-        whose U-Net denoises, the "base"'s own or "theta"'s; one and the same unless it was trained.
+        image: see `images.to_batches`; all of one size. None: images are created from the prompts
+        alone, from pure noise, at `height` x `width` pixels (the base's own size), strength 1.
+        prompt: one, or one per image. strength: noise level T / 1000 in [0, 1], one, or one per
+        image; 0 for all keeps the images and labels them. num_inference_steps: U-Net calls really
+        made between T and 0, T / steps apart, the last at t = 1 (paper: 50); unlike diffusers'
+        image-to-image, which makes int(steps * strength) calls. guidance_scale: 1 is none (paper).
+        generator: one, or one per image. labels_from: "latent", one more pass on the final latent
+        at t = 0; "last_step", the features of the last denoising call (paper; free); "image", the
+        8-bit image encoded again, exactly what `predict` gives on it. create_with: whose U-Net
+        denoises, the "base"'s own or "theta"'s; one and the same unless it was trained.
         output_type: "pil" (arrays for maps) or "pt".
         """
         # 1. Settings of the call, else of the checkpoint
-        strength = self.config.default_strength if strength is None else strength
-        default_steps = self.config.default_num_inference_steps
-        steps = default_steps if num_inference_steps is None else num_inference_steps
-        guidance = self.config.default_guidance_scale if guidance_scale is None else guidance_scale
+        if strength is None:
+            strength = 1.0 if image is None else self.config.default_strength
         create_with = create_with or self.config.default_create_with
         self.check_creation(labels_from, create_with)
-        batches = to_batches(image)
         if strength == 0:
             return self.predict(image, output_type=output_type)
-        sizes = sorted({(batch.shape[2], batch.shape[3]) for batch in batches})
-        if len(sizes) != 1:
-            raise ValueError(f"images of sizes {sizes}: expected one size in a call that creates")
-        size = sizes[0]
-        if isinstance(generator, list) and len(generator) != len(batches):
-            raise ValueError(f"{len(generator)} generators for {len(batches)} images")
-        pixels = torch.cat(batches).to(self._execution_device)  # [B, 3, H, W]
+        size, pixels = self._canvas(image, height, width)
+        count = len(prompt) if isinstance(prompt, list) else 1 if pixels is None else len(pixels)
 
-        # 2. Contexts: the caption's, and for guidance the negative prompt's
-        prompts = [prompt] * len(pixels) if isinstance(prompt, str) else prompt
-        if len(prompts) != len(pixels):
-            raise ValueError(f"{len(prompts)} prompts for {len(pixels)} images")
-        context = self.encode_prompt(prompts)  # [B, L, D]
-        if guidance != 1:
-            context = torch.cat([context, self.encode_prompt([negative_prompt] * len(pixels))])
+        # 2. Latents by partial noising and denoising
+        latents, pyramid = self.create_latents(
+            pixels if pixels is not None else size,
+            [prompt] * count if isinstance(prompt, str) else prompt,
+            [strength] * count if isinstance(strength, int | float) else strength,
+            num_inference_steps,
+            guidance_scale,
+            negative_prompt,
+            generator,
+            create_with,
+            see=labels_from == "last_step",
+        )
 
-        # 3. Partial noising: the noise is added at the first timestep
-        schedule = timesteps(strength, steps, self.scheduler.config.num_train_timesteps)
-        latents = self.encode_image(pad_to_stride(pixels, self.stride)).float()  # [B, C, h, w]
-        device, first = latents.device, torch.tensor([schedule[0]])
-        noise = randn_tensor(latents.shape, generator=generator, device=device, dtype=torch.float32)
-        latents = self.scheduler.add_noise(latents, noise, first.to(device))
-
-        # 4. Denoising
-        with self._denoiser(create_with) as unet:
-            latents, pyramid = denoise(
-                unet,
-                self.scheduler,
-                latents,
-                schedule,
-                context,
-                guidance,
-                see=labels_from == "last_step",
-                progress=self.progress_bar,
-            )
-
-        # 5. Decoding, then labels
+        # 3. Decoding, then labels
         created = self.decode_latents(latents)[..., : size[0], : size[1]]  # [B, 3, H, W]
         images = self._images(created.split(1), output_type)
         if labels_from == "image":
@@ -260,6 +241,90 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         found = self._finish(self.perceive(latents, size, pyramid), output_type)
         self.maybe_free_model_hooks()
         return Diff2in1Output(images=images, **found)
+
+    def _canvas(
+        self, image: Any, height: int | None, width: int | None
+    ) -> tuple[tuple[int, int], Tensor | None]:
+        """The size in pixels of what is created, and the images [B, 3, H, W] it comes from."""
+        if image is None:
+            own = self.unet.config.sample_size
+            own = (own, own) if isinstance(own, int) else own
+            height, width = (
+                given or side * self.vae_scale_factor
+                for given, side in zip((height, width), own, strict=True)
+            )
+            return (height, width), None
+        if height is not None or width is not None:
+            raise ValueError("height and width are for creating without an image, which has a size")
+        batches = to_batches(image)
+        sizes = sorted({(batch.shape[2], batch.shape[3]) for batch in batches})
+        if len(sizes) != 1:
+            raise ValueError(f"images of sizes {sizes}: expected one size in a call that creates")
+        return sizes[0], torch.cat(batches).to(self._execution_device)
+
+    @torch.no_grad()
+    def create_latents(
+        self,
+        start: Tensor | tuple[int, int],
+        prompts: list[str],
+        strengths: list[float],
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        negative_prompt: str = "",
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        create_with: CreateWith = "base",
+        see: bool = False,
+    ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
+        """Scaled latents [B, C, h, w] of created images, and the pyramid of the last call if `see`.
+
+        start: images [B, 3, H, W] in [-1, 1], or the size (H, W) where there are none. prompts and
+        strengths: of each image; otherwise as in a call of the pipeline.
+        """
+        config, count = self.config, len(prompts)
+        default_steps = config.default_num_inference_steps
+        steps = default_steps if num_inference_steps is None else num_inference_steps
+        guidance = config.default_guidance_scale if guidance_scale is None else guidance_scale
+        given = count if isinstance(start, tuple) else len(start)
+        listed = generator if isinstance(generator, list) else [generator] * given
+        for what, found in (("prompts", prompts), ("strengths", strengths), ("generators", listed)):
+            if len(found) != given:
+                raise ValueError(f"{len(found)} {what} for {given} images")
+
+        # 1. Contexts: the prompts', and for guidance the negative prompt's
+        context = self.encode_prompt(prompts)  # [B, L, D]
+        if guidance != 1:
+            context = torch.cat([context, self.encode_prompt([negative_prompt] * count)])
+
+        # 2. Partial noising: the noise is added at the first timestep
+        train_steps = self.scheduler.config.num_train_timesteps
+        schedule = torch.tensor([timesteps(s, steps, train_steps) for s in strengths]).T  # [S, B]
+        device = context.device
+        if isinstance(start, tuple):
+            if min(strengths) < 1:
+                raise ValueError(f"strength {min(strengths)} without an image: expected 1")
+            h, w = (-(-side // self.stride) * self.stride for side in start)
+            factor, channels = self.vae_scale_factor, self.unet.config.in_channels
+            shape = (count, channels, h // factor, w // factor)
+            latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+        else:
+            latents = self.encode_image(pad_to_stride(start, self.stride)).float()
+            noise = randn_tensor(
+                latents.shape, generator=generator, device=device, dtype=torch.float32
+            )
+            latents = self.scheduler.add_noise(latents, noise, schedule[0].to(device))
+
+        # 3. Denoising
+        with self._denoiser(create_with) as unet:
+            return denoise(
+                unet,
+                self.scheduler,
+                latents,
+                schedule,
+                context,
+                guidance,
+                see=see,
+                progress=self.progress_bar,
+            )
 
     def check_creation(self, labels_from: str, create_with: str) -> None:
         """Raise ValueError where this pipeline cannot create and label so."""
@@ -320,14 +385,12 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         thirds of it apart, instead of the whole image at once. output_type: as for creating.
         """
         batches = to_batches(image)
-        default = self.config.default_processing_resolution
-        resolution = default if processing_resolution is None else processing_resolution or None
         total: Finished = {}
-        for size, same in groupby(batches, lambda batch: (batch.shape[2], batch.shape[3])):
+        for _, same in groupby(batches, lambda batch: batch.shape[2:]):
             group = list(same)
             for start in range(0, len(group), batch_size):
                 pixels = torch.cat(group[start : start + batch_size]).to(self._execution_device)
-                raw = self._raw(fit_longer_side(pixels, resolution), size, window, flip)
+                raw = self.raw_maps(pixels, processing_resolution, flip, window)
                 for kind, tasks in self._finish(raw, output_type).items():
                     known = total.setdefault(kind, {})
                     for name, maps in tasks.items():
@@ -335,11 +398,19 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         self.maybe_free_model_hooks()
         return Diff2in1Output(images=self._images(batches, output_type), **total)
 
-    def _raw(
-        self, pixels: Tensor, size: tuple[int, int], window: int | None, flip: bool
+    @torch.no_grad()
+    def raw_maps(
+        self,
+        pixels: Tensor,
+        processing_resolution: int | None = None,
+        flip: bool = False,
+        window: int | None = None,
     ) -> dict[str, Tensor]:
-        """Raw maps at `size` of pixels, averaged over windows, and with the mirrored image."""
-        families = self.perception.families
+        """What `predict` finishes, [B, R, H, W], of images [B, 3, H, W] in [-1, 1]."""
+        families, size = self.perception.families, (pixels.shape[2], pixels.shape[3])
+        default = self.config.default_processing_resolution
+        resolution = default if processing_resolution is None else processing_resolution or None
+        pixels = fit_longer_side(pixels, resolution)
 
         def see(part: Tensor) -> dict[str, Tensor]:
             latents = self.encode_image(pad_to_stride(part, self.stride))

@@ -127,7 +127,7 @@ def open_eye(
     if not any(facts.tally(rows.column("provenance.strength")).keys() - {None, 0.0}):
         return None, "The images are those of the source: none was created."
     if origin.source is None:
-        return None, "The source is not known."
+        return None, origin.missing
     if len(origin.used) < 2:
         return None, "One image of a source has no others to be compared with."
     if name is None:

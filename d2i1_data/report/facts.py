@@ -59,7 +59,7 @@ def counts(rows: Dataset, record: Record, sizes: Mapping[str, int]) -> Facts:
     return {
         "rows": f"{len(rows):,}",
         "shards": written,
-        "rows of the source skipped": f"{record.skipped:,}",
+        "skipped": f"{record.skipped:,}",
         "labels": ", ".join(_labelled(rows, name) for name in rows.tasks),
         "image sizes, height x width": told(sizes),
         "source images": f"{len(tally(rows.column('provenance.source_id'))):,}",

@@ -30,6 +30,9 @@ class Origin:
             return
         try:
             source = open_source(str(spec), record.run.get("resolution"))
+            if not source.has_images:
+                self.missing = f"The source, {source.name}, has no images, only captions."
+                return
             place = {source.identity(index): index for index in range(len(source))}
             used = pc.unique(rows.column("provenance.source_id").combine_chunks()).to_pylist()
             self.used = [place[identity] for identity in used if identity in place]

@@ -1,5 +1,6 @@
 """Sources: real data in its own layout, as samples."""
 
+from ..errors import InputError
 from .base import (
     Resized,
     Rows,
@@ -25,7 +26,7 @@ __all__ = [
 def open_source(spec: str, resolution: str | None = None) -> Source:
     """The source a `--source` names, at its own or another resolution (see `parse_resolution`).
 
-    `rooms[:SPLIT]`, `folder:FILE.yaml[:SPLIT]`, or `dataset:PATH_OR_ID[:SPLIT]`.
+    `rooms[:SPLIT]`, `folder:FILE.yaml[:SPLIT]`, `dataset:PATH_OR_ID[:SPLIT]`, or `text:FILE`.
     """
     kind, _, rest = spec.partition(":")
     place, _, split = rest.partition(":")
@@ -41,10 +42,14 @@ def open_source(spec: str, resolution: str | None = None) -> Source:
         from .dataset import Dataset
 
         source = Dataset(place, split or None)
-    else:
-        from ..errors import InputError
+    elif kind == "text" and place:
+        from .text import Text
 
-        allowed = "rooms[:SPLIT], folder:FILE.yaml[:SPLIT], dataset:PATH_OR_ID[:SPLIT]"
+        if resolution is None:
+            raise InputError(f"source {spec}: captions have no size, give one with --resolution")
+        source = Text(place)
+    else:
+        allowed = "rooms[:SPLIT], folder:FILE.yaml[:SPLIT], dataset:PATH_OR_ID[:SPLIT], text:FILE"
         raise InputError(f"source {spec!r}: expected one of {allowed}")
     size = parse_resolution(resolution)
     return source if size is None else Resized(source, size)

@@ -18,10 +18,15 @@ Size = tuple[int, int]
 
 
 class Source(Protocol):
-    """What every source offers. `notes` counts what was done to its data, such as resized maps."""
+    """What every source offers.
+
+    notes: counts of what was done to its data, such as resized maps. has_images: False where there
+    are captions alone, and images of one blank pixel until a resolution is given.
+    """
 
     name: str
     notes: dict[str, int]
+    has_images: bool
 
     @property
     def tasks(self) -> Mapping[str, Task]: ...
@@ -107,6 +112,7 @@ class Resized:
     def __init__(self, source: Source, resolution: int | Size) -> None:
         self.source, self.resolution = source, resolution
         self.name, self.tasks, self.notes = source.name, source.tasks, source.notes
+        self.has_images = source.has_images
 
     def __len__(self) -> int:
         return len(self.source)

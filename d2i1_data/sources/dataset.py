@@ -17,6 +17,8 @@ from ..schema import FEATURES, METADATA, from_row, read_metadata
 class Dataset:
     """Samples of a dataset that `d2i1 create` or `d2i1 label` wrote, or anything in its schema."""
 
+    has_images = True
+
     def __init__(self, path: str, split: str | None = None) -> None:
         self.name = path if not Path(path).is_dir() else Path(path).resolve().name
         self.notes: dict[str, int] = {}

@@ -23,7 +23,6 @@ from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,7 @@ from ..diff2in1.families import LabelMap, MetricMap, ProbabilityMap
 from ..errors import InputError
 from ..sample import Provenance, Sample, image_sha256
 from ..schema import decode_rgb
+from ..settings import check_template
 from ..tasks import TASKS, Task
 from .base import nearest
 
@@ -82,6 +82,8 @@ class Layout:
 
 class Folder:
     """Samples from folders; pairs are made by id, and a missing partner is an error."""
+
+    has_images = True
 
     def __init__(self, file: str, split: str | None = None) -> None:
         self.file = file
@@ -202,10 +204,9 @@ class Folder:
             return _read_text(self.root / str(self.caption.folder) / f"{identity}.txt")
         family = self.tasks[self.caption.of].family
         assert isinstance(family, LabelMap)
-        counts = np.bincount(targets[self.caption.of].ravel().astype(int), minlength=256)[:255]
-        share = counts / max(counts.sum(), 1)
-        present = [family.names[i] for i in np.argsort(-share) if share[i] >= self.caption.at_least]
-        return self.caption.template.format(classes=", ".join(name.lower() for name in present))
+        present = family.present(targets[self.caption.of], self.caption.at_least)
+        names = ", ".join(family.names[label].lower() for label in present)
+        return self.caption.template.format(classes=names)
 
 
 def read_layout(file: str, split: str | None) -> Layout:
@@ -233,18 +234,8 @@ def read_layout(file: str, split: str | None) -> Layout:
             f"{file}: caption: the template is over {of!r}, which is no column with `classes`"
         )
     if caption and "template" in caption:
-        _check_template(str(caption["template"]), f"{file}: caption")
+        check_template(str(caption["template"]), ("classes",), f"{file}: caption")
     return layout
-
-
-def _check_template(template: str, where: str) -> None:
-    try:
-        words = [word for _, word, _, _ in Formatter().parse(template)]
-    except ValueError as error:
-        raise InputError(f"{where}: template {template!r}: {error}") from error
-    for word in words:
-        if word not in (None, "classes"):
-            raise InputError(f"{where}: template has {{{word}}}, the only one known is {{classes}}")
 
 
 def _fill(value: Any, split: str | None, file: str) -> Any:

@@ -20,9 +20,7 @@ from d2i1_data.sources import open_source
 from d2i1_data.sources.dataset import Dataset
 from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import TASKS
-from d2i1_data.write import PLAN, claim_folder, shard_path, write_metadata, write_shard
-
-PLAN_A = {"act": "create", "seed": 0, "shards": [[["a", 0]], [["b", 0]]]}
+from d2i1_data.write import read_skipped, shard_path, write_metadata, write_shard
 
 
 def made() -> list[Sample]:
@@ -108,6 +106,15 @@ def test_an_interrupted_shard_is_not_there(tmp_path: Path) -> None:
     assert not shard_path(tmp_path, 0).exists()
 
 
+def test_a_shard_says_what_it_leaves_out(written: Path, tmp_path: Path) -> None:
+    skipped = {"b": "the checkpoint gives NaN", "c": "not a readable image"}
+    write_shard(shard_path(tmp_path, 0), made()[:1], Rooms.tasks, {})
+    write_shard(shard_path(tmp_path, 1), made()[1:2], Rooms.tasks, skipped)
+    assert read_skipped(tmp_path) == skipped and read_skipped(written) == {}
+    rows = datasets.load_dataset("parquet", data_files=f"{tmp_path}/data/*", split="train")
+    assert len(rows) == 2 and rows.features == FEATURES
+
+
 def test_metadata_has_class_names(written: Path) -> None:
     content = json.loads((written / METADATA).read_text())
     assert set(content["tasks"]) == set(Rooms.tasks)
@@ -179,56 +186,3 @@ def test_an_unreadable_picture_names_its_row(tmp_path: Path) -> None:
     write_metadata(folder, Rooms.tasks)
     with pytest.raises(InputError, match="torn: row 'torn-1'"):
         Dataset(str(folder))[0]
-
-
-def test_the_same_plan_resumes(written: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    claim_folder(folder, PLAN_A, overwrite=False)
-    shutil.copytree(written / "data", folder / "data")
-    before = snapshot(folder)
-    claim_folder(folder, dict(PLAN_A), overwrite=False)
-    assert snapshot(folder) == before
-    assert json.loads(before[PLAN]) == PLAN_A
-
-
-def test_another_plan_is_refused_and_nothing_changes(written: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "out"
-    claim_folder(folder, PLAN_A, overwrite=False)
-    shutil.copytree(written / "data", folder / "data")
-    (folder / "README.md").write_text("the card of the old plan")
-    (folder / "preview.png").write_bytes(b"its preview")
-    (folder / "data/notes.txt").write_text("mine")
-    before = snapshot(folder)
-    other = {"act": "create", "seed": 1, "shards": PLAN_A["shards"], "extra": 1}
-    with pytest.raises(InputError, match=r"differs in extra, seed\).*--overwrite") as caught:
-        claim_folder(folder, other, overwrite=False)
-    assert "\n" not in str(caught.value)
-    assert snapshot(folder) == before
-    claim_folder(folder, other, overwrite=True)
-    assert json.loads((folder / PLAN).read_text()) == other
-    assert set(snapshot(folder)) == {PLAN, "data/notes.txt"}  # what is not ours stays
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_foreign_folder_or_file_is_refused(tmp_path: Path, overwrite: bool) -> None:
-    (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(InputError, match=f"is not empty and holds no {PLAN}"):
-        claim_folder(tmp_path, PLAN_A, overwrite)
-    with pytest.raises(InputError, match=r"thesis.txt is a file"):
-        claim_folder(tmp_path / "thesis.txt", PLAN_A, overwrite)
-    assert snapshot(tmp_path) == {"thesis.txt": b"years of work"}
-    (tmp_path / "empty").mkdir()
-    claim_folder(tmp_path / "empty", PLAN_A, overwrite)
-    assert list(snapshot(tmp_path / "empty")) == [PLAN]
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-@pytest.mark.parametrize(
-    "text", ["no JSON", "[1]", "", "null", '{"rooms": "a holiday"}', '{"shards": 3}']
-)
-def test_a_torn_or_foreign_plan_is_refused(tmp_path: Path, text: str, overwrite: bool) -> None:
-    (tmp_path / PLAN).write_text(text)
-    (tmp_path / "README.md").write_text("years of work")
-    with pytest.raises(InputError, match=f"{PLAN} is no plan of ours"):
-        claim_folder(tmp_path, PLAN_A, overwrite)
-    assert snapshot(tmp_path) == {PLAN: text.encode(), "README.md": b"years of work"}

@@ -147,7 +147,7 @@ def test_a_half_written_dataset_says_so(
     (folder / "skipped.json").write_text(json.dumps({"a": "no image", "b": "no image"}))
     counts = reported(folder)["counts"]
     assert counts["shards"] == "1 of 2 planned"
-    assert counts["rows of the source skipped"] == "2"
+    assert counts["skipped"] == "2"
 
 
 def test_the_same_dataset_gives_the_same_page(
@@ -398,6 +398,14 @@ def test_what_is_not_there_is_left_out(created: Path, run: dict[str, str], told_
     origin = Origin(rows, settings, record)
     eye, blind = open_eye(rows, origin, settings, record)
     assert eye is None and told_of in f"{origin.missing} {blind}"
+
+
+def test_captions_alone_have_nothing_to_compare(created: Path, tmp_path: Path) -> None:
+    (tmp_path / "captions.txt").write_text("a room\n")
+    settings, rows = ReportSettings(dataset=str(created)), Dataset(str(created))
+    run = {"source": f"text:{tmp_path / 'captions.txt'}", "resolution": "32"}
+    origin = Origin(rows, settings, Record(run, None, None, 0, []))
+    assert origin.source is None and "has no images, only captions" in str(origin.missing)
 
 
 def test_flags_say_what_the_folder_does_not(

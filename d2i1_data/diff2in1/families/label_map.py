@@ -75,6 +75,14 @@ class LabelMap(Family):
         counts = torch.stack([(targets == k).sum(0) for k in range(len(self.names))])
         return torch.where(counts.any(0), counts.argmax(0), 255)
 
+    def present(self, array: NDArray[np.generic], at_least: float) -> list[int]:
+        """Classes that cover at least this share of the known pixels of [H, W], largest first."""
+        counts = np.bincount(array.ravel().astype(int), minlength=256)[:255]
+        share = counts / max(counts.sum(), 1)
+        return [
+            int(label) for label in np.argsort(-share, kind="stable") if share[label] >= at_least
+        ]
+
     def largest_share(self, target: Tensor) -> float:
         counts = target[self.valid(target)].bincount()
         return (counts.max() / counts.sum()).item() if len(counts) else 0.0

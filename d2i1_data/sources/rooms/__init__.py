@@ -29,6 +29,7 @@ class Rooms:
     """
 
     name = "rooms"
+    has_images = True
     licence = "cc0-1.0"
     tasks: ClassVar[dict[str, Task]] = {
         task.name: task

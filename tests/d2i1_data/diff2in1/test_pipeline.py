@@ -131,14 +131,15 @@ def test_ddim_step_is_diffusers(kind: str, t: int, one: bool) -> None:
     scheduler.set_timesteps(25)  # 40 apart
     latents, output = torch.randn(2, 1, 4, 6, 6, generator=seeded(0)[0])
     expected = scheduler.step(output, t, latents).prev_sample
-    found = ddim_step(scheduler, output, t, t - 40 if t > 40 else None, latents)
+    following = torch.tensor([t - 40]) if t > 40 else None
+    found = ddim_step(scheduler, output, torch.tensor([t]), following, latents)
     torch.testing.assert_close(found, expected)
 
 
 def test_ddim_step_refuses_other_predictions() -> None:
     x = torch.zeros(1, 4, 2, 2)
     with pytest.raises(ValueError, match="'sample'"):
-        ddim_step(DDIMScheduler(prediction_type="sample"), x, 41, 1, x)
+        ddim_step(DDIMScheduler(prediction_type="sample"), x, torch.tensor([41]), None, x)
 
 
 # --- perceiving ---
@@ -372,6 +373,38 @@ def test_an_image_of_a_batch_is_the_one_created_alone(pipe: Diff2in1Pipeline) ->
         assert ids.mean() >= 0.999
 
 
+def test_every_image_has_a_strength_of_its_own(tiny_pipe: Diff2in1Pipeline) -> None:
+    pictures, strengths = [picture(seed=i) for i in range(3)], [0.1, 0.6, 1.0]
+    options = {"num_inference_steps": 4, "output_type": "pt"}
+    for labels_from in ("latent", "last_step"):
+        options["labels_from"] = labels_from
+        batch = tiny_pipe(pictures, strength=strengths, generator=seeded(5, 6, 7), **options)
+        for i in range(3):
+            alone = tiny_pipe(
+                pictures[i], strength=strengths[i], generator=seeded(5 + i), **options
+            )
+            torch.testing.assert_close(batch.images[i], alone.images[0], atol=1 / 255, rtol=0)
+            depth = [one.predictions["depth"][n] for one, n in ((batch, i), (alone, 0))]
+            torch.testing.assert_close(*depth, atol=1e-3, rtol=1e-3)
+    source = [torch.from_numpy(np.asarray(p)).movedim(-1, 0) / 255 for p in pictures]
+    moved = [(a - b).abs().mean() for a, b in zip(source, batch.images, strict=True)]
+    assert not torch.isclose(moved[0], moved[2], rtol=0.05)
+
+
+def test_creation_without_an_image(tiny_pipe: Diff2in1Pipeline) -> None:
+    options = {"num_inference_steps": 3, "output_type": "pt"}
+    found = tiny_pipe(None, ["a room", "a sphere"], generator=seeded(1, 2), **options)
+    assert [tuple(one.shape) for one in found.images] == [(3, 32, 32)] * 2  # the base's size
+    sized = {"height": 10, "width": 18, **options}
+    one = tiny_pipe(None, "a room", generator=seeded(1), **sized)
+    assert one.images[0].shape == (3, 10, 18) == (3, *one.predictions["depth"][0].shape[1:])
+    assert torch.equal(
+        one.images[0], tiny_pipe(None, "a room", generator=seeded(1), **sized).images[0]
+    )
+    other = tiny_pipe(None, "a sphere", generator=seeded(1), **sized).images[0]
+    assert not torch.equal(one.images[0], other)  # the prompt is all there is
+
+
 def test_strength_0_keeps_the_image_and_labels_it(tiny_pipe: Diff2in1Pipeline) -> None:
     pictures = [picture(10, 14), picture(9, 8)]
     kept = tiny_pipe(pictures, "a room", strength=0)
@@ -386,6 +419,9 @@ def test_strength_0_keeps_the_image_and_labels_it(tiny_pipe: Diff2in1Pipeline) -
         ({"labels_from": "pixels"}, "labels_from 'pixels'"),
         ({"prompt": ["a room", "a room"]}, "2 prompts for 1 images"),
         ({"strength": 1.2}, "strength 1.2"),
+        ({"strength": [0.5, 0.6]}, "2 strengths for 1 images"),
+        ({"height": 16}, "height and width"),
+        ({"image": None, "strength": 0.5}, "strength 0.5 without an image"),
         ({"strength": 0.1, "num_inference_steps": 101}, "101 steps"),
         ({"num_inference_steps": 0}, "0 steps"),
         ({"image": [picture(), picture(8, 8)]}, "one size"),
