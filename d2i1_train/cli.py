@@ -25,6 +25,8 @@ ACTS = {
     "label": ("d2i1_data.create:label", data_settings.LabelSettings),
     "self-improve": ("d2i1_train.self_improve:self_improve", train_settings.SelfImproveSettings),
     "evaluate": ("d2i1_train.evaluate:evaluate", train_settings.EvaluateSettings),
+    "report": ("d2i1_data.report:report", data_settings.ReportSettings),
+    "judge": ("d2i1_data.judge:judge", data_settings.JudgeSettings),
     "study": ("d2i1_train.study:study", train_settings.StudySettings),
     "env": ("d2i1_train.environment:env", train_settings.EnvSettings),
 }

@@ -14,11 +14,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline
-from d2i1_data.errors import InputError
 from d2i1_data.loading import fetch, fingerprint
 from d2i1_data.sample import Sample
 from d2i1_data.schema import read_tasks
-from d2i1_data.sources import Source, open_rows
+from d2i1_data.sources import Source, agreeing_tasks, open_rows
 from d2i1_data.tasks import Task
 
 from .protocol import Maps, Protocol, parse_crop
@@ -84,20 +83,6 @@ def common_tasks(pipe: Diff2in1Pipeline, source: Source) -> dict[str, Task]:
     """The tasks of the pipeline that the source has truth for, with the pipeline's classes."""
     configs = {name: family.config() for name, family in pipe.perception.families.items()}
     return agreeing_tasks(read_tasks(configs, "pipeline"), "the pipeline", source)
-
-
-def agreeing_tasks(tasks: dict[str, Task], owner: str, source: Source) -> dict[str, Task]:
-    """Those of the owner's tasks that the source has truth for; their classes must be the same."""
-    common = {name: task for name, task in tasks.items() if name in source.tasks}
-    if not common:
-        raise InputError(
-            f"source {source.name} has labels of {', '.join(source.tasks) or 'nothing'},"
-            f" {owner} has {', '.join(tasks)}"
-        )
-    for name, task in common.items():
-        if task.family.config() != source.tasks[name].family.config():
-            raise InputError(f"{name}: the source {source.name} has other classes than {owner}")
-    return common
 
 
 def measure(

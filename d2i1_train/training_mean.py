@@ -9,11 +9,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d2i1_data.diff2in1.families import Family
-from d2i1_data.sources import Rows, Source, open_rows, open_source
+from d2i1_data.sources import Rows, Source, agreeing_tasks, open_rows, open_source
 from d2i1_data.tasks import Task
 from d2i1_data.write import write_text
 
-from .evaluate import agreeing_tasks, figures, shown, truth
+from .evaluate import figures, shown, truth
 from .settings import StudySettings, WarmUpSettings
 from .warm_up import choose_tasks
 

@@ -1,4 +1,4 @@
-"""Jinja templates of the cards: the sentences the Hub shows."""
+"""Jinja templates of the cards, the sentences the Hub shows, and of the page of a report."""
 
 from pathlib import Path
 

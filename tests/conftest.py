@@ -18,6 +18,7 @@ from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.schema import describe_tasks
 from d2i1_data.sources.rooms import Rooms
 from d2i1_train.cli import main
+from tests.made import SEVEN, run
 from tests.tiny import save_tiny_base
 
 
@@ -53,6 +54,29 @@ def tiny_pipe(tiny_base: Path) -> Diff2in1Pipeline:
     pipe = Diff2in1Pipeline.from_base(str(tiny_base), "light", tasks, width=16)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+@pytest.fixture(scope="session")
+def pipeline(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a warm-up of one step on two rooms gives; perceives normals, depth and classes."""
+    folder = tmp_path_factory.mktemp("pipeline") / "warm"
+    source = ("--source", "rooms:train", "--max_train_samples", 2, "--resolution", 32)
+    host = ("--host", "light", "--width", 16, "--tasks", "normals,depth,semseg")
+    size = ("--max_train_steps", 1, "--real_batch_size", 2, "--report_to", "none")
+    flags = ("--base", tiny_base, *source, *host, *size, "--output_dir", folder)
+    run("warm-up", *flags)
+    return folder / "pipeline"
+
+
+@pytest.fixture(scope="session")
+def create(pipeline: Path) -> Callable[..., Path]:
+    """Create seven samples from three rooms in shards of three; the folder."""
+
+    def create(folder: Path, *flags: object) -> Path:
+        run("create", "--pipeline", pipeline, *SEVEN, "--output_dir", folder, *flags)
+        return folder
+
+    return create
 
 
 @pytest.fixture

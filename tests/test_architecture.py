@@ -25,11 +25,11 @@ ROOMS = (
     ("sources",),
     ("quality",),
     ("write", "preview", "card"),
-    ("plan",),
+    ("plan", "record"),
     ("makers",),
     ("engine",),
     ("create", "verify", "caption"),
-    ("report", "export", "publish"),
+    ("report", "judge", "export", "publish"),
 )
 RANK = {room: rank for rank, line in enumerate(ROOMS) for room in line}
 ALLOWED_BELOW = {"torch", "numpy", "PIL", "diffusers", "transformers", *sys.stdlib_module_names}

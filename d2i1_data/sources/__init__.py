@@ -1,11 +1,20 @@
 """Sources: real data in its own layout, as samples."""
 
 from ..errors import InputError
-from .base import Resized, Rows, Source, parse_resolution, usable_rows, write_report
+from .base import (
+    Resized,
+    Rows,
+    Source,
+    agreeing_tasks,
+    parse_resolution,
+    usable_rows,
+    write_report,
+)
 
 __all__ = [
     "Rows",
     "Source",
+    "agreeing_tasks",
     "open_rows",
     "open_source",
     "parse_resolution",

@@ -69,6 +69,25 @@ def usable_rows(source: Source, limit: int | None = None, on_bad_row: str = "sto
     return rows
 
 
+def spaced(count: int, limit: int) -> list[int]:
+    """At most `limit` of the numbers below `count`, spaced evenly."""
+    return np.linspace(0, count - 1, min(count, limit)).round().astype(int).tolist()
+
+
+def agreeing_tasks(tasks: Mapping[str, Task], owner: str, source: Source) -> dict[str, Task]:
+    """Those of the owner's tasks that the source has truth for; their classes must be the same."""
+    common = {name: task for name, task in tasks.items() if name in source.tasks}
+    if not common:
+        raise InputError(
+            f"source {source.name} has labels of {', '.join(source.tasks) or 'nothing'},"
+            f" {owner} has {', '.join(tasks)}"
+        )
+    for name, task in common.items():
+        if task.family.config() != source.tasks[name].family.config():
+            raise InputError(f"{name}: the source {source.name} has other classes than {owner}")
+    return common
+
+
 def write_report(file: Path, *parts: Rows) -> None:
     """List the skipped rows of these sources, if there are any."""
     skipped = {key: why for rows in parts for key, why in rows.skipped.items()}

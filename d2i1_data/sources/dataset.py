@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import pyarrow.compute as pc
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -40,6 +42,12 @@ class Dataset:
 
     def identity(self, index: int) -> str:
         return self.ids[index]
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """One column of all rows, undecoded and on disk; dots lead into a struct."""
+        first, *inner = name.split(".")
+        column = self.rows.select_columns([first])[:][first]
+        return pc.struct_field(column, inner) if inner else column
 
     def __getitem__(self, index: int) -> Sample:
         (row,) = self.rows[index : index + 1].to_pylist()

@@ -1,0 +1,68 @@
+"""What a dataset's folder says of how it was made: settings, plan, skipped rows, logs."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .errors import InputError
+from .plan import PLAN
+from .write import RUN
+
+LOGS = "logs"  # holds a line of JSON for every finished shard
+ENTRY = ("shard", "samples", "seconds", "process", "device")  # what such a line says
+
+
+class Record(NamedTuple):
+    """Whatever of it is there; a dataset on the Hub has none.
+
+    run: the settings as given. written, planned: numbers of shards, None if unknown. skipped: rows
+    of the source that could not be used. logs: one entry a finished shard, see `ENTRY`.
+    """
+
+    run: dict[str, Any]
+    written: int | None
+    planned: int | None
+    skipped: int
+    logs: list[dict[str, Any]]
+
+
+def read_record(dataset: str) -> Record:
+    """The record of a dataset folder, an empty one of anything else.
+
+    Raises InputError where a file of it is not readable.
+    """
+    folder = Path(dataset).expanduser()
+    if not folder.is_dir():
+        return Record({}, None, None, 0, [])
+    plan = _read(folder / PLAN)
+    # what decided the bytes stands in the plan too, of folders without settings
+    run = {"resolution": plan.get("resolution"), **_read(folder / RUN)}
+    written = len(list((folder / "data").glob("train-*.parquet")))
+    planned = len(plan["shards"]) if "shards" in plan else None
+    lines = (line for file in sorted((folder / LOGS).glob("*.jsonl")) for line in _lines(file))
+    return Record(run, written or None, planned, len(_read(folder / "skipped.json")), list(lines))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The object of a JSON file, empty where there is none."""
+    return _parse(file.read_text(), file) if file.is_file() else {}
+
+
+def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    for line in file.read_text().splitlines():
+        entry = _parse(line, file)
+        missing = [key for key in ENTRY if key not in entry]
+        if missing:
+            raise InputError(f"{file}: a line without {', '.join(missing)}")
+        yield entry
+
+
+def _parse(text: str, file: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise InputError(f"{file}: not readable as JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{file}: expected an object, got {type(content).__name__}")
+    return content

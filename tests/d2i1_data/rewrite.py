@@ -1,0 +1,27 @@
+"""A dataset made of another one's samples, changed as a test wants them."""
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from d2i1_data.sample import Sample
+from d2i1_data.sources.dataset import Dataset
+from d2i1_data.tasks import Task
+from d2i1_data.write import shard_path, write_metadata, write_shard
+
+
+def save_dataset(folder: Path, samples: Iterable[Sample], tasks: dict[str, Task]) -> Path:
+    """Write samples as a dataset of one shard; its folder."""
+    folder.mkdir(parents=True)
+    write_metadata(folder, tasks)
+    write_shard(shard_path(folder, 0), samples, tasks)
+    return folder
+
+
+def changed(old: Path, folder: Path, changes: dict[int, Sample]) -> Path:
+    """A dataset with some of its samples replaced; all else is kept."""
+    rows = Dataset(str(old))
+    samples = [changes.get(n, sample) for n, sample in enumerate(rows)]
+    shutil.copytree(old, folder, ignore=shutil.ignore_patterns("data", "report"))
+    write_shard(shard_path(folder, 0), samples, rows.tasks)
+    return folder
