@@ -84,13 +84,14 @@ def shards_at(folder: Path) -> dict[str, int]:
 
 
 @pytest.fixture(scope="module")
-def ray() -> Iterator[object]:
+def ray() -> Iterator[None]:
     """A Ray cluster of two CPUs."""
     import ray
 
     environment = {"env_vars": {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(sys.path)}}
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112; they are all that is to run
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
-    yield ray
+    yield
     ray.shutdown()
 
 

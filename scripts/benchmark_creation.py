@@ -1,0 +1,171 @@
+"""What creation costs beside the U-Net, and what faster ways change, for docs/benchmarks.md.
+
+python scripts/benchmark_creation.py costs --pipeline runs/demo/pipeline
+python scripts/benchmark_creation.py ways --pipeline runs/demo/pipeline
+python scripts/benchmark_creation.py memory --pipeline runs/demo/pipeline --samples 2000
+"""
+
+import argparse
+import dataclasses
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from d2i1_data.conveyor import ahead
+from d2i1_data.makers import Creator, make_maker
+from d2i1_data.plan import Item, plan_shards
+from d2i1_data.sample import Sample
+from d2i1_data.settings import CreateSettings
+from d2i1_data.write import shard_path, write_shard
+
+WAYS: dict[str, dict[str, Any]] = {
+    "float32": {},
+    "bfloat16": {"precision": "bfloat16"},
+    "compiled": {"compile": True},
+    "bfloat16, compiled": {"precision": "bfloat16", "compile": True},
+}
+
+
+def main() -> None:
+    """Print one Markdown table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("costs", "ways", "memory"))
+    parser.add_argument("--pipeline", required=True)
+    parser.add_argument("--source", default="rooms:train")
+    parser.add_argument("--resolution")
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--num_inference_steps", type=int, default=25)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    {"costs": costs, "ways": ways, "memory": memory}[options.what](options)
+
+
+def _creator(options: argparse.Namespace, **more: Any) -> tuple[Creator, list[Item]]:
+    same = ("pipeline", "source", "resolution", "batch_size", "num_inference_steps", "threads")
+    given = {name: getattr(options, name) for name in same} | more
+    maker = make_maker(CreateSettings(output_dir="", **given))
+    assert isinstance(maker, Creator)
+    (items,) = plan_shards(maker.source, maker.rows, options.samples, options.samples)
+    return maker, items
+
+
+def _ignore(count: int) -> None:
+    pass
+
+
+# --- costs: what comes on top of the images alone ---
+
+
+def costs(options: argparse.Namespace) -> None:
+    """Seconds a sample of images alone, with labels, with quality, and written; arms take turns."""
+    maker, items = _creator(options)
+    arms: dict[str, Callable[[], object]] = {"images alone": partial(_images, maker, items)}
+    for quality, name in (("none", "and labels"), ("fast", "and quality fast"), ("full", "full")):
+        arms[name] = partial(_samples, maker, items, quality)
+    arms["images and labels, written"] = partial(_written, maker, items)
+    spent: dict[str, list[float]] = {name: [] for name in arms}
+    for turn in range(options.rounds + 1):
+        for name, act in arms.items():
+            start = time.perf_counter()
+            act()
+            if maker.pipe.device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:  # the first is to warm up
+                spent[name].append((time.perf_counter() - start) / len(items))
+    middle = {name: statistics.median(times) for name, times in spent.items()}
+    alone = middle["images alone"]
+    print("| | ms a sample | images/s | to images alone |\n|---|---|---|---|")
+    for name, seconds in middle.items():
+        print(f"| {name} | {seconds * 1e3:.1f} | {1 / seconds:.2f} | {seconds / alone - 1:+.1%} |")
+    named = list(middle.values())
+    steps = [f"{(b - a) / alone:+.1%}" for a, b in pairwise(named[:4])]
+    written = f"{(named[4] - named[1]) / alone:+.1%}"
+    print(f"\nlabels {steps[0]}, quality fast {steps[1]}, full {steps[2]} more; writing {written}")
+
+
+def _images(maker: Creator, items: list[Item]) -> None:
+    begun = map(maker.begin, maker.batches(items, {}))
+    for _ in ahead(maker.develop, begun, bound=1):
+        pass
+
+
+def _samples(maker: Creator, items: list[Item], quality: str) -> list[Sample]:
+    maker.settings = dataclasses.replace(maker.settings, quality=quality)  # type: ignore[arg-type]
+    return list(maker.make(items, {}, _ignore))
+
+
+def _written(maker: Creator, items: list[Item]) -> None:
+    maker.settings = dataclasses.replace(maker.settings, quality="none")
+    with tempfile.TemporaryDirectory() as folder:
+        path = shard_path(Path(folder), 0)
+        write_shard(path, maker.make(items, {}, _ignore), maker.tasks)
+
+
+# --- ways: what half precision and compilation change ---
+
+
+def ways(options: argparse.Namespace) -> None:
+    """How far samples made in faster ways are from those in float32, and how fast they come."""
+    plain, items = _creator(options, quality="none")
+    truth = _samples(plain, items, "none")
+    names = " | ".join(plain.tasks)
+    print(
+        f"| | images/s | image, mean of 255 | {names} agree |\n|{'---|' * (len(plain.tasks) + 3)}"
+    )
+    for name, more in WAYS.items():
+        maker, _ = _creator(options, quality="none", **more)
+        _samples(maker, items, "none")
+        start = time.perf_counter()
+        found = _samples(maker, items, "none")
+        rate = len(items) / (time.perf_counter() - start)
+        pairs = list(zip(truth, found, strict=True))
+        off = np.mean([np.abs(a.image.astype(int) - b.image).mean() for a, b in pairs])
+        shares = [
+            np.mean([_agreement(maker, name, a, b) for a, b in pairs]) for name in maker.tasks
+        ]
+        print(f"| {name} | {rate:.2f} | {off:.3f} | {' | '.join(f'{s:.2%}' for s in shares)} |")
+
+
+def _agreement(maker: Creator, name: str, one: Sample, other: Sample) -> float:
+    family = maker.families[name]
+    a, b = (family.to_tensor(sample.targets[name])[None] for sample in (one, other))
+    return float(family.agreement(a, b))
+
+
+# --- memory: whether it grows ---
+
+
+def memory(options: argparse.Namespace) -> None:
+    """Resident memory of the process after every tenth of the samples."""
+    maker, items = _creator(options)
+    print("| samples | resident MiB | peak MiB |\n|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        size = len(items) // 10
+        for part in range(10):
+            own = items[part * size : (part + 1) * size]
+            write_shard(shard_path(Path(folder), part), _made(maker, own), maker.tasks)
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            now = pages * resource.getpagesize() / 2**20
+            print(f"| {(part + 1) * size} | {now:.0f} | {peak:.0f} |", flush=True)
+
+
+def _made(maker: Creator, items: list[Item]) -> Iterator[Sample]:
+    return maker.make(items, {}, _ignore)
+
+
+if __name__ == "__main__":
+    main()
