@@ -307,6 +307,9 @@ class SelfImproveSettings(TrainSettings):
     """Created samples a micro-batch; None is as many as real ones."""
     max_created_samples: int | None = None
     """Use only the first created samples."""
+    min_quality: dict[str, float] | None = None
+    """Use only created samples that reach these scores: TASK.SCORE -> least value, such as
+    {semseg.flip: 0.9}; the scores are `confidence`, `flip` and `reencode`."""
     mix: Literal["paired", "union"] = "paired"
     """`paired` draws both kinds in every step; `union` shuffles them into one (authors)."""
     alpha: float = 0.998
@@ -335,6 +338,9 @@ class EvaluateSettings:
     """Where the figures are written as JSON."""
     max_samples: int | None = None
     """Use only the first samples of the source."""
+    min_quality: dict[str, float] | None = None
+    """Of a source dataset:PATH_OR_ID: use only samples that reach these scores, TASK.SCORE -> least
+    value."""
     processing_resolution: int | None = None
     """Longer side the model works at; None is the checkpoint's own, 0 the images' own."""
     theta: Literal["creation", "exploitation"] = "creation"

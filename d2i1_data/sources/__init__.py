@@ -1,5 +1,8 @@
 """Sources: real data in its own layout, as samples."""
 
+from collections.abc import Mapping
+
+from ..errors import InputError
 from .base import Resized, Rows, Source, parse_resolution, usable_rows, write_report
 
 __all__ = [
@@ -13,13 +16,20 @@ __all__ = [
 ]
 
 
-def open_source(spec: str, resolution: str | None = None) -> Source:
+def open_source(
+    spec: str, resolution: str | None = None, min_quality: Mapping[str, float] | None = None
+) -> Source:
     """The source a `--source` names, at its own or another resolution (see `parse_resolution`).
 
-    `rooms[:SPLIT]`, `folder:FILE.yaml[:SPLIT]`, or `dataset:PATH_OR_ID[:SPLIT]`.
+    `rooms[:SPLIT]`, `folder:FILE.yaml[:SPLIT]`, or `dataset:PATH_OR_ID[:SPLIT]`. min_quality: of
+    the last, which rows to keep, see `dataset.Dataset`.
     """
     kind, _, rest = spec.partition(":")
     place, _, split = rest.partition(":")
+    if min_quality and kind != "dataset":
+        raise InputError(
+            f"--min_quality: source {spec!r} has no scores, only dataset:PATH_OR_ID has"
+        )
     if kind == "rooms":
         from .rooms import Rooms
 
@@ -31,10 +41,8 @@ def open_source(spec: str, resolution: str | None = None) -> Source:
     elif kind == "dataset" and place:
         from .dataset import Dataset
 
-        source = Dataset(place, split or None)
+        source = Dataset(place, split or None, min_quality)
     else:
-        from ..errors import InputError
-
         allowed = "rooms[:SPLIT], folder:FILE.yaml[:SPLIT], dataset:PATH_OR_ID[:SPLIT]"
         raise InputError(f"source {spec!r}: expected one of {allowed}")
     size = parse_resolution(resolution)
@@ -42,7 +50,11 @@ def open_source(spec: str, resolution: str | None = None) -> Source:
 
 
 def open_rows(
-    spec: str, resolution: str | None = None, limit: int | None = None, on_bad_row: str = "stop"
+    spec: str,
+    resolution: str | None = None,
+    limit: int | None = None,
+    on_bad_row: str = "stop",
+    min_quality: Mapping[str, float] | None = None,
 ) -> Rows:
     """The rows of a source that an act uses: the first `limit`, see `usable_rows`."""
-    return usable_rows(open_source(spec, resolution), limit, on_bad_row)
+    return usable_rows(open_source(spec, resolution, min_quality), limit, on_bad_row)
