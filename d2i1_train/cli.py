@@ -24,6 +24,7 @@ ACTS = {
     "label": ("d2i1_data.create:label", data_settings.LabelSettings),
     "self-improve": ("d2i1_train.self_improve:self_improve", train_settings.SelfImproveSettings),
     "evaluate": ("d2i1_train.evaluate:evaluate", train_settings.EvaluateSettings),
+    "export": ("d2i1_data.export:export", data_settings.ExportSettings),
     "study": ("d2i1_train.study:study", train_settings.StudySettings),
     "env": ("d2i1_train.environment:env", train_settings.EnvSettings),
 }

@@ -2,12 +2,11 @@
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from d2i1_data.errors import InputError
-from d2i1_data.settings import require_positive
+from d2i1_data.settings import refuse_without, require_positive
 
 OF_HOST = ("width", "norm", "protocol")
 OF_LORA = ("rank", "lora_alpha", "lora_dropout", "lora_layers", "use_rslora")
@@ -23,13 +22,6 @@ MOST_JITTER = {
     **dict.fromkeys(("brightness", "contrast", "saturation", "gamma", "tint"), 1.0),
     **{"hue": 0.5, "each": 1.0, "probability": 1.0},
 }
-
-
-def refuse_without(settings: Any, names: Sequence[str], wanted: str) -> None:
-    """Refuse settings that differ from their default where they would say nothing."""
-    for name in names:
-        if getattr(settings, name) != getattr(type(settings), name):
-            raise InputError(f"--{name} says nothing without {wanted}")
 
 
 @dataclass(kw_only=True)
