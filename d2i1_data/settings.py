@@ -109,9 +109,9 @@ class ExportSettings:
     """webdataset: samples a tar file."""
     min_region: int = 1
     """yolo: leave out connected regions of fewer pixels."""
-    outline: Literal["edges", "pixels"] = "edges"
-    """yolo: polygons run along the edges of a region's outer pixels, or through these pixels, which
-    is exact only for readers that round to whole pixels and draw the outline too (supervision)."""
+    outline: Literal["exact", "pixels"] = "exact"
+    """yolo: polygons run around a region's outer pixels, or through them, for readers that round to
+    whole pixels and draw the outline too (supervision)."""
 
     def __post_init__(self) -> None:
         require_positive(self, "shard_size", "min_region")

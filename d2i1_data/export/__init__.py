@@ -64,7 +64,9 @@ def choose_tasks(settings: ExportSettings, source: Dataset) -> dict[str, Task]:
                 f"--tasks {name}: --format {form} holds classes; choose from {', '.join(fitting)}"
             )
     if form in OF_ONE_TASK and len(wanted) > 1:
-        raise InputError(f"--format {form} holds one task: choose one with --tasks, of {wanted}")
+        raise InputError(
+            f"--format {form} holds one task: choose one with --tasks, of {', '.join(wanted)}"
+        )
     return {name: source.tasks[name] for name in wanted}
 
 
