@@ -55,7 +55,7 @@ def choose_tasks(settings: ExportSettings, source: Dataset) -> dict[str, Task]:
         raise InputError(f"--format {form} holds classes; dataset {source.name} has {held}")
     wanted = fitting
     if settings.tasks is not None:
-        wanted = [name.strip() for name in settings.tasks.split(",")]
+        wanted = list(dict.fromkeys(name.strip() for name in settings.tasks.split(",")))
     for name in wanted:
         if name not in source.tasks:
             raise InputError(f"--tasks: dataset {source.name} has no {name!r}, it has {held}")

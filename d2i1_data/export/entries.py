@@ -114,6 +114,7 @@ def _as_png(
     data = stored_bytes(stored)
     with Image.open(io.BytesIO(data)) as picture:
         kind, (width, height) = picture.format, picture.size
+        picture.verify()  # that it is whole: what is copied is not decoded
     return (data if kind == "PNG" else encode(decode(data))), (height, width)
 
 

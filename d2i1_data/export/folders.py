@@ -28,7 +28,7 @@ def write_folders(
         write_new(folder / "captions" / f"{entry.name}.txt", (caption or "").encode())
         captioned |= caption is not None
         licences.add(entry.facts["provenance"]["licence"])
-    layout: dict[str, Any] = {"name": Path(settings.dataset).name}
+    layout: dict[str, Any] = {"name": Path(settings.dataset).resolve().name}
     if len(licences) == 1 and None not in licences:
         layout["licence"] = licences.pop()
     layout["columns"] = {name: name for name in ("image", *tasks)}

@@ -78,8 +78,7 @@ class Dataset:
         quality, reaching = self._column("quality"), []
         for name, least in min_quality.items():
             task, score = self._parse(name, least)
-            # compared as Python compares: of float32 the scores, of float64 the least value
-            scores = pc.struct_field(quality, [task, score]).cast(pa.float64())
+            scores = pc.struct_field(quality, [task, score])
             if scores.null_count == len(scores):
                 raise InputError(
                     f"--min_quality: dataset {self.name} has no {name}, it was created with another"

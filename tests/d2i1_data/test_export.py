@@ -442,18 +442,46 @@ def test_what_was_interrupted_is_not_there(ends: type[BaseException], tmp_path: 
     assert target.stat().st_mode & 0o777 == 0o777 & ~os.umask(os.umask(0o22))
 
 
-def test_pictures_that_are_no_png_are_encoded_and_broken_ones_named(tmp_path: Path) -> None:
-    jpeg, source = io.BytesIO(), Rooms("val", (8, 8))
-    Image.fromarray(source[0].image).save(jpeg, "JPEG")
-    dataset = Dataset(str(save(tmp_path / "d", [source[0]] * 3, dict(Rooms.tasks))))
-    rows = [dataset.stored(n) for n in range(3)]
-    rows[0]["image"]["bytes"] = jpeg.getvalue()
-    rows[1]["image"]["bytes"] = b"no picture"
-    rows[2]["semseg"]["bytes"] = rows[2]["image"]["bytes"]
-    dataset.stored = rows.__getitem__  # type: ignore[method-assign]
-    found = entries(dataset, {"semseg": dataset.tasks["semseg"]})
-    first = next(found)
-    with Image.open(io.BytesIO(first.image)) as picture, Image.open(jpeg) as lossy:
-        assert picture.format == "PNG" and np.array_equal(picture, lossy)
-    with pytest.raises(InputError, match="dataset d: row 'rooms-val-00000': cannot identify"):
-        next(found)
+def spoilt(
+    folder: Path, column: str, pixels: np.ndarray | None, form: str = "PNG", most: int | None = None
+) -> Dataset:
+    """A dataset of one room whose picture in a column is another, or none that can be read."""
+    dataset = Dataset(str(save(folder, [Rooms("val", (8, 8))[0]], dict(Rooms.tasks))))
+    row, data = dataset.stored(0), io.BytesIO(b"no picture")
+    if pixels is not None:
+        Image.fromarray(pixels).save(data, form)
+    row[column]["bytes"] = data.getvalue()[:most]
+    dataset.stored = {0: row}.__getitem__  # type: ignore[method-assign]
+    return dataset
+
+
+def test_a_torn_picture_is_not_copied(tmp_path: Path) -> None:
+    dataset = spoilt(tmp_path / "d", "image", np.zeros((8, 8, 3), np.uint8), most=60)
+    with pytest.raises(InputError, match="dataset d: row 'rooms-val-00000': "):
+        next(entries(dataset, {}))
+
+
+def test_pictures_that_are_no_png_become_one(tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    dataset = spoilt(tmp_path / "d", "image", image, "JPEG")
+    (entry,) = entries(dataset, {})
+    with Image.open(io.BytesIO(entry.image)) as picture:
+        assert picture.format == "PNG" and np.array_equal(picture, dataset[0].image)
+
+
+@pytest.mark.parametrize(
+    ("column", "pixels", "told"),
+    [
+        ("image", None, "cannot identify image file"),
+        ("semseg", None, "cannot identify image file"),
+        ("semseg", np.zeros((4, 8), np.uint8), "semseg is 8x4, its image 8x8"),
+        ("semseg", np.full((8, 8), 200, np.uint8), "semseg holds class id 200, allowed are 0 to"),
+    ],
+)
+def test_unusable_pictures_name_their_row(
+    tmp_path: Path, column: str, pixels: np.ndarray | None, told: str
+) -> None:
+    dataset = spoilt(tmp_path / "d", column, pixels)
+    with pytest.raises(InputError, match=f"row 'rooms-val-00000': {told}"):
+        for entry in entries(dataset, dataset.tasks):
+            entry.classes(dataset.tasks["semseg"])
