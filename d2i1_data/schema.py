@@ -62,19 +62,19 @@ def to_row(sample: Sample, tasks: Mapping[str, Task]) -> dict[str, Any]:
 def from_row(row: Mapping[str, Any], tasks: Mapping[str, Task]) -> Sample:
     """The sample of a row whose pictures are undecoded (`Image(decode=False)`)."""
     targets = {
-        name: task.family.from_png(_bytes(row[name]))
+        name: task.family.from_png(stored_bytes(row[name]))
         for name, task in tasks.items()
         if row[name] is not None
     }
     return Sample(
         id=row["id"],
-        image=decode_rgb(_bytes(row["image"])),
+        image=decode_rgb(stored_bytes(row["image"])),
         targets=targets,
         caption=row["caption"],
         provenance=Provenance(**row["provenance"]),
         quality={name: Quality(**row["quality"][name]) for name in targets},
         confidence={
-            name: CONFIDENCE.from_png(_bytes(stored))
+            name: CONFIDENCE.from_png(stored_bytes(stored))
             for name, stored in row["confidence"].items()
             if stored is not None
         },
@@ -85,7 +85,7 @@ def _stored(png: bytes) -> dict[str, Any]:
     return {"bytes": png, "path": None}
 
 
-def _bytes(stored: Mapping[str, Any]) -> bytes:
+def stored_bytes(stored: Mapping[str, Any]) -> bytes:
     """The file behind an undecoded image, which a dataset may also keep as a path."""
     return stored["bytes"] or Path(stored["path"]).read_bytes()
 

@@ -27,6 +27,7 @@ ACTS = {
     "evaluate": ("d2i1_train.evaluate:evaluate", train_settings.EvaluateSettings),
     "report": ("d2i1_data.report:report", data_settings.ReportSettings),
     "judge": ("d2i1_data.judge:judge", data_settings.JudgeSettings),
+    "export": ("d2i1_data.export:export", data_settings.ExportSettings),
     "study": ("d2i1_train.study:study", train_settings.StudySettings),
     "env": ("d2i1_train.environment:env", train_settings.EnvSettings),
 }

@@ -36,7 +36,8 @@ Sums = dict[str, Tensor]  # task -> a meter's sums, [N, S] per sample or [S] in 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """Score a pipeline on a source, write and return the figures."""
     protocol = Protocol(parse_crop(settings.crop), settings.farthest)
-    rows = open_rows(settings.source, None, settings.max_samples, settings.on_bad_row)
+    limit, on_bad_row = settings.max_samples, settings.on_bad_row
+    rows = open_rows(settings.source, None, limit, on_bad_row, settings.min_quality)
     state = PartialState()
     pipe = open_theta(settings.pipeline, settings.theta).to(state.device)
     tasks = common_tasks(pipe, rows.source)

@@ -2,12 +2,11 @@
 
 import math
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from d2i1_data.errors import InputError
-from d2i1_data.settings import require_positive
+from d2i1_data.settings import refuse_without, require_positive
 
 OF_HOST = ("width", "norm", "protocol")
 OF_LORA = ("rank", "lora_alpha", "lora_dropout", "lora_layers", "use_rslora")
@@ -23,13 +22,6 @@ MOST_JITTER = {
     **dict.fromkeys(("brightness", "contrast", "saturation", "gamma", "tint"), 1.0),
     **{"hue": 0.5, "each": 1.0, "probability": 1.0},
 }
-
-
-def refuse_without(settings: Any, names: Sequence[str], wanted: str) -> None:
-    """Refuse settings that differ from their default where they would say nothing."""
-    for name in names:
-        if getattr(settings, name) != getattr(type(settings), name):
-            raise InputError(f"--{name} says nothing without {wanted}")
 
 
 @dataclass(kw_only=True)
@@ -307,6 +299,9 @@ class SelfImproveSettings(TrainSettings):
     """Created samples a micro-batch; None is as many as real ones."""
     max_created_samples: int | None = None
     """Use only the first created samples."""
+    min_quality: dict[str, float] | None = None
+    """Use only created samples that reach these scores: TASK.SCORE -> least value, such as
+    {semseg.flip: 0.9}; the scores are `confidence`, `flip` and `reencode`."""
     mix: Literal["paired", "union"] = "paired"
     """`paired` draws both kinds in every step; `union` shuffles them into one (authors)."""
     alpha: float = 0.998
@@ -335,6 +330,9 @@ class EvaluateSettings:
     """Where the figures are written as JSON."""
     max_samples: int | None = None
     """Use only the first samples of the source."""
+    min_quality: dict[str, float] | None = None
+    """Of a source dataset:PATH_OR_ID: use only samples that reach these scores, TASK.SCORE -> least
+    value."""
     processing_resolution: int | None = None
     """Longer side the model works at; None is the checkpoint's own, 0 the images' own."""
     theta: Literal["creation", "exploitation"] = "creation"

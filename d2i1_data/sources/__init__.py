@@ -1,5 +1,7 @@
 """Sources: real data in its own layout, as samples."""
 
+from collections.abc import Mapping
+
 from ..errors import InputError
 from .base import (
     Resized,
@@ -23,13 +25,20 @@ __all__ = [
 ]
 
 
-def open_source(spec: str, resolution: str | None = None) -> Source:
+def open_source(
+    spec: str, resolution: str | None = None, min_quality: Mapping[str, float] | None = None
+) -> Source:
     """The source a `--source` names, at its own or another resolution (see `parse_resolution`).
 
     `rooms[:SPLIT]`, `folder:FILE.yaml[:SPLIT]`, `dataset:PATH_OR_ID[:SPLIT]`, or `text:FILE`.
+    min_quality: of a dataset, which rows to keep, see `dataset.Dataset`.
     """
     kind, _, rest = spec.partition(":")
     place, _, split = rest.partition(":")
+    if min_quality and kind != "dataset":
+        raise InputError(
+            f"--min_quality: source {spec!r} has no scores, only dataset:PATH_OR_ID has"
+        )
     if kind == "rooms":
         from .rooms import Rooms
 
@@ -41,7 +50,7 @@ def open_source(spec: str, resolution: str | None = None) -> Source:
     elif kind == "dataset" and place:
         from .dataset import Dataset
 
-        source = Dataset(place, split or None)
+        source = Dataset(place, split or None, min_quality)
     elif kind == "text" and place:
         from .text import Text
 
@@ -56,7 +65,11 @@ def open_source(spec: str, resolution: str | None = None) -> Source:
 
 
 def open_rows(
-    spec: str, resolution: str | None = None, limit: int | None = None, on_bad_row: str = "stop"
+    spec: str,
+    resolution: str | None = None,
+    limit: int | None = None,
+    on_bad_row: str = "stop",
+    min_quality: Mapping[str, float] | None = None,
 ) -> Rows:
     """The rows of a source that an act uses: the first `limit`, see `usable_rows`."""
-    return usable_rows(open_source(spec, resolution), limit, on_bad_row)
+    return usable_rows(open_source(spec, resolution, min_quality), limit, on_bad_row)

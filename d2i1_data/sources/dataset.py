@@ -1,25 +1,39 @@
 """Any Hugging Face dataset in our schema, in a folder or on the Hub."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from ..errors import InputError
-from ..sample import Sample
+from ..sample import Quality, Sample
 from ..schema import FEATURES, METADATA, from_row, read_metadata
+
+SCORES = tuple(field.name for field in fields(Quality))
 
 
 class Dataset:
-    """Samples of a dataset that `d2i1 create` or `d2i1 label` wrote, or anything in its schema."""
+    """Samples of a dataset that `d2i1 create` or `d2i1 label` wrote, or anything in its schema.
+
+    min_quality: `TASK.SCORE` -> least value; rows that reach all of them are kept, in their order,
+    and a row whose score is null does not reach it.
+    """
 
     has_images = True
 
-    def __init__(self, path: str, split: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str,
+        split: str | None = None,
+        min_quality: Mapping[str, float] | None = None,
+    ) -> None:
         self.name = path if not Path(path).is_dir() else Path(path).resolve().name
         self.notes: dict[str, int] = {}
         self.tasks = read_metadata(_metadata(path), f"{path}/{METADATA}")
@@ -32,7 +46,9 @@ class Dataset:
         if missing:
             raise InputError(f"dataset {path}: columns {', '.join(missing)} are missing")
         self.rows = rows.with_format("arrow")  # undecoded
-        self.ids = [str(identity) for identity in rows["id"]]
+        if min_quality:
+            self.rows = self.rows.select(self._reaching(min_quality))
+        self.ids = [str(one) for one in self.column("id").to_pylist()]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -49,12 +65,55 @@ class Dataset:
         column = self.rows.select_columns([first])[:][first]
         return pc.struct_field(column, inner) if inner else column
 
-    def __getitem__(self, index: int) -> Sample:
+    def stored(self, index: int) -> dict[str, Any]:
+        """A row of `FEATURES`, its pictures undecoded."""
         (row,) = self.rows[index : index + 1].to_pylist()
+        return row
+
+    def __getitem__(self, index: int) -> Sample:
+        row = self.stored(index)
         try:
             return from_row(row, self.tasks)
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"dataset {self.name}: row {row['id']!r}: {error}") from error
+
+    def _reaching(self, min_quality: Mapping[str, float]) -> list[int]:
+        """The rows that reach every least value."""
+        quality, reaching = self.column("quality"), []
+        for name, least in min_quality.items():
+            task, score = self._parse(name, least)
+            scores = pc.struct_field(quality, [task, score])
+            if scores.null_count == len(scores):
+                raise InputError(
+                    f"--min_quality: dataset {self.name} has no {name}, it was created with another"
+                    " --quality"
+                )
+            reaching.append(pc.greater_equal(scores, float(least)).fill_null(False).to_numpy())
+        kept = np.flatnonzero(np.logical_and.reduce(reaching)).tolist()
+        if not kept:
+            least_values = ", ".join(f"{name} {least}" for name, least in min_quality.items())
+            raise InputError(
+                f"--min_quality: none of {len(quality)} rows of dataset {self.name} reaches"
+                f" {least_values}"
+            )
+        return kept
+
+    def _parse(self, name: str, least: float) -> tuple[str, str]:
+        """Task and score of a `TASK.SCORE`."""
+        task, _, score = name.partition(".")
+        if task not in self.tasks:
+            raise InputError(
+                f"--min_quality: {name!r}: dataset {self.name} has no task {task!r}, choose from"
+                f" {', '.join(self.tasks)}"
+            )
+        if score not in SCORES:
+            raise InputError(
+                f"--min_quality: {name!r}: no score {score!r}, expected TASK.SCORE with a score of"
+                f" {', '.join(SCORES)}"
+            )
+        if not 0 <= least <= 1:
+            raise InputError(f"--min_quality: {name} {least}: expected 0 to 1")
+        return task, score
 
 
 def _metadata(path: str) -> str:

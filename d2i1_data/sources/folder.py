@@ -287,4 +287,4 @@ def _values(data: bytes) -> NDArray[np.float32]:
 def _read_text(path: Path) -> str:
     if not path.is_file():
         raise InputError(f"no caption for this image: {path}")
-    return path.read_text().strip()
+    return path.read_text("utf-8").strip()

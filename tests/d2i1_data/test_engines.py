@@ -89,7 +89,7 @@ def ray() -> Iterator[None]:
     import ray
 
     environment = {"env_vars": {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(sys.path)}}
-    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112; they are all that is to run
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     yield
     ray.shutdown()

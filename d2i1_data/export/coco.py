@@ -1,0 +1,102 @@
+"""COCO: images, and of every label map panoptic, semantic and mask annotations.
+
+There are no instances: each class of an image is one segment of "stuff". A category's id is its
+class id + 1; unknown pixels have none, they are 0 in panoptic and 255 in semantic pictures.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..diff2in1.families import LabelMap, encode_png
+from ..settings import ExportSettings
+from ..tasks import Task
+from .entries import Entry, write_new
+from .json_list import JsonList, write_object
+
+
+def write_coco(
+    folder: Path, entries: Iterable[Entry], tasks: Mapping[str, Task], settings: ExportSettings
+) -> None:
+    """Write images/, and of each task in annotations/ panoptic_TASK.json with the pictures of
+    panoptic_TASK/, stuff_TASK.json with a mask of each class, and semantic_TASK/.
+    """
+    place = folder / "annotations"
+    with ExitStack() as stack:
+
+        def begin() -> JsonList:
+            return JsonList(stack.enter_context(TemporaryFile("w+", dir=folder)))
+
+        images, of_task = begin(), {name: (begin(), begin()) for name in tasks}
+        for number, entry in enumerate(entries, 1):
+            file, (height, width) = f"{entry.name}.png", entry.size
+            write_new(folder / "images" / file, entry.image)
+            images.add({"id": number, "file_name": file, "height": height, "width": width})
+            for name, (panoptic, stuff) in of_task.items():
+                ids = entry.classes(tasks[name])
+                found = list(_segments(ids))
+                segments = [segment for segment, _ in found]
+                panoptic.add({"image_id": number, "file_name": file, "segments_info": segments})
+                for segment, mask in found:
+                    one = {**segment, "id": len(stuff) + 1, "image_id": number}
+                    stuff.add({**one, "segmentation": encode_mask(mask)})
+                write_new(place / f"panoptic_{name}" / file, _panoptic_png(ids))
+                write_new(place / f"semantic_{name}" / file, entry.maps[name])
+        for name, (panoptic, stuff) in of_task.items():
+            kinds = _categories(tasks[name])
+            for what, annotations in (("panoptic", panoptic), ("stuff", stuff)):
+                content = {"images": images, "annotations": annotations, "categories": kinds}
+                write_object(place / f"{what}_{name}.json", content)
+
+
+def _segments(ids: NDArray[np.uint8]) -> Iterator[tuple[dict[str, Any], NDArray[np.bool_]]]:
+    """Every class of a map [H, W] as COCO says a segment, with its mask."""
+    for number in np.unique(ids[ids != 255]).tolist():
+        mask = ids == number
+        rows, columns = (np.flatnonzero(mask.any(axis)).tolist() for axis in (1, 0))
+        left, top = columns[0], rows[0]
+        box = [left, top, columns[-1] - left + 1, rows[-1] - top + 1]
+        kind = number + 1
+        segment = {"id": kind, "category_id": kind, "area": int(mask.sum()), "bbox": box}
+        yield {**segment, "iscrowd": 0}, mask
+
+
+def _panoptic_png(ids: NDArray[np.uint8]) -> bytes:
+    """Segment ids as R + 256 G + 256^2 B; as there are at most 255, all of it is R."""
+    segments = np.zeros((*ids.shape, 3), np.uint8)
+    segments[..., 0] = np.where(ids == 255, 0, ids + 1)
+    return encode_png(segments)
+
+
+def _categories(task: Task) -> list[dict[str, Any]]:
+    assert isinstance(task.family, LabelMap)
+    kinds = zip(task.family.names, task.family.palette, strict=True)
+    return [
+        {"id": n, "name": name, "supercategory": task.name, "isthing": 0, "color": list(colour)}
+        for n, (name, colour) in enumerate(kinds, 1)
+    ]
+
+
+def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
+    """COCO's compressed run lengths of a mask [H, W], read down the columns, as pycocotools has it.
+
+    A run is written as its difference to the run of the same kind before (but for the first three),
+    in characters of 48 + 5 bits and a sixth that says whether more follow, lowest first.
+    """
+    line = mask.ravel(order="F")
+    ends = [0] if line[0] else []  # the first run is of pixels that are not in the mask
+    ends += [*(np.flatnonzero(line[1:] != line[:-1]) + 1).tolist(), line.size]
+    runs = np.diff(ends, prepend=0).tolist()
+    text = bytearray()
+    for place, run in enumerate(runs):
+        rest, more = run - (runs[place - 2] if place > 2 else 0), True
+        while more:
+            bits, rest = rest & 31, rest >> 5
+            more = rest != (-1 if bits & 16 else 0)
+            text.append(48 + bits + 32 * more)
+    return {"size": list(mask.shape), "counts": text.decode()}

@@ -1,0 +1,41 @@
+"""JSON whose lists are too long for memory."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+
+class JsonList:
+    """A list that is kept in an open file, one of its own, for `write_object`."""
+
+    def __init__(self, file: IO[str]) -> None:
+        self.file, self.count = file, 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def add(self, item: Any) -> None:
+        """Append an item."""
+        self.file.write((", " if self.count else "") + json.dumps(item))
+        self.count += 1
+
+    def copy_to(self, out: IO[str]) -> None:
+        """Write the whole list."""
+        self.file.seek(0)
+        out.write("[")
+        shutil.copyfileobj(self.file, out)
+        out.write("]")
+
+
+def write_object(file: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object whose values may be `JsonList`s; its keys must be plain words."""
+    with file.open("x") as out:
+        for place, (key, value) in enumerate(content.items()):
+            out.write(f"{', ' if place else '{'}{json.dumps(key)}: ")
+            if isinstance(value, JsonList):
+                value.copy_to(out)
+            else:
+                json.dump(value, out)
+        out.write("}\n")

@@ -1,0 +1,38 @@
+"""WebDataset: tar files of samples, for reading in order over a network."""
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+from pathlib import Path
+
+from ..settings import ExportSettings
+from ..tasks import Task
+from ..write import write_metadata
+from .entries import Entry
+
+
+def write_webdataset(
+    folder: Path, entries: Iterable[Entry], tasks: Mapping[str, Task], settings: ExportSettings
+) -> None:
+    """Write data/train-00000.tar and so on, and the classes in diff2in1.json.
+
+    A sample is KEY.image.png, KEY.TASK.png, KEY.confidence.TASK.png where it is stored, KEY.json.
+    """
+    (folder / "data").mkdir()
+    shards = groupby(enumerate(entries), lambda pair: pair[0] // settings.shard_size)
+    for index, shard in shards:
+        with tarfile.open(folder / "data" / f"train-{index:05d}.tar", "x") as tar:
+            for _, entry in shard:
+                confidence = {f"confidence.{n}": data for n, data in entry.confidence.items()}
+                for part, data in {"image": entry.image, **entry.maps, **confidence}.items():
+                    _add(tar, f"{entry.name}.{part}.png", data)
+                _add(tar, f"{entry.name}.json", json.dumps(entry.facts).encode())
+    write_metadata(folder, tasks)
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    header = tarfile.TarInfo(name)  # of nobody, at time 0: the same samples are the same bytes
+    header.size = len(data)
+    tar.addfile(header, io.BytesIO(data))

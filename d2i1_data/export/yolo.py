@@ -1,0 +1,47 @@
+"""YOLO: images, and a text file of polygons for each."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from ..diff2in1.families import LabelMap
+from ..settings import ExportSettings
+from ..tasks import Task
+from .entries import Entry, write_new
+from .polygons import polygons
+
+
+def write_yolo(
+    folder: Path, entries: Iterable[Entry], tasks: Mapping[str, Task], settings: ExportSettings
+) -> None:
+    """Write images/train/, labels/train/ and data.yaml for the one label map among the tasks.
+
+    A line is a connected region: its class, then x and y of its corners as shares of the sides.
+    Unknown pixels are in no region.
+    """
+    (task,) = tasks.values()
+    assert isinstance(task.family, LabelMap)
+    for entry in entries:
+        lines = "".join(_lines(entry.classes(task), settings))
+        write_new(folder / "images/train" / f"{entry.name}.png", entry.image)
+        write_new(folder / "labels/train" / f"{entry.name}.txt", lines.encode())
+    # readers ask for both parts; only the user knows what to hold out
+    layout = {"train": "images/train", "val": "images/train"}
+    names = dict(enumerate(task.family.names))
+    text = yaml.safe_dump({**layout, "names": names}, sort_keys=False)
+    write_new(folder / "data.yaml", text.encode())
+
+
+def _lines(ids: NDArray[np.uint8], settings: ExportSettings) -> Iterator[str]:
+    sides = ids.shape[::-1]
+    for number in np.unique(ids[ids != 255]):
+        for corners, area in polygons(ids == number):
+            if area < settings.min_region:
+                continue
+            if settings.outline == "pixels":
+                corners = np.floor(corners) + 0.25  # the same pixel if rounded or cut
+            shares = " ".join(f"{share:.6f}" for share in (corners / sides).ravel())
+            yield f"{number} {shares}\n"

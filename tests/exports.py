@@ -1,0 +1,49 @@
+"""What tests of exports share."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from d2i1_data.export.entries import file_name
+from d2i1_data.sample import Sample
+from d2i1_data.write import shard_path, write_metadata, write_shard
+
+
+def run(d2i1: Callable[..., str], dataset: Path, form: str, folder: Path, *flags: object) -> Path:
+    d2i1("export", dataset, "--format", form, "--output_dir", folder, *flags)
+    return folder
+
+
+def save(folder: Path, samples: list[Sample], tasks: dict[str, Any]) -> Path:
+    write_shard(shard_path(folder, 0), samples, tasks)
+    write_metadata(folder, tasks)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+def drawn(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The pixels whose middle is in a polygon, by Pillow at eight times the size."""
+    canvas = Image.new("1", (8 * size[1], 8 * size[0]))
+    ImageDraw.Draw(canvas).polygon([tuple(one) for one in (8 * corners - 0.5).tolist()], fill=1)
+    return np.asarray(canvas)[4::8, 4::8]
+
+
+def same_samples(found: Any, source: Any) -> None:
+    configs = [{n: t.family.config() for n, t in one.tasks.items()} for one in (found, source)]
+    assert configs[0] == configs[1]
+    samples = {sample.id: sample for sample in found}
+    assert len(samples) == len(source)
+    for real in source:
+        own = samples[file_name(real.id)]
+        assert np.array_equal(own.image, real.image)
+        assert (own.caption or None) == real.caption
+        for name, task in source.tasks.items():
+            blank = task.family.to_array(task.family.blank(real.size))
+            assert np.array_equal(own.targets[name], real.targets.get(name, blank))
