@@ -5,6 +5,7 @@ shard before the first image is made, so an interrupted run continues where it s
 """
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,29 +41,32 @@ def _write_dataset(settings: WriteSettings) -> Path:
 
     from .engine import Cluster, make_in_processes
     from .makers import make_maker
-    from .plan import claim_folder, read_plan
+    from .plan import claim_folder, locked, read_plan
     from .write import RUN, require_folder, write_metadata, write_text
 
     folder, state = Path(settings.output_dir), PartialState()
     require_folder(folder)
     maker = make_maker(settings)
     cluster = Cluster(settings) if settings.engine == "ray" else None
-    if state.is_main_process:
-        plan = _plan(maker, settings, cluster)
-        claim_folder(folder, plan, settings.overwrite)
-        given = {"act": maker.act, **asdict(settings)}
-        for key in ("output_dir", "overwrite"):
-            del given[key]
-        write_text(folder / RUN, json.dumps(given, indent=2) + "\n")
-        write_metadata(folder, maker.tasks)
-    state.wait_for_everyone()
-    plan = read_plan(folder)
-    if cluster is not None:
-        cluster.make(plan, folder)
-    else:
-        make_in_processes(maker, plan, folder)
-    if state.is_main_process:
-        _finish(folder, maker, plan)
+    with ExitStack() as held:
+        if state.is_main_process:
+            plan = _plan(maker, settings, cluster)
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder))
+            claim_folder(folder, plan, settings.overwrite)
+            given = {"act": maker.act, **asdict(settings)}
+            for key in ("output_dir", "overwrite"):
+                del given[key]
+            write_text(folder / RUN, json.dumps(given, indent=2) + "\n")
+            write_metadata(folder, maker.tasks)
+        state.wait_for_everyone()
+        plan = read_plan(folder)
+        if cluster is not None:
+            cluster.make(plan, folder)
+        else:
+            make_in_processes(maker, plan, folder)
+        if state.is_main_process:
+            _finish(folder, maker, plan)
     return folder
 
 

@@ -4,10 +4,13 @@ It is written before the first image. What a sample is made with follows from it
 alone, so shards can be made by anyone, in any order, and again.
 """
 
+import fcntl
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -161,6 +164,22 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
                 file.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     plan.write(folder)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Keep a folder for one run at a time; the lock goes with the process that holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{folder}: another run is writing it") from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def read_plan(folder: Path, advice: str = "was it written by d2i1 create?") -> Plan:

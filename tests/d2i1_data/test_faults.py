@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from d2i1_data.plan import locked
 from tests.made import SEVEN, run, samples, shards
 
 D2i1 = Callable[..., str]
@@ -165,3 +166,12 @@ def test_rows_are_valid_after_a_fault(photos: Path, tmp_path: Path) -> None:
     run(*command, "--shard_size", 1, "--output_dir", tmp_path / "made")
     counts = [pq.read_metadata(f).num_rows for f in sorted((tmp_path / "made/data").iterdir())]
     assert counts == [0, 1, 1, 1, 1, 1] and len(samples(tmp_path / "made")) == 5
+
+
+def test_two_runs_do_not_write_one_folder(photos: Path, tmp_path: Path, d2i1: D2i1) -> None:
+    command = ("import", "--source", f"folder:{photos}", "--output_dir", tmp_path / "made")
+    (tmp_path / "made").mkdir()
+    with locked(tmp_path / "made"):
+        assert "another run is writing it" in d2i1(*command, code=2)
+    run(*command)
+    assert len(samples(tmp_path / "made")) == 6
