@@ -44,24 +44,28 @@ def dataset_card(
 ) -> str:
     """The text of README.md: metadata for the Hub, then what people want to know.
 
-    act: `import`, `label` or `create`, because truth must not be called a model's opinion.
+    act: `import`, `label` or `create`, because truth must not be called a model's opinion, nor one
+    that was imported truth.
     """
     title = f"Diff-2-in-1: {', '.join(tasks)}"
     shards = dataset_shards(folder)
     count = sum(pq.read_metadata(shard).num_rows for shard in shards)
     columns = pq.read_table(shards, columns=["quality", "provenance"])
     shown = [_task(task, columns["quality"]) for task in tasks.values()]
+    kinds = pc.struct_field(columns["provenance"], "kind")
+    created = pc.sum(pc.equal(kinds, "created")).as_py() or 0
     body = _render(
         "dataset.md.jinja",
         title=title,
         count=count,
+        created=created,
         act=act,
         tasks=shown,
         facts=facts,
         load_path=folder.name,
     )
     licences = pc.struct_field(columns["provenance"], "licence").unique().to_pylist()
-    made = [] if act == "import" else ["synthetic"]
+    made = ["synthetic"] if created else []
     data = DatasetCardData(
         pretty_name=title,
         license=(licences[0] if len(licences) == 1 else None) or "other",

@@ -5,8 +5,10 @@ shard before the first image is made, so an interrupted run continues where it s
 """
 
 import json
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from .plan import Plan
 
 SKIPPED = "skipped.json"
+UNTOLD = ("act", "source_fingerprint", "versions")  # by the card
+PATIENCE = timedelta(days=7)  # of processes that wait for others to end their shards
 
 
 def import_source(settings: ImportSettings) -> Path:
@@ -42,13 +46,16 @@ def _write_dataset(settings: WriteSettings) -> Path:
     from .engine import Cluster, make_in_processes
     from .makers import make_maker
     from .plan import claim_folder, locked, read_plan
-    from .write import RUN, require_folder, write_metadata, write_text
+    from .write import RUN, explained, require_folder, write_metadata, write_text
 
-    folder, state = Path(settings.output_dir), PartialState()
+    folder, state = Path(settings.output_dir), PartialState(timeout=PATIENCE)
+    if settings.engine == "ray" and state.num_processes > 1:
+        raise InputError("--engine ray starts its own workers: run it in one process")
     require_folder(folder)
     maker = make_maker(settings)
     cluster = Cluster(settings) if settings.engine == "ray" else None
     with ExitStack() as held:
+        held.enter_context(explained(folder))
         if state.is_main_process:
             plan = _plan(maker, settings, cluster)
             folder.mkdir(parents=True, exist_ok=True)
@@ -92,13 +99,24 @@ def _plan(maker: "Maker", settings: WriteSettings, cluster: "Cluster | None") ->
 def _finish(folder: Path, maker: "Maker", plan: "Plan") -> None:
     """What is said of all shards together: the skipped samples, the card."""
     from .card import write_card
-    from .write import read_skipped, write_text
+    from .engine import missing_shards
+    from .record import read_record
+    from .write import dataset_shards, read_said, write_text
 
-    skipped = read_skipped(folder)
+    if missing := missing_shards(plan, folder):
+        raise InputError(f"{folder}: {len(missing)} shards are not there; do all see this folder?")
+    skipped: dict[str, str] = {}
+    notes: Counter[str] = Counter()
+    for shard in dataset_shards(folder):
+        said = read_said(shard)
+        skipped |= said["skipped"]
+        notes.update(said["notes"])
+    for entry in read_record(str(folder)).logs:  # which know more, unless they were left behind
+        skipped |= {name: why for name, why in entry["skipped"].items() if name in skipped}
     (folder / SKIPPED).unlink(missing_ok=True)
     if skipped:
         write_text(folder / SKIPPED, json.dumps(skipped, indent=2) + "\n")
-    if len(skipped) >= sum(map(len, plan.shards)):
+    if len(skipped) == sum(map(len, plan.shards)):
         raise InputError(f"{folder}: no sample could be made, see {SKIPPED}")
-    told = {k: v for k, v in plan.facts.items() if v is not None and k not in ("act", "versions")}
-    write_card(folder, maker.act, maker.tasks, told | maker.source.notes)
+    told = {k: v for k, v in plan.facts.items() if v is not None and k not in UNTOLD}
+    write_card(folder, maker.act, maker.tasks, told | notes)

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from .errors import InputError
-from .makers import Maker, Skipped, make_maker
+from .makers import UNMADE, UNREAD, Maker, Skipped, make_maker
 from .plan import Plan, read_plan
 from .settings import LabelSettings, WriteSettings
-from .write import library_versions, shard_path, write_shard
+from .write import dataset_shards, explained, library_versions, shard_path, write_shard
 
-TRIES = 3  # how often a shard may cost a worker its life
+TRIES = 3  # how often a shard may cost a worker its life, and workers may fail to start
+LOOK = 1.0  # seconds between two looks at what others have made
 
 
 class Workshop:
@@ -32,25 +33,40 @@ class Workshop:
 
     def make(self, index: int, progress: Callable[[int], Any] = lambda count: None) -> None:
         """Write a shard, and what it cost to logs/."""
-        start, skipped = time.perf_counter(), Skipped()
+        start, skipped, before = time.perf_counter(), Skipped(), self.maker.notes()
         items = self.plan.shards[index]
+
+        def said() -> dict[str, Any]:
+            notes = {k: count - before.get(k, 0) for k, count in self.maker.notes().items()}
+            return {
+                "skipped": {name: _kind(why) for name, why in skipped.items()},
+                "notes": {k: count for k, count in notes.items() if count},
+            }
+
         samples = self.maker.make(items, skipped, progress)
-        count = write_shard(shard_path(self.folder, index), samples, self.maker.tasks, skipped)
+        count = write_shard(shard_path(self.folder, index), samples, self.maker.tasks, said)
         cost = {
             "shard": index,
             "samples": count,
             "seconds": round(time.perf_counter() - start, 3),
             "process": self.number,
             "device": self.plan.facts.get("device", "cpu"),
+            "skipped": skipped,
         }
         (self.folder / "logs").mkdir(exist_ok=True)
         with (self.folder / "logs" / f"{self.number:05d}.jsonl").open("a") as log:
             log.write(json.dumps(cost) + "\n")
 
 
+def _kind(why: str) -> str:
+    """A reason without places of this machine, as it stands in a shard."""
+    return UNMADE if why.endswith(UNMADE) else UNREAD
+
+
 def missing_shards(plan: Plan, folder: Path) -> list[int]:
     """Shards of a plan that are not there yet."""
-    return [k for k in range(len(plan.shards)) if not shard_path(folder, k).exists()]
+    there = {file.name for file in dataset_shards(folder)}
+    return [k for k in range(len(plan.shards)) if shard_path(folder, k).name not in there]
 
 
 class Progress:
@@ -59,17 +75,25 @@ class Progress:
     def __init__(self, plan: Plan, folder: Path, missing: Sequence[int], quiet: bool) -> None:
         from tqdm import tqdm
 
-        self.sizes, self.folder = [len(shard) for shard in plan.shards], folder
-        self.others: list[int] = []
+        self.sizes, self.folder, self.plan = [len(s) for s in plan.shards], folder, plan
+        self.others: set[int] = set()
+        self.looked = time.monotonic()
         total = sum(self.sizes)
         done = total - sum(self.sizes[k] for k in missing)
         self.bar = tqdm(total=total, initial=done, desc="samples", unit="sample", disable=quiet)
 
     def __call__(self, count: int) -> None:
-        """Count own samples, and the shards of others that have come meanwhile."""
-        here = [k for k in self.others if shard_path(self.folder, k).exists()]
-        self.others = [k for k in self.others if k not in here]
-        self.bar.update(count + sum(self.sizes[k] for k in here))
+        """Count own samples, and now and then the shards of others that have come."""
+        self.bar.update(count)
+        if self.others and not self.bar.disable and time.monotonic() - self.looked > LOOK:
+            self.look()
+
+    def look(self) -> None:
+        """Count the shards of others that have come."""
+        come = self.others - {*missing_shards(self.plan, self.folder)}
+        self.others -= come
+        self.bar.update(sum(self.sizes[k] for k in come))
+        self.looked = time.monotonic()
 
     def __enter__(self) -> "Progress":
         return self
@@ -81,18 +105,19 @@ class Progress:
 def make_in_processes(maker: Maker, plan: Plan, folder: Path) -> None:
     """Every process of the launcher makes its share of what is missing."""
     from accelerate import PartialState
+    from accelerate.utils import broadcast_object_list
 
     state = PartialState()
-    missing = missing_shards(plan, folder)
-    state.wait_for_everyone()  # all have seen the same
+    # the same for all, whatever a network's file system shows to each
+    (missing,) = broadcast_object_list([missing_shards(plan, folder)])
     mine = missing[state.process_index :: state.num_processes]
     workshop = Workshop(maker, plan, folder, state.process_index)
     with Progress(plan, folder, missing, quiet=not state.is_main_process) as progress:
-        progress.others = sorted({*missing} - {*mine})
+        progress.others = {*missing} - {*mine}
         for index in mine:
             workshop.make(index, progress)
         state.wait_for_everyone()
-        progress(0)
+        progress.look()
 
 
 # --- Ray ---
@@ -112,7 +137,8 @@ class Actor:
 
     def make(self, index: int) -> None:
         """Write a shard."""
-        self.workshop.make(index)
+        with explained(self.workshop.folder):
+            self.workshop.make(index)
 
 
 class Cluster:
@@ -126,11 +152,15 @@ class Cluster:
             import ray
         except ImportError as error:
             raise InputError("--engine ray needs Ray: pip install 'diff2in1[ray]'") from error
-        ray.init(include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, ignore_reinit_error=True)
+        except (ConnectionError, ValueError) as error:
+            raise InputError(f"--engine ray: no cluster: {error}") from error
         self.ray, self.settings = ray, settings
         self.gpus = int(ray.cluster_resources().get("GPU", 0))
         self.device = "cuda" if self.gpus else "cpu"
-        self.started = 0
+        self.busy: dict[Any, tuple[Any, int | None]] = {}  # answers to come, of whom, on what
+        self.started = self.stillborn = 0
 
     def make(self, plan: Plan, folder: Path) -> None:
         """Make what is missing: every worker a shard at a time.
@@ -140,28 +170,31 @@ class Cluster:
         """
         queue = deque(missing_shards(plan, folder))
         lives, lost = Counter[int](), list[int]()
-        threads = plan.facts.get("threads", 1)
-        room = self.gpus or int(self.ray.cluster_resources()["CPU"]) // threads
-        busy: dict[Any, tuple[Any, int | None]] = {}
-        with Progress(plan, folder, queue, quiet=False) as progress:
-            progress.others = list(queue)
-            for _ in range(min(self.settings.workers or max(room, 1), len(queue))):
-                self._start(busy, threads)
-            while busy:
-                done, _ = self.ray.wait(list(busy), timeout=1.0)
-                progress(0)
-                for answer in done:
-                    actor, index = busy.pop(answer)
-                    if self._died(answer, index):
-                        assert index is not None
-                        lives[index] += 1
-                        (lost if lives[index] == TRIES else queue).append(index)
-                        self._start(busy, threads)
-                    elif queue:
-                        index = queue.popleft()
-                        busy[actor.make.remote(index)] = (actor, index)
-                    else:
-                        self.ray.kill(actor)
+        threads, room = self._room(plan)
+        try:
+            with Progress(plan, folder, queue, quiet=False) as progress:
+                progress.others = {*queue}
+                for _ in range(min(self.settings.workers or room, room, len(queue))):
+                    self._start(threads)
+                while self.busy:
+                    done, _ = self.ray.wait(list(self.busy), timeout=LOOK)
+                    for answer in done:
+                        actor, index = self.busy.pop(answer)
+                        if self._died(answer, index):
+                            self.ray.kill(actor)  # it may only have been out of reach
+                            if index is not None:
+                                lives[index] += 1
+                                (lost if lives[index] == TRIES else queue).append(index)
+                            self._start(threads)
+                        elif queue:
+                            index = queue.popleft()
+                            self.busy[actor.make.remote(index)] = (actor, index)
+                        else:
+                            self.ray.kill(actor)
+                    progress.look()
+        finally:
+            for actor, _ in self.busy.values():
+                self.ray.kill(actor)
         if lost:
             first = plan.shards[lost[0]][0].source_id
             raise InputError(
@@ -169,7 +202,21 @@ class Cluster:
                 f" the first with the sample {first}; all others are complete"
             )
 
-    def _start(self, busy: dict[Any, tuple[Any, int | None]], threads: int) -> None:
+    def _room(self, plan: Plan) -> tuple[int, int]:
+        """CPU threads of a worker, and how many workers the cluster has room for."""
+        threads = plan.facts.get("threads", 1)
+        if self.gpus:
+            return threads, self.gpus
+        sizes = [int(node["Resources"].get("CPU", 0)) for node in self.ray.nodes() if node["Alive"]]
+        room = sum(size // threads for size in sizes)
+        if not room:
+            raise InputError(
+                f"--engine ray: a worker has {threads} threads, but no node more than {max(sizes)}"
+                " CPUs; set --threads"
+            )
+        return threads, room
+
+    def _start(self, threads: int) -> None:
         """A new worker, first busy with getting ready."""
         needs = {"num_gpus": 1} if self.gpus else {"num_cpus": threads}
         environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "passive"}
@@ -179,7 +226,7 @@ class Cluster:
         kind = self.ray.remote(**needs, runtime_env={"env_vars": environment})(Actor)
         actor = kind.remote(settings, self.started, os.getcwd())
         self.started += 1
-        busy[actor.ready.remote()] = (actor, None)
+        self.busy[actor.ready.remote()] = (actor, None)
 
     def _died(self, answer: Any, index: int | None) -> bool:
         """Whether a worker died at a shard; what is wrong with the input is raised."""
@@ -188,8 +235,9 @@ class Cluster:
         except InputError as error:
             raise InputError(str(getattr(error, "cause", error))) from error
         except self.ray.exceptions.RayActorError as error:
-            if index is None:
+            self.stillborn += index is None
+            if self.stillborn == TRIES:
                 reason = str(error).strip().splitlines()[-1]
-                raise InputError(f"a Ray worker could not start: {reason}") from error
+                raise InputError(f"Ray workers could not start: {reason}") from error
             return True
         return False

@@ -7,15 +7,14 @@ alone. Reading, decoding and storing go on in threads beside the next batch of t
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from itertools import groupby, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .conveyor import ahead
 from .errors import InputError
 from .plan import Item, draw, noise_seed
-from .sample import Provenance, Quality, Sample
-from .settings import CreateSettings, ImportSettings, LabelSettings, WriteSettings
+from .sample import Provenance, Quality, Sample, image_sha256
+from .settings import CreateSettings, LabelSettings, WriteSettings
 from .sources import Source, open_source
 
 if TYPE_CHECKING:
@@ -24,8 +23,10 @@ if TYPE_CHECKING:
     from .diff2in1 import Diff2in1Pipeline
 
 Progress = Callable[[int], Any]  # is told how many more samples are made
-Skipped = dict[str, str]  # ids of what cannot be made, and why
+Skipped = dict[str, str]  # ids of samples that cannot be made, and why
 READERS = 2  # threads
+UNMADE = "the checkpoint gives NaN"
+UNREAD = "the source cannot be read there"
 
 
 def make_maker(settings: WriteSettings) -> "Maker":
@@ -49,6 +50,7 @@ def make_maker(settings: WriteSettings) -> "Maker":
     checkpoint = fingerprint(fetch(settings.pipeline, "pipeline"))
     if isinstance(settings, CreateSettings):
         return Creator(pipe, source, settings, checkpoint)
+    require_images(source)
     return Labeller(pipe, source, settings, checkpoint)
 
 
@@ -64,25 +66,37 @@ class Maker:
 
     def facts(self) -> dict[str, Any]:
         """All that decides the bytes of a shard, beside what is in it."""
-        return {"source": self.source.name}
+        return {"source": self.source.name, "source_fingerprint": self.source.fingerprint}
+
+    def notes(self) -> dict[str, int]:
+        """Counts so far of what was done to the source's data, as far as it is kept."""
+        return {}
+
+    def identity(self, item: Item) -> str:
+        """The id of what is made."""
+        return f"{item.source_id}-{item.variant:03d}"
 
     def make(self, items: Sequence[Item], skipped: Skipped, progress: Progress) -> Iterator[Sample]:
         """The samples of a shard; what is left out is added to `skipped`."""
         raise NotImplementedError
 
     def read(self, item: Item, skipped: Skipped) -> Sample | None:
-        """The sample of the source behind an item, None if it cannot be read."""
+        """The image of the source behind an item, None if it cannot be read."""
         try:
-            return self.source[self._row[item.source_id]]
+            return self.fetch(self._row[item.source_id])
         except InputError as error:
-            self.refuse(item.source_id, str(error), skipped)
+            self.refuse(item, str(error), skipped)
             return None
 
-    def refuse(self, name: str, why: str, skipped: Skipped) -> None:
+    def fetch(self, row: int) -> Sample:
+        """What is wanted of a row of the source."""
+        return self.source.picture(row)
+
+    def refuse(self, item: Item, why: str, skipped: Skipped) -> None:
         """Stop at an unusable sample, or leave it out, as the settings say."""
         if not self.skips:
             raise InputError(f"{why}; --on_bad_row skip leaves it out")
-        skipped[name] = why
+        skipped[self.identity(item)] = why
 
     @cached_property
     def _row(self) -> dict[str, int]:
@@ -94,9 +108,18 @@ class Importer(Maker):
 
     act = "import"
 
-    def __init__(self, source: Source, settings: ImportSettings | WriteSettings) -> None:
+    def __init__(self, source: Source, settings: WriteSettings) -> None:
         super().__init__(source, settings)
         require_images(source)
+
+    def notes(self) -> dict[str, int]:
+        return dict(self.source.notes)
+
+    def identity(self, item: Item) -> str:
+        return item.source_id
+
+    def fetch(self, row: int) -> Sample:
+        return self.source[row]
 
     def make(self, items: Sequence[Item], skipped: Skipped, progress: Progress) -> Iterator[Sample]:
         for sample in ahead(lambda item: self.read(item, skipped), items, 8, READERS):
@@ -156,17 +179,11 @@ class Labeller(Maker):
             strength=0.0,
             steps=0,
             precision=settings.precision,
-            seed=settings.seed,
         )
-        self.check()
-
-    def check(self) -> None:
-        """Refuse settings that this pipeline or source cannot serve."""
-        require_images(self.source)
 
     def facts(self) -> dict[str, Any]:
         own = {key: value for key, value in asdict(self.origin).items() if value is not None}
-        same = ("batch_size", "quality", "confidence_maps", "compile")
+        same = ("batch_size", "quality", "confidence_maps")
         return {
             **super().facts(),
             **own,
@@ -182,7 +199,7 @@ class Labeller(Maker):
             progress(len(batch.orders))
 
     def batches(self, items: Sequence[Item], skipped: Skipped) -> Iterator[list[Order]]:
-        """Items with what they are made from; another size of image begins a new batch."""
+        """Items with what they are made from, images of one size together."""
 
         def read(item: Item) -> tuple[Item, Sample | None]:
             return item, self.read(item, skipped)
@@ -190,9 +207,13 @@ class Labeller(Maker):
         size = self.settings.batch_size
         loaded = ahead(read, items, bound=2 * size, threads=READERS)
         orders = (Order(item, sample) for item, sample in loaded if sample is not None)
-        for _, same in groupby(orders, lambda order: order.source.size):
-            while batch := list(islice(same, size)):
-                yield batch
+        waiting: dict[tuple[int, int], list[Order]] = {}
+        for order in orders:
+            same = waiting.setdefault(order.source.size, [])
+            same.append(order)
+            if len(same) == size:
+                yield waiting.pop(order.source.size)
+        yield from waiting.values()
 
     def begin(self, orders: list[Order]) -> Batch:
         """A batch as far as the U-Net takes it before there are images."""
@@ -234,11 +255,11 @@ class Labeller(Maker):
         for n, (order, finite) in enumerate(zip(batch.orders, sound.tolist(), strict=True)):
             if not finite:
                 name = order.item.source_id
-                why = f"sample {name}, variant {order.item.variant}: the checkpoint gives NaN"
-                self.refuse(self.identity(order), why, skipped)
+                why = f"sample {name}, variant {order.item.variant}: {UNMADE}"
+                self.refuse(order.item, why, skipped)
                 continue
             yield Sample(
-                id=self.identity(order),
+                id=self.identity(order.item),
                 image=images[n],
                 targets={name: self.families[name].to_array(one[n]) for name, one in maps.items()},
                 caption=self.caption(order),
@@ -247,22 +268,21 @@ class Labeller(Maker):
                 confidence={name: one[n, 0].numpy() for name, one in sure.items()},
             )
 
-    def identity(self, order: Order) -> str:
-        """The id of what is made."""
-        return f"{order.item.source_id}-{order.item.variant:03d}"
-
     def caption(self, order: Order) -> str | None:
         """The caption of what is made."""
         return order.source.caption
 
     def provenance(self, order: Order) -> Provenance:
-        """Where what is made comes from."""
+        """Where what is made comes from; of an image that was created itself, from that image."""
         source = order.source.provenance
+        name, sha256 = source.source_dataset, source.source_sha256
+        if source.kind == "created":
+            name, sha256 = self.source.name, image_sha256(order.source.image)
         return replace(
             self.origin,
-            source_dataset=source.source_dataset,
+            source_dataset=name,
             source_id=order.source.id,
-            source_sha256=source.source_sha256,
+            source_sha256=sha256,
             licence=source.licence,
             variant=order.item.variant,
         )
@@ -274,10 +294,13 @@ class Creator(Labeller):
     act = "create"
     settings: CreateSettings
 
-    def check(self) -> None:
+    def __init__(
+        self, pipe: "Diff2in1Pipeline", source: Source, settings: CreateSettings, checkpoint: str
+    ) -> None:
         from .diff2in1.ddim import timesteps
 
-        settings, config = self.settings, self.pipe.config
+        super().__init__(pipe, source, settings, checkpoint)
+        config = pipe.config
         given = {
             name: value if (value := getattr(settings, name)) is not None else config[key]
             for name in ("strength", "num_inference_steps", "guidance_scale", "create_with")
@@ -295,6 +318,8 @@ class Creator(Labeller):
             raise InputError(str(error)) from error
         if not self.source.has_images and self.lowest < 1:
             raise InputError(f"source {self.source.name} has no images to keep: use --strength 1")
+        if settings.negative_prompt and given["guidance_scale"] == 1:
+            raise InputError("--negative_prompt says nothing at --guidance_scale 1")
         self.labels_from = settings.labels_from
         self.origin = replace(
             self.origin,
@@ -305,6 +330,7 @@ class Creator(Labeller):
             guidance=given["guidance_scale"],
             negative_prompt=settings.negative_prompt,
             scheduler=type(self.pipe.scheduler).__name__,
+            seed=settings.seed,
         )
         if settings.compile:
             for unet in (self.pipe.unet, self.pipe.base_unet):
@@ -318,6 +344,7 @@ class Creator(Labeller):
             "strength": [self.lowest, self.highest] if ranged else self.lowest,
             "prompt": self.settings.prompt,
             "balance": self.settings.balance,
+            "compile": self.settings.compile,
         }
 
     def caption(self, order: Order) -> str:

@@ -74,7 +74,8 @@ def plan_shards(
 ) -> list[list[Item]]:
     """Which samples go into which shard: all images once, then their next variant.
 
-    balance: a label map of the source, whose classes are then shown as evenly as they can be.
+    balance: a label map of the source, whose classes are then shown as evenly as they can be;
+    images that cannot be read are not chosen.
     """
     ids = [source.identity(row) for row in rows]
     if twice := [name for name, times in Counter(ids).items() if times > 1]:
@@ -106,7 +107,12 @@ def balanced(source: Source, rows: Sequence[int], task: str) -> Iterator[str]:
         )
     shows: dict[str, list[int]] = {}
     for row in tqdm(rows, desc=f"classes of {task}", unit="image"):
-        shows[source.identity(row)] = found.family.present(source[row].targets[task], 0.01)
+        try:
+            target = source[row].targets.get(task)
+        except InputError:
+            continue
+        if target is not None:
+            shows[source.identity(row)] = found.family.present(target, 0.01)
     labels = sorted({label for present in shows.values() for label in present})
     if not labels:
         raise InputError(f"--balance {task}: no image of source {source.name} shows any class")
@@ -146,7 +152,8 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
     overwrite: a dataset of ours with another plan is replaced; what is not ours never is.
     """
     require_folder(folder)
-    if folder.is_dir() and any(folder.iterdir()):
+    unfinished = folder / f"{PLAN}.tmp"  # of a run that was killed before it began
+    if folder.is_dir() and any(file != unfinished for file in folder.iterdir()):
         old = read_plan(folder, "choose another --output_dir")
         differences = old.difference(plan.facts)
         if not differences and old.shards != plan.shards:
@@ -163,6 +170,8 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
             for file in (*(folder / name for name in names), *shards, *logs):
                 file.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
+    for file in (folder / "data").glob("*.tmp"):
+        file.unlink()  # what a run that was killed was at
     plan.write(folder)
 
 
@@ -185,6 +194,8 @@ def locked(folder: Path) -> Iterator[None]:
 def read_plan(folder: Path, advice: str = "was it written by d2i1 create?") -> Plan:
     """The plan of a dataset's folder."""
     file = folder / PLAN
+    if not folder.exists():
+        raise InputError(f"{folder}: no such folder")
     if not file.is_file():
         raise InputError(f"{folder} is not empty and holds no {PLAN}: {advice}")
     try:

@@ -11,13 +11,14 @@ from .errors import InputError
 def check_template(template: str, allowed: Sequence[str], where: str) -> None:
     """Refuse a text with broken braces, or with others than those of the allowed words."""
     try:
-        words = [word for _, word, _, _ in Formatter().parse(template)]
+        parts = [part for part in Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
         raise InputError(f"{where}: template {template!r}: {error}") from error
-    for word in words:
-        if word is not None and word not in allowed:
+    for _, word, form, conversion in parts:
+        if word not in allowed or form or conversion:
+            given = f"{word}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}"
             known = ", ".join(f"{{{one}}}" for one in allowed)
-            raise InputError(f"{where}: template has {{{word}}}, the only one known is {known}")
+            raise InputError(f"{where}: template has {{{given}}}, the only one known is {known}")
 
 
 def require_positive(settings: Any, *names: str) -> None:
@@ -75,19 +76,17 @@ class LabelSettings(WriteSettings):
     pipeline: str
     """Folder or Hub id of a Diff2in1Pipeline; its weights are theta_C."""
     batch_size: int = 16
-    quality: Literal["none", "fast", "full"] = "full"
-    """fast: confidence, and agreement with the labels of the mirrored latent. full: also with those
-    of the stored image."""
+    """Images of one size; within a shard, those of other sizes wait for others of theirs."""
+    quality: Literal["none", "fast", "full"] = "fast"
+    """fast: confidence, and agreement with the labels of the mirrored latent, which tells most.
+    full: also with those of the stored image, where labels are not of that already."""
     confidence_maps: bool = False
     """Also keep the confidence of every pixel, in the column `confidence`."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the weights and all that is computed with them."""
-    compile: bool = False
-    """Compile the U-Net that creates."""
     threads: int | None = None
-    """CPU threads of each process; None is torch's own choice. They are part of the plan: with more
-    or fewer, sums round differently."""
-    seed: int = 0
+    """CPU threads of each process, set for all it does from then on; None is torch's own choice.
+    They are part of the plan: with more or fewer, sums round differently."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,6 +97,7 @@ class LabelSettings(WriteSettings):
 class CreateSettings(LabelSettings):
     """Write a dataset of images created from real ones, and labelled, by theta_C."""
 
+    seed: int = 0
     num_samples: int | None = None
     """How many; None is `variants` for every image of the source."""
     variants: int = 1
@@ -110,6 +110,8 @@ class CreateSettings(LabelSettings):
     the checkpoint's default (paper: 0.6)."""
     num_inference_steps: int | None = None
     """U-Net calls really made; None is the checkpoint's default (paper: 50)."""
+    compile: bool = False
+    """Compile the U-Net that creates."""
     guidance_scale: float | None = None
     """1 is none (paper); None is the checkpoint's default."""
     negative_prompt: str = ""
@@ -130,6 +132,8 @@ class CreateSettings(LabelSettings):
             len(self.strength) == 2 and 0 < self.strength[0] <= self.strength[1] <= 1
         ):
             raise InputError(f"--strength {self.strength}: expected a number or [LOW, HIGH]")
+        if not self.prompts:
+            raise InputError("--prompt []: expected a prompt, or a list of some")
         for prompt in self.prompts:
             check_template(prompt, ("caption",), "--prompt")
 

@@ -2,8 +2,9 @@
 
 import json
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, fields
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,16 @@ import pyarrow.parquet as pq
 from .errors import InputError
 from .makers import Labeller, Order, Skipped, make_maker
 from .plan import Plan, listed, read_plan
-from .sample import Sample
+from .sample import Quality, Sample
 from .schema import FEATURES, from_row, to_row
 from .settings import CreateSettings, LabelSettings, VerifySettings
-from .write import RUN, library_versions, shard_path
+from .write import RUN, library_versions, read_said, shard_path
 
 # what only rounds differently; anything else that differs makes another dataset
-ROUNDING = ("device", "threads", "batch_size", "versions")
+ROUNDING = ("device", "versions")
 BYTES = 0.001  # share of an image's bytes that may then be off by more than one
 PIXELS = 0.999  # share of a label's pixels that must then agree
+SCORE = 0.01  # by which a score may then differ
 IN_SETTINGS = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
 
 
@@ -46,10 +48,14 @@ def verify(settings: VerifySettings) -> str:
     compared = 0
     for index in sorted({index for index, _ in chosen}):
         wanted = {item for shard, item in chosen if shard == index}
-        stored = _read_shard(folder, index)
-        for orders in maker.batches(plan.shards[index], Skipped()):
+        stored, skipped = _read_shard(folder, index, maker, plan), Skipped()
+        batches = list(maker.batches(plan.shards[index], skipped))
+        _require_made(stored, skipped)  # else the batches are not what they were
+        for orders in batches:
             if wanted & {order.item for order in orders}:
                 compared += _compare_batch(maker, orders, stored, exact=not differences)
+    if not compared:
+        raise InputError(f"{folder}: all of the rows that were chosen are skipped ones")
     how = "byte for byte" if not differences else f"within rounding ({listed(differences)})"
     return f"{folder}: {compared} rows made again, as they are {how}"
 
@@ -67,14 +73,30 @@ def _as_made(folder: Path, plan: Plan, settings: VerifySettings) -> LabelSetting
     known = {field.name for field in fields(kind)}
     facts = {IN_SETTINGS.get(key, key): value for key, value in plan.facts.items()}
     given = {key: value for key, value in facts.items() if key in known}
-    return kind(**{**given, **places, "output_dir": str(folder)})
+    return kind(**{**given, **places, "on_bad_row": "skip", "output_dir": str(folder)})
 
 
-def _read_shard(folder: Path, index: int) -> dict[str, dict[str, Any]]:
+def _read_shard(folder: Path, index: int, maker: Labeller, plan: Plan) -> dict[str, dict[str, Any]]:
+    """The rows of a shard by id, which must be those of the plan."""
     path = shard_path(folder, index)
     if not path.is_file():
         raise InputError(f"{path}: is not there; the command that made the dataset continues it")
-    return {row["id"]: row for row in pq.read_table(path).to_pylist()}
+    rows = pq.read_table(path).to_pylist()
+    planned = {maker.identity(item) for item in plan.shards[index]} - {*read_said(path)["skipped"]}
+    stored = Counter(row["id"] for row in rows)
+    wrong = {name: "is missing" for name in planned if name not in stored}
+    wrong |= {name: "is not in the plan" for name in stored if name not in planned}
+    wrong |= {name: "is there twice" for name, count in stored.items() if count > 1}
+    for name, what in sorted(wrong.items()):
+        raise InputError(f"{path}: row {name} {what}")
+    return {row["id"]: row for row in rows}
+
+
+def _require_made(stored: Mapping[str, Any], skipped: Skipped) -> None:
+    """Refuse what is stored and cannot be made any more."""
+    for name, why in skipped.items():
+        if name in stored:
+            raise InputError(f"row {name}: {why}")
 
 
 def _compare_batch(
@@ -82,21 +104,23 @@ def _compare_batch(
 ) -> int:
     """How many rows of a batch were made again and are what is stored."""
     for order in orders:
-        row, found = stored.get(maker.identity(order)), order.source.provenance.source_sha256
-        if row is not None and found != row["provenance"]["source_sha256"]:
-            then = row["provenance"]["source_sha256"]
+        row = stored.get(maker.identity(order.item))
+        then, now = row and row["provenance"]["source_sha256"], maker.provenance(order)
+        if row and then != now.source_sha256:
             raise InputError(
-                f"source image {order.source.id} has changed: its sha256 is {found}, was {then}"
+                f"source image {order.source.id} has changed: its sha256 is {now.source_sha256},"
+                f" was {then}"
             )
-    count = 0
-    for sample in maker.look(maker.develop(maker.begin(orders)), Skipped()):
+    skipped = Skipped()
+    samples = list(maker.look(maker.develop(maker.begin(orders)), skipped))
+    _require_made(stored, skipped)
+    for sample in samples:
         if sample.id not in stored:
-            raise InputError(f"row {sample.id} is missing")
+            raise InputError(f"row {sample.id} was left out, and can be made")
         differs = _columns if exact else _bounds
         if different := list(differs(maker, sample, stored[sample.id])):
             raise InputError(f"row {sample.id} is not what is made again: {', '.join(different)}")
-        count += 1
-    return count
+    return len(samples)
 
 
 def _columns(maker: Labeller, sample: Sample, row: Mapping[str, Any]) -> Iterator[str]:
@@ -109,14 +133,28 @@ def _columns(maker: Labeller, sample: Sample, row: Mapping[str, Any]) -> Iterato
 def _bounds(maker: Labeller, sample: Sample, row: Mapping[str, Any]) -> Iterator[str]:
     """What differs by more than rounding does."""
     then = from_row(row, maker.tasks)
-    if sample.caption != then.caption:
-        yield "caption differs"
-    if asdict(sample.provenance) != asdict(then.provenance):
-        yield "provenance differs"
+    for name in ("caption", "provenance"):
+        if getattr(sample, name) != getattr(then, name):
+            yield f"{name} differs"
+    known = {**then.targets, "image": then.image}
+    for name, one in {**sample.targets, "image": sample.image}.items():
+        if name not in known or known[name].shape != one.shape:
+            yield f"{name} is missing" if name not in known else f"{name} has another size"
+            return
     off = np.abs(sample.image.astype(int) - then.image) > 1
     if off.mean() > BYTES:
         yield f"{off.mean():.2%} of the image's bytes differ"
     for name, family in maker.families.items():
-        maps = (family.to_tensor(one.targets[name])[None] for one in (sample, then))
-        if (share := family.agreement(*maps).item()) < PIXELS:
+        one, other = (family.to_tensor(maps[name])[None] for maps in (sample.targets, then.targets))
+        sure, known_too = family.valid(one), family.valid(other)
+        same = (sure & known_too & family.agrees(one, other)) | (~sure & ~known_too)
+        if (share := same.float().mean().item()) < PIXELS:
             yield f"{name} agrees in {share:.2%} of the pixels"
+    if scores := [name for name in maker.tasks if not _near(sample, then, name)]:
+        yield f"quality of {', '.join(scores)} differs"
+
+
+def _near(one: Sample, other: Sample, name: str) -> bool:
+    """Whether two samples have the same scores of a task, to rounding."""
+    pairs = zip(*(astuple(s.quality.get(name, Quality())) for s in (one, other)), strict=True)
+    return all(a == b or (a is not None and b and abs(a - b) <= SCORE) for a, b in pairs)

@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import islice
@@ -22,13 +22,13 @@ from .tasks import Task
 RUN = "run.json"
 ROWS_A_GROUP = 32  # small groups stream soon, see docs of `datasets` on row groups
 ENCODERS = 2  # threads
-SKIPPED = "diff2in1.skipped"  # in a shard's own metadata, so that both are there or neither
+SAID = "diff2in1"  # key of a shard's own metadata, which is there if the shard is
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 LIBRARIES = ("torch", "diffusers", "transformers", "datasets", "numpy", "pillow", "pyarrow")
 
 
 def shard_path(folder: Path, index: int) -> Path:
-    """Where a shard lies; the name holds no total, so that appending renames nothing."""
+    """Where a shard lies."""
     return folder / "data" / f"train-{index:05d}.parquet"
 
 
@@ -41,16 +41,16 @@ def write_shard(
     path: Path,
     samples: Iterable[Sample],
     tasks: Mapping[str, Task],
-    skipped: Mapping[str, str] | None = None,
+    said: Callable[[], Mapping[str, Any]] | None = None,
 ) -> int:
     """Write a shard under a temporary name, sync it and move it into place; how many rows it has.
 
-    Threads encode pictures while the next samples are made. skipped: ids of what was left out and
-    why, read when the last sample has come.
+    Threads encode pictures while the next samples are made. said: asked, when the last sample has
+    come, for what the file's own metadata is to hold, see `read_said`.
     """
     require_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     schema = FEATURES.arrow_schema
 
     def encode(sample: Sample) -> dict[str, Any]:
@@ -58,40 +58,40 @@ def write_shard(
 
     # pictures are compressed already, and no two are equal
     options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
-    with explained(path), pq.ParquetWriter(temporary, schema, **options) as writer:
-        rows, count = ahead(encode, samples, bound=ROWS_A_GROUP, threads=ENCODERS), 0
-        while group := list(islice(rows, ROWS_A_GROUP)):
-            writer.write_table(pa.Table.from_pylist(group, schema))
-            count += len(group)
-        if skipped:
-            writer.add_key_value_metadata({SKIPPED: json.dumps(skipped)})
-    with explained(path):
+    rows, count = ahead(encode, samples, bound=ROWS_A_GROUP, threads=ENCODERS), 0
+    try:
+        with pq.ParquetWriter(temporary, schema, **options) as writer:
+            while group := list(islice(rows, ROWS_A_GROUP)):
+                writer.write_table(pa.Table.from_pylist(group, schema))
+                count += len(group)
+            if said is not None:
+                writer.add_key_value_metadata({SAID: json.dumps(said())})
         _settle(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # on a full disk it only takes room
+        raise
     return count
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
-    """What the file system refuses, such as a full disk, as an InputError that names the file."""
+def explained(folder: Path) -> Iterator[None]:
+    """A full disk as an InputError."""
     try:
         yield
     except OSError as error:
         if error.errno not in NO_ROOM:
             raise
-        path.with_suffix(".tmp").unlink(missing_ok=True)  # which is of no use, and takes room
         raise InputError(
-            f"{path}: {os.strerror(error.errno)}; what is complete stays, and the same command"
+            f"{folder}: {os.strerror(error.errno)}; what is complete stays, and the same command"
             " continues once there is room"
         ) from error
 
 
-def read_skipped(folder: Path) -> dict[str, str]:
-    """Ids of what the shards of a dataset leave out, and why."""
-    skipped: dict[str, str] = {}
-    for shard in dataset_shards(folder):
-        said = pq.read_metadata(shard).metadata.get(SKIPPED.encode())
-        skipped |= json.loads(said) if said else {}
-    return skipped
+def read_said(shard: Path) -> dict[str, Any]:
+    """What a shard says of its own making: `skipped`, ids of samples that are left out and why;
+    `notes`, counts of what was done to the source's data."""
+    said = (pq.read_metadata(shard).metadata or {}).get(SAID.encode())
+    return {"skipped": {}, "notes": {}} | (json.loads(said) if said else {})
 
 
 def write_text(path: Path, text: str) -> None:

@@ -31,7 +31,8 @@ ACTS = {
     "study": ("d2i1_train.study:study", train_settings.StudySettings),
     "env": ("d2i1_train.environment:env", train_settings.EnvSettings),
 }
-LOST = "another process of this run ended; continue with --resume_from_checkpoint latest"
+LOST = "another process of this run ended; continue with {}"
+RESUME = "--resume_from_checkpoint latest"
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -53,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except RuntimeError as error:
         if not _process_lost(error):
             raise
-        print(f"d2i1 {act}: error: {LOST} ({str(error).splitlines()[0]})", file=sys.stderr)
+        resumes = any(field.name == "resume_from_checkpoint" for field in fields(ACTS[act][1]))
+        lost = LOST.format(RESUME if resumes else "the same command")
+        print(f"d2i1 {act}: error: {lost} ({str(error).splitlines()[0]})", file=sys.stderr)
         return 1
 
 

@@ -465,9 +465,9 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         return latents * self.vae.config.scaling_factor
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """[B, 3, H, W] in [-1, 1]."""
+        """[B, 3, H, W], about [-1, 1]; what is beyond is cut when images are made of it."""
         scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
-        return self.vae.decode(scaled).sample.float().clamp(-1, 1)
+        return self.vae.decode(scaled).sample.float()
 
     def _finish(self, raw: dict[str, Tensor], output_type: str) -> Finished:
         """What an output holds beside images: by kind, by task, one entry per image."""
@@ -485,7 +485,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
     @staticmethod
     def _images(batches: Any, output_type: str) -> list[Any]:
         if output_type == "pt":
-            return [(one.cpu() + 1) / 2 for batch in batches for one in batch]
+            return [(one.clamp(-1, 1).cpu() + 1) / 2 for batch in batches for one in batch]
         arrays: list[NDArray[np.uint8]] = [one for batch in batches for one in to_uint8(batch)]
         return [PIL.Image.fromarray(array) for array in arrays]
 

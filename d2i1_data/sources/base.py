@@ -1,5 +1,6 @@
 """Source: a sequence of samples with known tasks. How images are brought to a working size."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -21,12 +22,14 @@ class Source(Protocol):
     """What every source offers.
 
     notes: counts of what was done to its data, such as resized maps. has_images: False where there
-    are captions alone, and images of one blank pixel until a resolution is given.
+    are captions alone, and images of one blank pixel until a resolution is given. fingerprint: of
+    what it is told to read and how, so that a plan knows it again; not of every image.
     """
 
     name: str
     notes: dict[str, int]
     has_images: bool
+    fingerprint: str
 
     @property
     def tasks(self) -> Mapping[str, Task]: ...
@@ -39,6 +42,10 @@ class Source(Protocol):
 
     def identity(self, index: int) -> str:
         """The id of a sample, without reading it."""
+        ...
+
+    def picture(self, index: int) -> Sample:
+        """A sample without its targets, which are not read."""
         ...
 
 
@@ -112,7 +119,7 @@ class Resized:
     def __init__(self, source: Source, resolution: int | Size) -> None:
         self.source, self.resolution = source, resolution
         self.name, self.tasks, self.notes = source.name, source.tasks, source.notes
-        self.has_images = source.has_images
+        self.has_images, self.fingerprint = source.has_images, source.fingerprint
 
     def __len__(self) -> int:
         return len(self.source)
@@ -124,7 +131,12 @@ class Resized:
         return self.source.identity(index)
 
     def __getitem__(self, index: int) -> Sample:
-        sample = self.source[index]
+        return self._resized(self.source[index])
+
+    def picture(self, index: int) -> Sample:
+        return self._resized(self.source.picture(index))
+
+    def _resized(self, sample: Sample) -> Sample:
         box, size = _crop(sample.size, self.resolution)
         image = Image.fromarray(sample.image).crop(box).resize(size[::-1], Image.Resampling.LANCZOS)
 
@@ -133,6 +145,11 @@ class Resized:
 
         targets, confidence = brought(sample.targets), brought(sample.confidence)
         return replace(sample, image=np.asarray(image), targets=targets, confidence=confidence)
+
+
+def fingerprint(*parts: object) -> str:
+    """sha256 of what a source is told to read."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def nearest(pixels: NDArray[np.generic], size: Size) -> NDArray[np.generic]:

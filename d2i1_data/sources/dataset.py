@@ -15,6 +15,8 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from ..errors import InputError
 from ..sample import Quality, Sample
 from ..schema import FEATURES, METADATA, from_row, read_metadata
+from ..tasks import Task
+from .base import fingerprint
 
 SCORES = tuple(field.name for field in fields(Quality))
 
@@ -36,7 +38,9 @@ class Dataset:
     ) -> None:
         self.name = path if not Path(path).is_dir() else Path(path).resolve().name
         self.notes: dict[str, int] = {}
-        self.tasks = read_metadata(_metadata(path), f"{path}/{METADATA}")
+        metadata = _metadata(path)
+        self.tasks = read_metadata(metadata, f"{path}/{METADATA}")
+        self.fingerprint = fingerprint(self.name, split, metadata, min_quality)
         try:
             rows = datasets.load_dataset(path, split=split or "train")
         except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
@@ -70,10 +74,16 @@ class Dataset:
         (row,) = self.rows[index : index + 1].to_pylist()
         return row
 
+    def picture(self, index: int) -> Sample:
+        return self._sample(index, {})
+
     def __getitem__(self, index: int) -> Sample:
+        return self._sample(index, self.tasks)
+
+    def _sample(self, index: int, tasks: Mapping[str, Task]) -> Sample:
         row = self.stored(index)
         try:
-            return from_row(row, self.tasks)
+            return from_row(row, tasks)
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"dataset {self.name}: row {row['id']!r}: {error}") from error
 

@@ -18,16 +18,18 @@ masks of 0 and 255; masks of one bit need none.
 """
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
+from PIL import UnidentifiedImageError
 
 from ..diff2in1.families import LabelMap, MetricMap, ProbabilityMap
 from ..errors import InputError
@@ -35,7 +37,7 @@ from ..sample import Provenance, Sample, image_sha256
 from ..schema import decode_rgb
 from ..settings import check_template
 from ..tasks import TASKS, Task
-from .base import nearest
+from .base import fingerprint, nearest
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -89,6 +91,8 @@ class Folder:
         self.file = file
         layout = read_layout(file, split)
         self.name, self.licence = layout.name, layout.licence
+        self.fingerprint = fingerprint(asdict(layout))
+        self.noting = Lock()  # samples may be read by several threads
         self.notes: dict[str, int] = {}
         place = Path(file) if Path(file).is_dir() else Path(file).parent
         self.root = place / os.path.expandvars(layout.root)
@@ -160,10 +164,17 @@ class Folder:
     def identity(self, index: int) -> str:
         return self.ids[index]
 
+    def picture(self, index: int) -> Sample:
+        told = self.caption and self.caption.template and self.caption.of  # by a template
+        return replace(self._sample(index, [told] if told else []), targets={})
+
     def __getitem__(self, index: int) -> Sample:
+        return self._sample(index, self.tasks)
+
+    def _sample(self, index: int, names: Iterable[str]) -> Sample:
         identity = self.ids[index]
         image = _read(self.files["image"][identity], decode_rgb)
-        targets = {name: self._target(name, identity, image.shape[:2]) for name in self.tasks}
+        targets = {name: self._target(name, identity, image.shape[:2]) for name in names}
         provenance = Provenance("real", self.name, identity, image_sha256(image), self.licence)
         return Sample(identity, image, targets, self._caption(identity, targets), provenance)
 
@@ -193,9 +204,10 @@ class Folder:
 
     def _note(self, what: str, identity: str, count: int) -> None:
         """Count what happened to a sample, once however often it is read."""
-        if (what, identity) not in self.noted:
-            self.noted.add((what, identity))
-            self.notes[what] = self.notes.get(what, 0) + count
+        with self.noting:
+            if (what, identity) not in self.noted:
+                self.noted.add((what, identity))
+                self.notes[what] = self.notes.get(what, 0) + count
 
     def _caption(self, identity: str, targets: Mapping[str, NDArray[np.generic]]) -> str | None:
         if self.caption is None:
@@ -274,6 +286,8 @@ def _column(value: Any, file: str) -> Column:
 def _read(path: Path, decode: Any) -> Any:
     try:
         return decode(path.read_bytes())
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: not a readable image (of no format that is known)") from error
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for broken files
         raise InputError(f"{path}: not a readable image ({error})") from error
 

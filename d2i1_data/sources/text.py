@@ -9,6 +9,7 @@ import numpy as np
 from ..errors import InputError
 from ..sample import Provenance, Sample
 from ..tasks import Task
+from .base import fingerprint
 
 
 class Text:
@@ -28,7 +29,7 @@ class Text:
             lines = path.read_text().splitlines()
         except UnicodeDecodeError as error:
             raise InputError(f"text {file}: not readable as UTF-8: {error}") from error
-        self.name = path.stem
+        self.name, self.fingerprint = path.stem, fingerprint(lines)
         self.notes: dict[str, int] = {}
         self.captions = [(n, line.strip()) for n, line in enumerate(lines, 1) if line.strip()]
         if not self.captions:
@@ -42,6 +43,9 @@ class Text:
 
     def identity(self, index: int) -> str:
         return f"{self.name}-{self.captions[index][0]:06d}"
+
+    def picture(self, index: int) -> Sample:
+        return self[index]
 
     def __getitem__(self, index: int) -> Sample:
         identity, blank = self.identity(index), np.zeros((1, 1, 3), np.uint8)

@@ -20,7 +20,7 @@ from d2i1_data.sources import open_source
 from d2i1_data.sources.dataset import Dataset
 from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import TASKS
-from d2i1_data.write import read_skipped, shard_path, write_metadata, write_shard
+from d2i1_data.write import read_said, shard_path, write_metadata, write_shard
 
 
 def made() -> list[Sample]:
@@ -106,11 +106,14 @@ def test_an_interrupted_shard_is_not_there(tmp_path: Path) -> None:
     assert not shard_path(tmp_path, 0).exists()
 
 
-def test_a_shard_says_what_it_leaves_out(written: Path, tmp_path: Path) -> None:
-    skipped = {"b": "the checkpoint gives NaN", "c": "not a readable image"}
-    write_shard(shard_path(tmp_path, 0), made()[:1], Rooms.tasks, {})
-    write_shard(shard_path(tmp_path, 1), made()[1:2], Rooms.tasks, skipped)
-    assert read_skipped(tmp_path) == skipped and read_skipped(written) == {}
+def test_a_shard_says_what_it_leaves_out(tmp_path: Path) -> None:
+    said = {"skipped": {"b": "the checkpoint gives NaN"}, "notes": {"depth resized": 3}}
+    write_shard(shard_path(tmp_path, 0), made()[:1], Rooms.tasks, lambda: said)
+    write_shard(shard_path(tmp_path, 1), made()[1:2], Rooms.tasks)
+    assert [read_said(shard_path(tmp_path, n)) for n in range(2)] == [
+        said,
+        {"skipped": {}, "notes": {}},
+    ]
     rows = datasets.load_dataset("parquet", data_files=f"{tmp_path}/data/*", split="train")
     assert len(rows) == 2 and rows.features == FEATURES
 

@@ -110,7 +110,7 @@ def test_ray_takes_over_from_the_dead(
     pipeline: Path, whole: Path, tmp_path: Path, d2i1: Callable[..., str], deaths: int
 ) -> None:
     folder = tmp_path / "made"
-    killer = threading.Thread(target=kill_at, args=(folder / "data/train-00003.tmp", deaths))
+    killer = threading.Thread(target=kill_at, args=(folder / "data", 3, deaths))
     killer.start()
     command = ("create", "--pipeline", pipeline, *SIZE, "--engine", "ray", "--workers", 1)
     said = d2i1(*command, "--output_dir", folder, code=0 if deaths < 3 else 2)
@@ -123,15 +123,23 @@ def test_ray_takes_over_from_the_dead(
         assert len(shards(folder)) == 7 and shards(folder).items() <= shards(whole).items()
 
 
-def kill_at(file: Path, deaths: int) -> None:
-    """Kill Ray's workers as often as told when they are at a file."""
+def kill_at(folder: Path, shard: int, deaths: int) -> None:
+    """Kill Ray's workers as often as told when they are at a shard."""
     begin = time.monotonic()
     while deaths and time.monotonic() - begin < 200:
         time.sleep(0.002)
-        if file.exists():
+        if found := list(folder.glob(f"train-{shard:05d}.*.tmp")):
             actors = [p for p in psutil.process_iter() if p.name().startswith("ray::Actor")]
             for actor in actors:
                 actor.kill()
             psutil.wait_procs(actors, timeout=10)
-            file.unlink(missing_ok=True)
+            for file in found:
+                file.unlink(missing_ok=True)
             deaths -= 1
+
+
+@pytest.mark.usefixtures("ray")
+def test_ray_needs_room(pipeline: Path, tmp_path: Path, d2i1: Callable[..., str]) -> None:
+    command = ("create", "--pipeline", pipeline, *SIZE, "--threads", 3, "--engine", "ray")
+    said = d2i1(*command, "--output_dir", tmp_path / "made", code=2)
+    assert "a worker has 3 threads, but no node more than 2 CPUs" in said

@@ -99,7 +99,14 @@ def test_an_unreadable_image(
     assert len(samples(tmp_path / "made")) == 5
     assert first.items() <= shards(tmp_path / "made").items()
     skipped = json.loads((tmp_path / "made/skipped.json").read_text())
-    assert list(skipped) == ["4"] and "not a readable image" in skipped["4"]
+    name = "4" if act == "import" else "4-000"
+    assert list(skipped) == [name] and "4.png: not a readable image" in skipped[name]
+    for shard in shards(tmp_path / "made").values():
+        assert str(photos.parent).encode() not in shard  # a shard knows no places
+    shutil.rmtree(tmp_path / "made/logs")  # as in a dataset that was moved
+    run(*command, "--output_dir", tmp_path / "made", "--on_bad_row", "skip")
+    skipped = json.loads((tmp_path / "made/skipped.json").read_text())
+    assert skipped == {name: "the source cannot be read there"}
     torn.write_bytes(whole)
     run(*command, "--output_dir", tmp_path / "other")
     assert len(samples(tmp_path / "other")) == 6 and not (tmp_path / "other/skipped.json").exists()
@@ -175,3 +182,56 @@ def test_two_runs_do_not_write_one_folder(photos: Path, tmp_path: Path, d2i1: D2
         assert "another run is writing it" in d2i1(*command, code=2)
     run(*command)
     assert len(samples(tmp_path / "made")) == 6
+
+
+def test_nothing_readable(pipeline: Path, photos: Path, tmp_path: Path, d2i1: D2i1) -> None:
+    for file in (photos.parent / "image").iterdir():
+        file.write_bytes(b"")
+    command = ("create", "--pipeline", pipeline, "--source", f"folder:{photos}", "--variants", 2)
+    more = ("--num_inference_steps", 2, "--on_bad_row", "skip", "--output_dir", tmp_path / "made")
+    assert "no sample could be made, see skipped.json" in d2i1(*command, *more, code=2)
+    assert len(json.loads((tmp_path / "made/skipped.json").read_text())) == 12
+
+
+def test_another_source_does_not_continue(pipeline: Path, tmp_path: Path, d2i1: D2i1) -> None:
+    file = tmp_path / "captions.txt"
+    file.write_text("a room\n")
+    source = ("--source", f"text:{file}", "--resolution", 32, "--num_inference_steps", 2)
+    command = ("create", "--pipeline", pipeline, *source, "--output_dir", tmp_path / "made")
+    run(*command)
+    file.write_text("a cube\n")
+    assert "another dataset (source_fingerprint: " in d2i1(*command, code=2)
+
+
+def test_other_classes_do_not_continue(photos: Path, tmp_path: Path, d2i1: D2i1) -> None:
+    command = ("import", "--source", f"folder:{photos}", "--output_dir", tmp_path / "made")
+    run(*command)
+    before = (tmp_path / "made/diff2in1.json").read_bytes()
+    photos.write_text(photos.read_text().replace("sky, road", "road, sky"))
+    assert "another dataset (source_fingerprint: " in d2i1(*command, code=2)
+    assert (tmp_path / "made/diff2in1.json").read_bytes() == before
+
+
+def test_labels_of_the_source_are_not_read(pipeline: Path, photos: Path, tmp_path: Path) -> None:
+    photos.write_text(photos.read_text().split("caption:")[0])
+    (photos.parent / "label/3.png").write_bytes(b"torn")
+    command = ("create", "--pipeline", pipeline, "--source", f"folder:{photos}")
+    run(*command, "--num_inference_steps", 2, "--output_dir", tmp_path / "made")
+    assert len(samples(tmp_path / "made")) == 6
+
+
+def test_a_run_killed_while_it_planned(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/plan.json.tmp").write_text("{")
+    run("import", "--source", f"folder:{photos}", "--output_dir", tmp_path / "made")
+    assert len(samples(tmp_path / "made")) == 6
+
+
+def test_notes_are_those_of_all_runs(photos: Path, tmp_path: Path) -> None:
+    command = ("import", "--source", f"folder:{photos}", "--shard_size", 2)
+    run(*command, "--output_dir", tmp_path / "made")
+    card = (tmp_path / "made/README.md").read_text()
+    assert "| semseg resized | 6 |" in card
+    (tmp_path / "made/data/train-00001.parquet").unlink()
+    run(*command, "--output_dir", tmp_path / "made")
+    assert (tmp_path / "made/README.md").read_text() == card

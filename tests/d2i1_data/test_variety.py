@@ -5,10 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from datasets import load_dataset
+from PIL import Image
 
 from d2i1_data.loading import open_pipeline
-from d2i1_data.sample import Quality
+from d2i1_data.makers import Creator, make_maker
+from d2i1_data.plan import Item
+from d2i1_data.sample import Quality, image_sha256
+from d2i1_data.settings import CreateSettings
 from d2i1_data.sources import open_source
 from tests.made import SEVEN, run, samples, shards
 
@@ -122,6 +127,9 @@ def test_texts_are_refused(
         (("--prompt", "{captoin}"), "has {captoin}, the only one known is {caption}"),
         (("--prompt", "50 % {"), "template '50 % {'"),
         (("--variants", 2), "--num_samples how many in all"),
+        (("--prompt", "[]"), "--prompt []: expected"),
+        (("--prompt", "{caption:d}"), "has {caption:d}, the only one known is {caption}"),
+        (("--negative_prompt", "ugly"), "says nothing at --guidance_scale 1"),
         (("--workers", 2), "--workers is for --engine ray"),
         (("--threads", 0), "--threads 0"),
     ],
@@ -195,3 +203,59 @@ def test_faster_ways_give_nearly_the_same(
     assert off.mean() < 2 and (flags == ("--compile",) or off.any())
     precision = "bfloat16" if "bfloat16" in flags else "float32"
     assert {s.provenance.precision for s in other} == {precision}
+
+
+def test_flips_of_padded_images(pipeline: Path, photos: Path) -> None:
+    """14 x 18 is padded to 16 x 20: what is compared are the same pixels."""
+    pipe = open_pipeline(str(pipeline))
+    maker = make_maker(
+        CreateSettings(
+            pipeline=str(pipeline),
+            source=f"folder:{photos}",
+            resolution="14x18",
+            num_inference_steps=2,
+            output_dir="",
+        )
+    )
+    assert isinstance(maker, Creator)
+    (orders,) = maker.batches([Item(str(n), 0) for n in range(6)], {})
+    batch = maker.develop(maker.begin(orders))
+    assert batch.latents is not None and batch.latents.shape[2:] == (8, 10)  # of 16 x 20
+    with torch.no_grad():
+        whole = pipe.perceive(batch.latents.flip(-1), (16, 20))
+        found = maker.labels(batch, mirrored=True)
+    for name, raw in found.items():
+        assert raw.shape[2:] == (14, 18)
+        torch.testing.assert_close(raw, whole[name][:, :, :14, 2:])
+
+
+def test_images_of_one_size_share_a_batch(pipeline: Path, photos: Path, tmp_path: Path) -> None:
+    for n in (1, 4):  # every other size stands between two of the first
+        Image.new("RGB", (14, 20), (200, n, 0)).save(photos.parent / f"image/{n}.png")
+        Image.new("L", (14, 20)).save(photos.parent / f"label/{n}.png")
+    given = {"pipeline": str(pipeline), "source": f"folder:{photos}", "output_dir": ""}
+    maker = make_maker(CreateSettings(**given, batch_size=3))
+    assert isinstance(maker, Creator)
+    batches = maker.batches([Item(str(n), 0) for n in range(6)], {})
+    found = [[order.item.source_id for order in batch] for batch in batches]
+    assert found == [["0", "2", "3"], ["1", "4"], ["5"]]
+    command = ("create", "--pipeline", pipeline, "--source", f"folder:{photos}", "--batch_size", 3)
+    run(*command, "--num_inference_steps", 2, "--output_dir", tmp_path / "made")
+    ids = [sample.id[0] for sample in samples(tmp_path / "made")]
+    assert ids == ["0", "2", "3", "1", "4", "5"]
+
+
+def test_what_is_made_of_created_images_says_so(
+    create: Callable[..., Path], pipeline: Path, tmp_path: Path
+) -> None:
+    created = samples(create(tmp_path / "made"))
+    label = ("label", "--pipeline", pipeline, "--source", f"dataset:{tmp_path / 'made'}")
+    run(*label, "--output_dir", tmp_path / "again")
+    for one, source in zip(samples(tmp_path / "again"), created, strict=True):
+        origin = one.provenance
+        assert (origin.source_dataset, origin.source_id) == ("made", source.id)
+        assert origin.source_sha256 == image_sha256(source.image) and origin.seed is None
+    copy = ("import", "--source", f"dataset:{tmp_path / 'made'}", "--output_dir", tmp_path / "copy")
+    run(*copy)
+    card = (tmp_path / "copy/README.md").read_text()
+    assert "7 images with their labels, 7 of them made by a model" in card and "synthetic" in card

@@ -80,6 +80,12 @@ def test_a_missing_row_or_shard_is_found(made: Path, d2i1: D2i1) -> None:
     table = pq.read_table(file)
     pq.write_table(table.slice(0, 1), file)
     assert "row 5-000 is missing" in d2i1("create", "--verify", made, *ALL, code=2)
+    pq.write_table(pa.concat_tables([table, table.slice(0, 1)]), file)
+    assert "row 4-000 is there twice" in d2i1("create", "--verify", made, *ALL, code=2)
+    rows = table.to_pylist()
+    stranger = pa.Table.from_pylist([*rows, rows[0] | {"id": "9-000"}], FEATURES.arrow_schema)
+    pq.write_table(stranger, file)
+    assert "row 9-000 is not in the plan" in d2i1("create", "--verify", made, *ALL, code=2)
     file.unlink()
     assert "train-00001.parquet: is not there" in d2i1("create", "--verify", made, *ALL, code=2)
 
@@ -119,6 +125,51 @@ def test_on_other_machines_rounding_is_allowed(made: Path, tmp_path: Path, d2i1:
     change(made, edit)
     message = d2i1("create", "--verify", made, *ALL, code=2)
     assert "of the image's bytes differ" in message and "depth agrees in 0.00%" in message
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "said"),
+    [
+        ("depth", None, "depth is missing"),
+        ("depth", "unknown", "depth agrees in 0.00% of the pixels"),
+        ("quality", 1.0, "quality of "),
+        ("caption", "another", "caption differs"),
+    ],
+)
+def test_rounding_does_not_excuse(
+    made: Path, d2i1: D2i1, column: str, value: object, said: str
+) -> None:
+    plan = json.loads((made / "plan.json").read_text())
+    plan["versions"]["torch"] = "2.0"
+    (made / "plan.json").write_text(json.dumps(plan))
+    tasks = open_source(f"dataset:{made}").tasks
+
+    def edit(row: dict) -> None:
+        if column == "quality":
+            row["quality"]["depth"] = dict.fromkeys(row["quality"]["depth"], value)
+        elif value == "unknown":
+            row["depth"]["bytes"] = tasks["depth"].family.to_png(np.zeros((14, 20), np.float32))
+        else:
+            row[column] = value
+
+    change(made, edit)
+    assert said in d2i1("create", "--verify", made, *ALL, code=2)
+
+
+def test_what_was_skipped_is_not_missed(
+    made: Path, photos: Path, tmp_path: Path, d2i1: D2i1
+) -> None:
+    file = photos.parent / "image/4.png"
+    whole = file.read_bytes()
+    file.write_bytes(b"torn")
+    command = ("create", "--pipeline", tmp_path / "pipeline", "--source", f"folder:{photos}")
+    more = ("--num_inference_steps", 2, "--on_bad_row", "skip", "--output_dir", tmp_path / "fewer")
+    run(*command, *more)
+    assert "5 rows made again" in d2i1("create", "--verify", tmp_path / "fewer", *ALL)
+    assert "4.png: not a readable image" in d2i1("create", "--verify", made, *ALL, code=2)
+    file.write_bytes(whole)
+    message = d2i1("create", "--verify", tmp_path / "fewer", *ALL, code=2)
+    assert "row 4-000 was left out, and can be made" in message
 
 
 def test_places_may_be_told(made: Path, photos: Path, tmp_path: Path, d2i1: D2i1) -> None:

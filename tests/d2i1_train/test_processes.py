@@ -16,7 +16,7 @@ from torch import Tensor
 
 from d2i1_data.loading import open_pipeline
 from d2i1_train.checkpoint import complete_checkpoints
-from d2i1_train.cli import LOST, main
+from d2i1_train.cli import LOST, RESUME, main
 
 MODES = ("none", "lora", "full")
 HOST = ("--host", "light", "--width", 16, "--tasks", "normals,depth,semseg")
@@ -240,7 +240,7 @@ def test_a_process_tells_that_another_is_lost(tiny_base: Path, tmp_path: Path) -
     finally:
         end(processes)
     message = tolds[0].read_text()
-    assert f"d2i1 warm-up: error: {LOST} (" in message and "Traceback" not in message
+    assert f"d2i1 warm-up: error: {LOST.format(RESUME)} (" in message and "Traceback" not in message
 
 
 def test_two_processes_evaluate_to_the_same_figures(lone: Path, tmp_path: Path) -> None:

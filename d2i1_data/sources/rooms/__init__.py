@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ...errors import InputError
 from ...sample import Provenance, Sample, image_sha256
 from ...tasks import DEPTH, EDGES, NORMALS, SALIENCY, SEMSEG, Task
+from ..base import fingerprint
 from .render import CLASSES, View, edges, render
 from .scene import COLOURS, SHAPES, Room, draw_room
 
@@ -40,6 +42,7 @@ class Rooms:
         if split not in SPLITS:
             raise InputError(f"rooms has no split {split!r}: choose from {', '.join(SPLITS)}")
         self.split, self.size = split, size
+        self.fingerprint = fingerprint(self.name, split, size)
         self.notes: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -50,6 +53,9 @@ class Rooms:
 
     def identity(self, index: int) -> str:
         return f"rooms-{self.split}-{index:05d}"
+
+    def picture(self, index: int) -> Sample:
+        return replace(self[index], targets={})
 
     def __getitem__(self, index: int) -> Sample:
         if not 0 <= index < len(self):
