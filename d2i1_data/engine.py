@@ -39,7 +39,7 @@ class Workshop:
         def said() -> dict[str, Any]:
             notes = {k: count - before.get(k, 0) for k, count in self.maker.notes().items()}
             return {
-                "skipped": {name: _kind(why) for name, why in skipped.items()},
+                "skipped": {name: _kind(skipped[name]) for name in sorted(skipped)},
                 "notes": {k: count for k, count in notes.items() if count},
             }
 
@@ -55,7 +55,7 @@ class Workshop:
         }
         (self.folder / "logs").mkdir(exist_ok=True)
         with (self.folder / "logs" / f"{self.number:05d}.jsonl").open("a") as log:
-            log.write(json.dumps(cost) + "\n")
+            log.write("\n" * (log.tell() > 0) + json.dumps(cost))  # a torn line spoils no other
 
 
 def _kind(why: str) -> str:

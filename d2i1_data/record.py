@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from .plan import PLAN
 from .write import RUN
 
 LOGS = "logs"  # holds a line of JSON for every finished shard
-ENTRY = ("shard", "samples", "seconds", "process", "device")  # what such a line says
+ENTRY = ("shard", "samples", "seconds", "process", "device", "skipped")  # what such a line says
 
 
 class Record(NamedTuple):
@@ -50,12 +51,12 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The entries of a log; a line that a kill or a full disk has torn says nothing."""
     for line in file.read_text().splitlines():
-        entry = _parse(line, file)
-        missing = [key for key in ENTRY if key not in entry]
-        if missing:
-            raise InputError(f"{file}: a line without {', '.join(missing)}")
-        yield entry
+        with suppress(ValueError):
+            entry = json.loads(line)
+            if isinstance(entry, dict) and all(key in entry for key in ENTRY):
+                yield entry
 
 
 def _parse(text: str, file: Path) -> dict[str, Any]:

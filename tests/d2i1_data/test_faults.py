@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from d2i1_data.plan import locked
+from d2i1_data.record import read_record
 from tests.made import SEVEN, run, samples, shards
 
 D2i1 = Callable[..., str]
@@ -235,3 +236,13 @@ def test_notes_are_those_of_all_runs(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "made/data/train-00001.parquet").unlink()
     run(*command, "--output_dir", tmp_path / "made")
     assert (tmp_path / "made/README.md").read_text() == card
+
+
+def test_a_torn_log_spoils_nothing(photos: Path, tmp_path: Path) -> None:
+    command = ("import", "--source", f"folder:{photos}", "--shard_size", 2)
+    run(*command, "--output_dir", tmp_path / "made")
+    log = tmp_path / "made/logs/00000.jsonl"
+    log.write_text(log.read_text()[:-20])  # as a kill or a full disk leaves it
+    (tmp_path / "made/data/train-00002.parquet").unlink()
+    run(*command, "--output_dir", tmp_path / "made")
+    assert [entry["shard"] for entry in read_record(str(tmp_path / "made")).logs] == [0, 1, 2]

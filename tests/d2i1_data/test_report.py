@@ -46,8 +46,8 @@ def created(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in (folder / "logs").iterdir():
         file.unlink()
     lines = [
-        {"shard": 0, "samples": 4, "seconds": 2.0, "process": 0, "device": "cpu"},
-        {"shard": 1, "samples": 2, "seconds": 1.0, "process": 1, "device": "cpu"},
+        {"shard": 0, "samples": 4, "seconds": 2.0, "process": 0, "device": "cpu", "skipped": {}},
+        {"shard": 1, "samples": 2, "seconds": 1.0, "process": 1, "device": "cpu", "skipped": {}},
     ]
     for line in lines:
         (folder / "logs" / f"{line['process']}.jsonl").write_text(json.dumps(line) + "\n")
@@ -190,7 +190,7 @@ def test_text_of_the_dataset_stays_text(
     classes = metadata["tasks"]["semseg"]["names"]
     metadata["tasks"]["semseg"]["names"] = [f"{HOSTILE}{n}" for n in range(len(classes))]
     (folder / "diff2in1.json").write_text(json.dumps(metadata))
-    log = {"shard": 0, "samples": 6, "seconds": 1, "process": 0, "device": HOSTILE}
+    log = {"shard": 0, "samples": 6, "seconds": 1, "process": 0, "device": HOSTILE, "skipped": {}}
     (folder / "logs" / "0.jsonl").write_text(json.dumps(log))
     parsed = Parsed(reported(folder)["html"])
     assert parsed.text.count(HOSTILE) > 10 + len(classes)
