@@ -239,9 +239,8 @@ def test_every_act_has_help(act: str, capfd: pytest.CaptureFixture[str]) -> None
 def test_overview_lists_every_act() -> None:
     command = [sys.executable, "-m", "d2i1_train.cli", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert [line.split()[0] for line in shown.stdout.splitlines() if line.startswith("  ")] == [
-        *ACTS
-    ]
+    lines = [line[2:] for line in shown.stdout.splitlines() if line.startswith("  ")]
+    assert [line.split("  ")[0].strip() for line in lines] == [*ACTS]
     assert shown.stderr == ""
 
 
