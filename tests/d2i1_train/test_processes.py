@@ -17,6 +17,7 @@ from torch import Tensor
 from d2i1_data.loading import open_pipeline
 from d2i1_train.checkpoint import complete_checkpoints
 from d2i1_train.cli import LOST, RESUME, main
+from tests.made import contents
 
 MODES = ("none", "lora", "full")
 HOST = ("--host", "light", "--width", 16, "--tasks", "normals,depth,semseg")
@@ -265,9 +266,6 @@ def test_two_processes_create_the_same_bytes(lone: Path, tmp_path: Path) -> None
     folder = tmp_path / "created"  # the card tells the folder's name
     command = ("create", "--pipeline", lone / "none/pipeline", *FEW, "--output_dir", folder)
     run_two(*MODULE, *command, told=tmp_path / "told.txt")
-    one, two = (
-        {f.relative_to(d).as_posix(): f.read_bytes() for f in d.rglob("*") if f.is_file()}
-        for d in (lone / "created", folder)
-    )
+    one, two = contents(lone / "created"), contents(folder)
     assert one.keys() == two.keys() and len([name for name in one if "parquet" in name]) == 3
     assert [name for name in one if one[name] != two[name]] == []
