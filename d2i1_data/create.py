@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from .makers import Maker
     from .plan import Plan
 
-SKIPPED = "skipped.json"
 UNTOLD = ("act", "source_fingerprint", "versions")  # by the card
 PATIENCE = timedelta(days=7)  # of processes that wait for others to end their shards
 
@@ -101,7 +100,7 @@ def _finish(folder: Path, maker: "Maker", plan: "Plan") -> None:
     from .card import write_card
     from .engine import missing_shards
     from .record import read_record
-    from .write import dataset_shards, read_said, write_text
+    from .write import SKIPPED, dataset_shards, read_said, write_text
 
     if missing := missing_shards(plan, folder):
         raise InputError(f"{folder}: {len(missing)} shards are not there; do all see this folder?")

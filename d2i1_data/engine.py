@@ -17,7 +17,7 @@ from .errors import InputError
 from .makers import UNMADE, UNREAD, Maker, Skipped, make_maker
 from .plan import Plan, read_plan
 from .settings import LabelSettings, WriteSettings
-from .write import dataset_shards, explained, library_versions, shard_path, write_shard
+from .write import LOGS, dataset_shards, explained, library_versions, shard_path, write_shard
 
 TRIES = 3  # how often a shard may cost a worker its life, and workers may fail to start
 LOOK = 1.0  # seconds between two looks at what others have made
@@ -53,8 +53,8 @@ class Workshop:
             "device": self.plan.facts.get("device", "cpu"),
             "skipped": skipped,
         }
-        (self.folder / "logs").mkdir(exist_ok=True)
-        with (self.folder / "logs" / f"{self.number:05d}.jsonl").open("a") as log:
+        (self.folder / LOGS).mkdir(exist_ok=True)
+        with (self.folder / LOGS / f"{self.number:05d}.jsonl").open("a") as log:
             log.write("\n" * (log.tell() > 0) + json.dumps(cost))  # a torn line spoils no other
 
 

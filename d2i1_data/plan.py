@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 from .errors import InputError
 from .sources import Source
-from .write import RUN, require_folder, shard_path, write_text
+from .write import LOGS, RUN, SKIPPED, require_folder, shard_path, write_text
 
 PLAN = "plan.json"
 SHOWN = 4  # differences between two plans that an error lists
@@ -165,8 +165,8 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
             )
         if differences:
             shards = [shard_path(folder, index) for index in range(len(old.shards))]
-            logs = sorted((folder / "logs").glob("*.jsonl"))
-            names = ("README.md", "preview.png", "skipped.json", RUN)
+            logs = sorted((folder / LOGS).glob("*.jsonl"))
+            names = ("README.md", "preview.png", SKIPPED, RUN)
             for file in (*(folder / name for name in names), *shards, *logs):
                 file.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)

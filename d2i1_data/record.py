@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 from .errors import InputError
 from .plan import PLAN
-from .write import RUN
+from .write import LOGS, RUN, SKIPPED
 
-LOGS = "logs"  # holds a line of JSON for every finished shard
 ENTRY = ("shard", "samples", "seconds", "process", "device", "skipped")  # what such a line says
 
 
@@ -42,7 +41,7 @@ def read_record(dataset: str) -> Record:
     written = len(list((folder / "data").glob("train-*.parquet")))
     planned = len(plan["shards"]) if "shards" in plan else None
     lines = (line for file in sorted((folder / LOGS).glob("*.jsonl")) for line in _lines(file))
-    return Record(run, written or None, planned, len(_read(folder / "skipped.json")), list(lines))
+    return Record(run, written or None, planned, len(_read(folder / SKIPPED)), list(lines))
 
 
 def _read(file: Path) -> dict[str, Any]:

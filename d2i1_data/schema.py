@@ -74,9 +74,9 @@ def from_row(row: Mapping[str, Any], tasks: Mapping[str, Task]) -> Sample:
         provenance=Provenance(**row["provenance"]),
         quality={name: Quality(**row["quality"][name]) for name in targets},
         confidence={
-            name: CONFIDENCE.from_png(stored_bytes(stored))
-            for name, stored in row["confidence"].items()
-            if stored is not None
+            name: CONFIDENCE.from_png(stored_bytes(row["confidence"][name]))
+            for name in targets
+            if row["confidence"][name] is not None
         },
     )
 

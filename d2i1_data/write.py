@@ -20,6 +20,8 @@ from .schema import FEATURES, METADATA, describe_tasks, to_row
 from .tasks import Task
 
 RUN = "run.json"
+SKIPPED = "skipped.json"
+LOGS = "logs"  # holds a line of JSON for every finished shard
 ROWS_A_GROUP = 32  # small groups stream soon, see docs of `datasets` on row groups
 ENCODERS = 2  # threads
 SAID = "diff2in1"  # key of a shard's own metadata, which is there if the shard is

@@ -19,7 +19,7 @@ from d2i1_data.preview import grid
 from d2i1_data.settings import CreateSettings
 from d2i1_data.sources import open_source
 from d2i1_data.tasks import TASKS
-from d2i1_data.write import RUN
+from d2i1_data.write import RUN, require_folder
 
 from .cli import read_settings
 from .evaluate import bootstrap, common_tasks, figures, measure
@@ -68,8 +68,7 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
 
 def _claim(folder: Path, overwrite: bool) -> None:
     """A new folder, or with `overwrite` one that an earlier demo filled."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; --output_dir needs a folder")
+    require_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / "warm-up" / RUN).is_file():
             raise InputError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ..errors import InputError
+from ..write import require_folder
 
 
 @contextmanager
@@ -17,8 +18,7 @@ def staged(folder: Path) -> Iterator[Path]:
     InputError unless the folder is new or empty.
     """
     folder = folder.resolve()
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; --output_dir needs a folder")
+    require_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: choose another --output_dir")
     if folder.is_mount():

@@ -20,7 +20,7 @@ from ..sources import open_source
 from ..sources.base import spaced
 from ..sources.dataset import Dataset
 from ..tasks import Task
-from ..write import write_text
+from ..write import require_folder, write_text
 from . import facts, sections
 from .copies import Eye
 from .origin import Origin
@@ -91,8 +91,7 @@ def claim(settings: ReportSettings) -> Path:
     if settings.output_dir is None and not home.is_dir():
         raise InputError(f"dataset {settings.dataset} is no folder: say --output_dir")
     folder = Path(settings.output_dir) if settings.output_dir else home / "report"
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file; --output_dir needs a folder")
+    require_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
         for name in _files_of(folder):
             (folder / name).unlink(missing_ok=True)

@@ -139,7 +139,7 @@ def test_a_file_or_a_full_folder_is_left_alone(
     for name, told in (
         ("full", "is not empty: choose another --output_dir"),
         ("full/thesis.txt", "is a file; --output_dir needs a folder"),
-        ("full/thesis.txt/in", "Not a directory"),
+        ("full/thesis.txt/in", "full/thesis.txt is a file; --output_dir needs a folder"),
     ):
         flags = ("--format", "folders", "--output_dir", tmp_path / name)
         assert told in d2i1("export", rooms, *flags, code=2)

@@ -447,7 +447,7 @@ def test_wrong_input_is_told_in_one_line(
         "no diff2in1.json there": (tmp_path / "gone",),
         "not a metadata file of ours": (tmp_path / "other",),
         "is a file; --output_dir needs a folder": (created, "--output_dir", tmp_path / "file"),
-        "Not a directory": (created, "--output_dir", tmp_path / "file" / "page"),
+        f"{tmp_path}/file is a file": (created, "--output_dir", tmp_path / "file" / "page"),
         "none of its 6 images": (created, "--source", f"folder:{photos}"),
         "no such folder": (created, "--pipeline", "gone"),
         "expected at least 1": (created, "--max_samples", 0),
