@@ -38,6 +38,7 @@ from .checkpoint import (
 )
 from .lora import fuse, save_adapter
 from .optimizer import carry_over, make_beta1, make_optimizer, make_schedule
+from .pushing import Pusher
 from .settings import OF_LORA, OF_ONE_CYCLE, TrainSettings
 from .theta import Theta, trained_tensors
 from .validation import Validation, log_picture
@@ -48,7 +49,7 @@ DDP = "use DDP: scripts/accelerate/eight_gpus.yaml"
 
 # paths, and what a resumed run need not share with an uninterrupted one
 PRIVATE = {"output_dir", "pipeline", "base", "base_config", "cache_dir", "validation_source"}
-PRIVATE |= {"resume_from_checkpoint"}
+PRIVATE |= {"resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private_repo"}
 
 
 def open_training_rows(settings: TrainSettings) -> Rows:
@@ -86,9 +87,13 @@ class Run:
         if self.accelerator.distributed_type not in SUPPORTED:
             kind = self.accelerator.distributed_type.value
             raise InputError(f"distributed type {kind} is not supported; {DDP}")
+        self.pusher: Pusher | None = None
         if self.accelerator.is_main_process:
+            self.pusher = Pusher(settings) if settings.push_to_hub else None
             claim_run(self.folder, asdict(settings), resume=settings.resume_from_checkpoint)
             write_report(self.folder / "skipped.json", *rows)
+            if self.pusher and settings.resume_from_checkpoint == "latest":
+                self.pusher.fetch_latest()
         self.accelerator.wait_for_everyone()
         self.device = self.accelerator.device
         self.counters: dict[str, int] = {}
@@ -224,6 +229,8 @@ class Run:
             save_checkpoint(self.accelerator, self.folder, step, self.thetas, counters)
             if self.accelerator.is_main_process:
                 prune_checkpoints(self.folder, settings.checkpoints_total_limit)
+            if self.pusher:
+                self.pusher.offer(self.folder / f"checkpoint-{step}")
         if self.validation and (step % settings.validation_steps == 0 or last):
             self._validate(self.validation, pipes, step)
 
@@ -277,6 +284,8 @@ class Run:
         for tracker in self.accelerator.trackers:
             tracker.finish()
         self.accelerator.wait_for_everyone()
+        if self.pusher:
+            self.pusher.finish()
         return folder
 
     def _publish(self, pipe: Diff2in1Pipeline, folder: Path, save: Callable[[Path], None]) -> None:

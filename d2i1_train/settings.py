@@ -171,6 +171,14 @@ class TrainSettings:
     """Keep only the newest checkpoints."""
     resume_from_checkpoint: str | None = None
     """`latest`, or a checkpoint-N of output_dir."""
+    push_to_hub: bool = False
+    """Send checkpoints to the Hub while training goes on, and in the end all that `d2i1 publish
+    --run` sends. With --resume_from_checkpoint latest, a folder without checkpoints continues from
+    the newest one there."""
+    hub_model_id: str | None = None
+    """Repository to push to; None is output_dir's name, under the user whose token it is."""
+    hub_private_repo: bool = False
+    """Make it private, if it is new."""
     report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     logging_steps: int = 10
     seed: int = 0
@@ -185,6 +193,8 @@ class TrainSettings:
             raise InputError("--denoise_weight and --dataloader_num_workers: expected at least 0")
         if self.max_grad_norm < 0:
             raise InputError(f"--max_grad_norm {self.max_grad_norm}: expected at least 0")
+        if not self.push_to_hub:
+            refuse_without(self, ["hub_model_id", "hub_private_repo"], "--push_to_hub")
         self._check_one_cycle()
         self._check_augmentation()
 

@@ -20,7 +20,7 @@ PACKAGES = ("hub_cards", "d2i1_data", "d2i1_train", "scripts")  # lowest first
 # Inside d2i1_data, lowest first; those on one line do not count as above one another.
 ROOMS = (
     ("diff2in1", "sample", "errors", "settings", "conveyor"),
-    ("tasks", "loading"),
+    ("tasks", "loading", "hub"),
     ("schema",),
     ("sources",),
     ("quality",),
@@ -32,7 +32,8 @@ ROOMS = (
     ("report", "judge", "export", "publish"),
 )
 RANK = {room: rank for rank, line in enumerate(ROOMS) for room in line}
-ALLOWED_BELOW = {"torch", "numpy", "PIL", "diffusers", "transformers", *sys.stdlib_module_names}
+ALLOWED_BELOW = {"torch", "numpy", "PIL", "diffusers", "transformers", "huggingface_hub"}
+ALLOWED_BELOW |= sys.stdlib_module_names
 
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

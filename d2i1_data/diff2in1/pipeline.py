@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, Literal
 
 import diffusers
@@ -27,6 +28,7 @@ from diffusers import (
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
+from huggingface_hub import create_repo
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
@@ -489,12 +491,23 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         arrays: list[NDArray[np.uint8]] = [one for batch in batches for one in to_uint8(batch)]
         return [PIL.Image.fromarray(array) for array in arrays]
 
-    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:  # type: ignore[override]
+    def save_pretrained(  # type: ignore[override]
+        self,
+        save_directory: str | Path,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+        **options: Any,
+    ) -> None:
         """Write everything, with the code of pipeline and host as one file each.
 
         The folder loads with this package, or without it by `custom_pipeline` and
         `trust_remote_code=True`. An adapter must be fused first: a base saved with an un-fused one
-        would load again with random weights.
+        would load again with random weights. push_to_hub: also send the folder, once it is
+        complete, to repo_id (the folder's name); `d2i1 publish` writes a card too.
         """
         for name in ("unet", "base_unet", "text_encoder"):
             if getattr(getattr(self, name), "peft_config", None):
@@ -505,6 +518,16 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         folder = Path(save_directory)
         (folder / "pipeline.py").write_text(join_modules(type(self).__module__))
         write_index(folder, perception=["diff2in1", type(self.perception).__name__])
+        if push_to_hub:
+            name = repo_id or folder.name
+            name = create_repo(name, private=private, token=token, exist_ok=True).repo_id
+            self._upload_folder(folder, name, token, commit_message, create_pr)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> None:  # type: ignore[override]
+        """Send what `save_pretrained` writes, with its options; diffusers' own way would send an
+        empty card, and not the code."""
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder, push_to_hub=True, repo_id=repo_id, **options)
 
 
 def _to_array(one: Tensor) -> NDArray[np.float32]:

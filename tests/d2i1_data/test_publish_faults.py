@@ -1,0 +1,208 @@
+"""Publishing through faults: kills, overload, conflicts, wrong tokens, full quotas."""
+
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+
+from tests.hub import Hub
+from tests.made import run
+
+D2i1 = Callable[..., str]
+# the routes that publishing needs: method and path
+ROUTES = {
+    "whoami": ("GET", r"/api/whoami-v2"),
+    "create": ("POST", r"/api/repos/create"),
+    "info": ("GET", r"/api/datasets/[^/]+/[^/]+"),
+    "tree": ("GET", r"/api/datasets/.*/tree/"),
+    "card": ("POST", r"/api/validate-yaml"),
+    "preupload": ("POST", r"/api/datasets/.*/preupload/"),
+    "batch": ("POST", r".*/info/lfs/objects/batch"),
+    "put": ("PUT", r".*"),
+    "commit": ("POST", r"/api/datasets/.*/commit/"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(create: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven samples in seven shards."""
+    return create(tmp_path_factory.mktemp("faults") / "created", "--shard_size", 1)
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("d2i1_data.hub.FIRST_WAIT", 0.01)
+
+
+def assert_complete(hub: Hub, folder: Path) -> None:
+    """All shards are there, byte by byte, and no file was received more than twice."""
+    files = hub.files("alice/rooms", "dataset")
+    shards = {f"data/{file.name}": file.read_bytes() for file in (folder / "data").iterdir()}
+    assert {name: data for name, data in files.items() if name.startswith("data/")} == shards
+    assert "README.md" in files and "plan.json" in files
+    assert max(hub.sent.values()) <= 2
+
+
+@pytest.mark.parametrize("status", [0, 409, 429, 503])
+@pytest.mark.parametrize("route", ROUTES)
+def test_what_passes_is_survived(hub: Hub, folder: Path, route: str, status: int) -> None:
+    """No answer at all, a conflict, too many requests, overload: twice, at every route."""
+    method, path = ROUTES[route]
+    hub.fail(method, path, status, times=2, headers={"Retry-After": "0"})
+    run("publish", folder, "--repo_id", "rooms")
+    assert not hub.faults, "nothing was asked there"
+    assert_complete(hub, folder)
+
+
+def test_a_lost_answer_does_not_commit_twice(
+    hub: Hub, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit, lost = HfApi.create_commit, []
+
+    def forgetful(self: HfApi, *arguments: object, **options: object) -> object:
+        answer = commit(self, *arguments, **options)
+        if len(lost) < 1:
+            lost.append(True)
+            raise ConnectionError("the answer was lost")
+        return answer
+
+    monkeypatch.setattr(HfApi, "create_commit", forgetful)
+    run("publish", folder, "--repo_id", "rooms")
+    assert_complete(hub, folder)
+    assert len(hub.repo("alice/rooms", "dataset").commits) == 2
+    assert set(hub.sent.values()) == {1}
+
+
+def test_what_does_not_pass_ends(hub: Hub, d2i1: D2i1, folder: Path) -> None:
+    hub.fail("POST", ROUTES["commit"][1], 503, times=1000, headers={"Retry-After": "0"})
+    said = d2i1("publish", folder, "--repo_id", "rooms", code=2)
+    assert re.search(r"datasets/alice/rooms: the Hub answers 503", said) and said.count("\n") == 1
+    assert "data/train-00000.parquet" not in hub.files("alice/rooms", "dataset")
+    hub.faults.clear()
+    run("publish", folder, "--repo_id", "rooms")
+    assert_complete(hub, folder)
+
+
+# --- what no patience helps against ---
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        (None, "no token of the Hub: log in with `hf auth login`, or set HF_TOKEN"),
+        ("hf_" + "wrong" * 7, "does not accept the token"),
+    ],
+)
+@pytest.mark.parametrize("name", ["rooms", "alice/rooms"])
+def test_no_right_token(
+    hub: Hub,
+    d2i1: D2i1,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    token: str | None,
+    said: str,
+    name: str,
+) -> None:
+    if token is None:
+        monkeypatch.delenv("HF_TOKEN")
+    else:
+        monkeypatch.setenv("HF_TOKEN", token)
+    error = d2i1("publish", folder, "--repo_id", name, code=2)
+    assert error.count("\n") == 1
+    assert said in error or (token is None and "there is none: log in" in error)
+    assert "hf_" not in error
+
+
+def test_no_right_to_write(hub: Hub, d2i1: D2i1, folder: Path) -> None:
+    error = d2i1("publish", folder, "--repo_id", "bob/rooms", code=2)
+    assert "datasets/bob/rooms: the Hub refuses (403)" in error and error.count("\n") == 1
+
+
+def test_a_repository_that_vanishes(hub: Hub, d2i1: D2i1, folder: Path) -> None:
+    hub.fail("POST", ROUTES["commit"][1], 404, headers={"X-Error-Code": "RepoNotFound"})
+    error = d2i1("publish", folder, "--repo_id", "rooms", code=2)
+    assert "datasets/alice/rooms: not on the Hub" in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["alice/nothing", "bob/secret"])
+def test_a_missing_pipeline(hub: Hub, d2i1: D2i1, name: str, tmp_path: Path) -> None:
+    flags = ("--source", "rooms:test", "--max_samples", 1)
+    error = d2i1("evaluate", "--pipeline", name, *flags, code=2)
+    assert f"pipeline {name}: neither a folder nor on the Hub" in error and error.count("\n") == 1
+
+
+def test_a_full_quota(hub: Hub, d2i1: D2i1, folder: Path) -> None:
+    hub.quota = 1000
+    error = d2i1("publish", folder, "--repo_id", "rooms", code=2)
+    assert "datasets/alice/rooms: " in error and "storage" in error and error.count("\n") == 1
+    hub.quota = None
+    run("publish", folder, "--repo_id", "rooms")
+    assert_complete(hub, folder)
+
+
+def test_a_bad_card_is_told_before_anything_is_sent(
+    hub: Hub, d2i1: D2i1, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.fail(
+        "POST", ROUTES["card"][1], 400, body='{"errors": [{"message": "\\"license\\" is odd"}]}'
+    )
+    error = d2i1("publish", folder, "--repo_id", "rooms", code=2)
+    assert "its card" in error and "license" in error and error.count("\n") == 1
+    assert not [name for name in hub.files("alice/rooms", "dataset") if name.startswith("data/")]
+
+
+# --- kills ---
+
+
+@pytest.mark.parametrize("xet", [False, True], ids=["lfs", "xet"])
+def test_killed_at_random_and_restarted(
+    hub: Hub, folder: Path, tmp_path: Path, xet: bool
+) -> None:
+    """SIGKILL at random moments of sending, until one run is let through to its end."""
+    hub.delay = 0.05
+    command = [sys.executable, "-m", "d2i1_train.cli", "publish", str(folder), "--repo_id", "rooms"]
+    environment = os.environ | {"HF_HUB_DISABLE_XET": "0" if xet else "1", "HF_HOME": str(tmp_path)}
+    chance, killed = random.Random(0), 0
+    while killed < 4:
+        seen = len(hub.log)
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
+        while len(hub.log) == seen and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(chance.uniform(0, 1.2))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed += 1
+    assert killed
+    hub.delay = 0
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert_complete(hub, folder)
+
+
+# --- secrets ---
+
+
+def test_the_token_is_nowhere(
+    hub: Hub, d2i1: D2i1, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    said = d2i1("publish", copy, "--repo_id", "rooms")
+    said += d2i1("publish", copy, "--repo_id", "rooms", "--dry_run")
+    said += d2i1("publish", copy, "--repo_id", "bob/rooms", code=2)
+    assert hub.token not in said
+    for file in (one for one in tmp_path.rglob("*") if one.is_file()):
+        assert hub.token.encode() not in file.read_bytes(), file
+    for data in hub.files("alice/rooms", "dataset").values():
+        assert hub.token.encode() not in data
+        assert str(tmp_path).encode() not in data

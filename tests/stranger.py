@@ -1,0 +1,54 @@
+"""What somebody without our package does with what we published; run in a process of its own.
+
+Arguments: image.npy, out.npz, a dataset's id, then ids of pipelines. Writes what each pipeline
+predicts and creates, and the pixels and ids of the dataset's rows, plain and streamed.
+"""
+
+import sys
+
+
+class Hidden:
+    """Makes our packages impossible to import, where they are installed."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] in ("d2i1_data", "d2i1_train", "hub_cards"):
+            raise ModuleNotFoundError(f"{name} is not installed here")
+
+
+sys.meta_path.insert(0, Hidden)  # type: ignore[arg-type]
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+from datasets import load_dataset  # noqa: E402
+from diffusers import DiffusionPipeline  # noqa: E402
+
+PICTURES = ("image", "normals", "depth", "semseg")
+
+
+def main() -> None:
+    image_file, out, dataset, *pipelines = sys.argv[1:]
+    torch.set_num_threads(1)
+    image, found = np.load(image_file), {}
+    for name in pipelines:
+        pipe = DiffusionPipeline.from_pretrained(name, custom_pipeline=name, trust_remote_code=True)
+        pipe.set_progress_bar_config(disable=True)
+        for task, maps in pipe.predict(image).predictions.items():
+            found[f"{name} {task}"] = maps[0]
+        generator = torch.Generator().manual_seed(0)
+        created = pipe(image, "a room", num_inference_steps=2, generator=generator)
+        found[f"{name} created"] = np.asarray(created.images[0])
+    for way in ("plain", "streamed"):
+        rows = list(load_dataset(dataset, split="train", streaming=way == "streamed"))
+        found[f"{way} id"] = np.array([row["id"] for row in rows])
+        for column in PICTURES:
+            found[f"{way} {column}"] = np.stack([np.asarray(row[column]) for row in rows])
+    columns = ["id", "caption"]
+    some = load_dataset(dataset, split="train", streaming=True, columns=columns)
+    assert [list(row) for row in some] == [columns] * len(rows)
+    assert not [name for name in sys.modules if name.startswith("d2i1_")]
+    np.savez(out, **found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,117 @@
+"""From end to end: published by our commands, used by people who do not have our package.
+
+The same script runs where our package cannot be imported, and (slow) in a virtual environment that
+never had it.
+"""
+
+import os
+import subprocess
+import sys
+import venv
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import load_dataset
+from diffusers import DiffusionPipeline
+
+from d2i1_data.diff2in1 import Diff2in1Pipeline
+from tests.hub import Hub
+from tests.made import run
+from tests.stranger import PICTURES
+from tests.tiny import MOUNTS, mount_tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGE = np.random.default_rng(0).integers(0, 256, (18, 22, 3), np.uint8)
+STRANGER = Path(__file__).with_name("stranger.py")
+NEEDED = ("torch", "diffusers", "transformers", "datasets", "accelerate", "pillow")
+
+
+@pytest.fixture
+def published(
+    hub: Hub, tiny_base: Path, create: Callable[..., Path], tmp_path: Path, one_thread: None
+) -> dict[str, np.ndarray]:
+    """A pipeline of every host and a dataset on the Hub; what a stranger should find."""
+    expected: dict[str, np.ndarray] = {}
+    for mount in MOUNTS:
+        pipe, name = mount_tiny(tiny_base, mount), f"alice/{mount}"
+        pipe.save_pretrained(tmp_path / mount)
+        run("publish", "--pipeline", tmp_path / mount, "--repo_id", name)
+        for task, maps in pipe.predict(IMAGE).predictions.items():
+            expected[f"{name} {task}"] = maps[0]
+        generator = torch.Generator().manual_seed(0)
+        created = pipe(IMAGE, "a room", num_inference_steps=2, generator=generator)
+        expected[f"{name} created"] = np.asarray(created.images[0])
+    folder = create(tmp_path / "created")
+    run("publish", folder, "--repo_id", "alice/rooms")
+    rows = load_dataset(str(folder), split="train")
+    for way in ("plain", "streamed"):
+        expected[f"{way} id"] = np.array(rows["id"][:])
+        for column in PICTURES:
+            expected[f"{way} {column}"] = np.stack([np.asarray(one) for one in rows[column]])
+    return expected
+
+
+def assert_found(python: str, published: dict[str, np.ndarray], tmp_path: Path) -> None:
+    """What a stranger with this Python finds on the Hub is what we have here."""
+    np.save(tmp_path / "image.npy", IMAGE)
+    (tmp_path / "empty").mkdir()
+    names = [f"alice/{mount}" for mount in MOUNTS]
+    files = (tmp_path / "image.npy", tmp_path / "found.npz")
+    environment = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "PYTHONPATH")}
+    homes = {"HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [python, str(STRANGER), *map(str, files), "alice/rooms", *names],
+        cwd=tmp_path / "empty",
+        env=environment | homes,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = dict(np.load(tmp_path / "found.npz"))
+    assert found.keys() == published.keys()
+    for name, array in published.items():
+        if array.dtype.kind == "f":
+            np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-6, err_msg=name)
+        else:
+            np.testing.assert_array_equal(found[name], array, err_msg=name)
+
+
+def test_without_our_package(published: dict[str, np.ndarray], tmp_path: Path) -> None:
+    assert_found(sys.executable, published, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_in_an_environment_that_never_had_it(
+    published: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = str(tmp_path / "venv" / "bin" / "python")
+    pip = [python, "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt")]
+    subprocess.run([*pip, "torch"], check=True)  # first and alone, as in the Makefile
+    subprocess.run([*pip, *NEEDED], check=True)
+    assert_found(python, published, tmp_path)
+
+
+def test_with_our_package(
+    hub: Hub, published: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No remote code; then without any network, from the cache."""
+    for mount in MOUNTS:
+        name = f"alice/{mount}"
+        for kind in (Diff2in1Pipeline, DiffusionPipeline):
+            pipe = kind.from_pretrained(name)
+            assert type(pipe) is Diff2in1Pipeline
+            for task, maps in pipe.predict(IMAGE).predictions.items():
+                expected = published[f"{name} {task}"]
+                np.testing.assert_allclose(maps[0], expected, rtol=1e-5, atol=1e-6)
+    asked = len(hub.log)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: True)
+    for mount in MOUNTS:
+        assert type(DiffusionPipeline.from_pretrained(f"alice/{mount}")) is Diff2in1Pipeline
+    assert len(hub.log) == asked
