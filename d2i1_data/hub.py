@@ -79,9 +79,13 @@ class Patience:
         self.about, self.failures = about, 0
 
     def wait(self, error: Exception) -> None:
-        """Wait, if it is worth it; raises InputError if it is not."""
+        """Wait, if it is worth it; raises InputError if it is not, and what is no error of a
+        client of the Hub as it is."""
         self.failures += 1
-        if not _temporary(error) or self.failures >= TRIES:
+        passes = _temporary(error)
+        if not passes and not isinstance(error, OSError | RuntimeError | ValueError):
+            raise error
+        if not passes or self.failures >= TRIES:
             raise explain(error, self.about) from error
         response = getattr(_http(error), "response", None)
         asked = response.headers.get("Retry-After", "") if response is not None else ""
@@ -95,7 +99,7 @@ def patiently(about: str, call: Callable[[], T]) -> T:
     while True:
         try:
             return call()
-        except (OSError, RuntimeError, ValueError) as error:
+        except Exception as error:
             patience.wait(error)
 
 
@@ -191,7 +195,7 @@ class Repository:
                 bar.total = bar.n + sum(map(size_of, changes.files.values()))
                 try:
                     self._commit(held, changes, message, bar)
-                except (OSError, RuntimeError, ValueError) as error:
+                except Exception as error:
                     patience.wait(error)
                 else:
                     patience = Patience(str(self))

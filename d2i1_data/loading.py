@@ -17,7 +17,7 @@ BASES = Path(__file__).parent / "bases"
 # of a repository on the Hub, leaving out what a base may hold besides
 WANTED = ["model_index.json", "*.py", "*/*.json", "*/*.txt", "*/*.py", "*/*.safetensors"]
 WANTED += ["pytorch_lora_weights.safetensors"]
-UNWANTED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*"]
+UNWANTED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "checkpoint-*"]
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 WEIGHED = ("vae", "text_encoder", "unet")  # parts with weights
 IN_ONE_FILE = {  # a single file's names of these parts
