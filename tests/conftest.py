@@ -1,33 +1,45 @@
-"""What tests share: a tiny base of random weights, tiny photographs, commands as typed."""
+"""What tests share: a Hub, a tiny base of random weights, tiny photographs, commands as typed."""
 
-import os
+from tests.environment import HOME, HUB
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: see CONTRIBUTING.md
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
-
+# isort: split
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import HfFileSystem
+from huggingface_hub.utils._xet import XET_CONNECTION_INFO_CACHE, abort_xet_session
 from PIL import Image
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.schema import describe_tasks
 from d2i1_data.sources.rooms import Rooms
 from d2i1_train.cli import main
+from tests.hub import Hub
 from tests.made import SEVEN, run
 from tests.tiny import save_tiny_base
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Datasets keep their Arrow files in a folder of this test run."""
-    import datasets
+def pytest_unconfigure() -> None:
+    """The Hub ends with the tests."""
+    HUB.stop()
+    shutil.rmtree(HOME, ignore_errors=True)
 
-    datasets.config.HF_DATASETS_CACHE = tmp_path_factory.mktemp("datasets-cache")
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """The Hub, empty; nothing of it is cached, and alice is logged in."""
+    HUB.reset()
+    for kept in ("hub", "xet", "modules"):
+        shutil.rmtree(Path(HOME) / kept, ignore_errors=True)
+    XET_CONNECTION_INFO_CACHE.clear()
+    abort_xet_session()  # it remembers what it has sent
+    HfFileSystem.clear_instance_cache()
+    monkeypatch.setenv("HF_TOKEN", HUB.token)
+    return HUB
 
 
 @pytest.fixture(scope="module")

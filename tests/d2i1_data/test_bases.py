@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -22,6 +23,7 @@ from d2i1_data.errors import InputError
 from d2i1_data.loading import find_base
 from d2i1_train.base.parts import build_unet, build_vae
 from d2i1_train.settings import BaseSettings
+from tests.hub import Hub
 from tests.tiny import TINY, save_single_file, save_tiny_base
 
 PARTS = ("unet", "vae", "text_encoder")
@@ -184,7 +186,6 @@ def test_a_variant_warms_up(d2i1: Callable[..., str], half_base: Path, tmp_path:
 
 # --- a revision on the Hub ---
 
-COMMITS = {"main": "1" * 40, "v2": "2" * 40}
 HUB_USER = """
 import json
 import sys
@@ -197,12 +198,12 @@ from d2i1_train.cli import main
 
 out = sys.argv[1]
 for name, revision in json.loads(sys.argv[2]).items():
-    base = find_base("user/tiny", revision=revision)
+    base = find_base("alice/tiny", revision=revision)
     pipe = base.load()
     assert pipe.safety_checker is None
     save_file(pipe.unet.state_dict(), f"{out}/{name}.safetensors")
     save_file(base.load_unet().state_dict(), f"{out}/{name}-unet.safetensors")
-for arguments in (["user/unknown"], ["user/tiny", "v3"]):
+for arguments in (["alice/unknown"], ["alice/tiny", "v3"]):
     try:
         find_base(*arguments)
     except InputError as error:
@@ -214,12 +215,12 @@ sys.exit(code)
 """
 
 
-def test_a_revision_of_the_hub(tmp_path: Path) -> None:
-    """Offline, from a cache as huggingface_hub keeps it, in a process that knows no other one."""
-    cached = tmp_path / "cache/models--user--tiny"
-    (cached / "blobs").mkdir(parents=True)
-    (cached / "refs").mkdir()
-    for revision, commit in COMMITS.items():
+def test_a_revision_of_the_hub(hub: Hub, tmp_path: Path) -> None:
+    """Loaded from the Hub; then offline, in a process that knows nothing but the cache."""
+    api, commits = HfApi(), {}
+    api.create_repo("alice/tiny")
+    api.create_branch("alice/tiny", branch="v2")
+    for revision in ("main", "v2"):
         base = save_tiny_base(tmp_path / revision / "base")
         if revision == "v2":
             pipe = Base(str(base)).load()
@@ -227,24 +228,32 @@ def test_a_revision_of_the_hub(tmp_path: Path) -> None:
             pipe.save_pretrained(base)
         checker = ["stable_diffusion", "StableDiffusionSafetyChecker"]  # as SD 1.x has, unfetched
         edit(base / "model_index.json", safety_checker=checker)
-        shutil.copytree(base, cached / "snapshots" / commit)
-        (cached / "refs" / revision).write_text(commit)
+        pushed = api.upload_folder(repo_id="alice/tiny", folder_path=base, revision=revision)
+        commits[revision] = pushed.oid
 
-    revisions = {"none": None, "main": "main", "v2": "v2", "commit": COMMITS["v2"]}
-    command = ["warm-up", "--base", "user/tiny", "--revision", "v2", *TRAIN, *HOST]
+    revisions = {"none": None, "main": "main", "v2": "v2", "commit": commits["v2"]}
+    for revision in revisions.values():
+        loaded = find_base("alice/tiny", revision=revision).load()
+        own = Base(str(tmp_path / ("v2" if revision in ("v2", commits["v2"]) else "main") / "base"))
+        assert_same_weights(loaded.unet, own.load_unet())
+    for wrong in (("alice/unknown",), ("alice/tiny", "v3")):
+        with pytest.raises(InputError, match=f"base {wrong[0]}: neither a folder nor on the Hub"):
+            find_base(*wrong)
+    asked = len(hub.log)
+
+    command = ["warm-up", "--base", "alice/tiny", "--revision", "v2", *TRAIN, *HOST]
     command += ["--train_unet", "lora", "--max_train_steps", 1, "--output_dir", tmp_path / "run"]
     (tmp_path / "out").mkdir()
     arguments = [json.dumps(revisions), json.dumps([str(part) for part in command])]
-    homes = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HOME": str(tmp_path / "home")}
-    offline = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", HUB_USER, str(tmp_path / "out"), *arguments],
-        env={**os.environ, **homes, **offline},
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert len(hub.log) == asked
 
     for name, revision in {"none": "main", "main": "main", "v2": "v2", "commit": "v2"}.items():
         wanted = Base(str(tmp_path / revision / "base")).load_unet().state_dict()
@@ -253,12 +262,12 @@ def test_a_revision_of_the_hub(tmp_path: Path) -> None:
             assert held.keys() == wanted.keys()
             assert [key for key in held if not torch.equal(held[key], wanted[key])] == [], found
     told = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
-    assert [arguments for *arguments, _ in told] == [["user/unknown"], ["user/tiny", "v3"]]
+    assert [arguments for *arguments, _ in told] == [["alice/unknown"], ["alice/tiny", "v3"]]
     for name, *_, message in told:
         assert f"base {name}: neither a folder nor on the Hub" in message and "\n" not in message
     for saved in ("pipeline", "adapter"):
         index = json.loads((tmp_path / "run" / saved / "model_index.json").read_text())
-        assert (index["base"], index["base_revision"]) == ("user/tiny", COMMITS["v2"])
+        assert (index["base"], index["base_revision"]) == ("alice/tiny", commits["v2"])
 
 
 # --- the safety checker ---

@@ -1,0 +1,240 @@
+"""The Hub as a server on this machine: it reads requests, finds their route, keeps a log.
+
+GET    /api/telemetry/..., /api/agent-harnesses    404: clients ask and do without
+
+A request is answered under one lock, after its body has come completely: what one client sees is
+never half of what another did, and a client that dies while it sends has sent nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, quote, urlsplit
+
+from . import cas, commits, lfs, reading, repositories
+from .access import Account, new_token
+from .faults import NO_ANSWER, Fault, Faults
+from .store import Blob, Repo, Store
+from .wire import Answer, Refused, Request, Route
+
+ROUTES = (
+    *repositories.ROUTES,
+    *reading.ROUTES,
+    *commits.ROUTES,
+    *lfs.ROUTES,
+    *cas.ROUTES,
+    Route("GET", "/api/telemetry/{rest}", cas.not_served),
+    Route("GET", "/api/agent-harnesses", cas.not_served),
+)
+
+
+@dataclass(frozen=True)
+class Served:
+    """One request as it was answered; `token` is the name of a token."""
+
+    method: str
+    path: str
+    status: int
+    received: int
+    token: str | None
+
+
+class Hub:
+    """A Hub of alice and bob; see `tests/hub/__init__.py` for how tests use it."""
+
+    def __init__(self, folder: Path | None = None, port: int = 0) -> None:
+        self.token, self.read_token, self.bob_token = new_token(), new_token(), new_token()
+        self.accounts = {
+            self.token: Account("alice", "alice-write"),
+            self.read_token: Account("alice", "alice-read", "read"),
+            self.bob_token: Account("bob", "bob-write"),
+        }
+        self.lock = threading.RLock()
+        self.faults = Faults()
+        self._secret = secrets.token_bytes(32)
+        self._server = _Server(("127.0.0.1", port), _Connection)
+        self._server.hub = self
+        self.port = self._server.server_address[1]
+        self.url, self.storage = f"http://127.0.0.1:{self.port}", f"http://localhost:{self.port}"
+        self._folder = folder
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all repositories, faults and the log."""
+        with self.lock:
+            self.store = Store(self._folder)
+            self.cas = cas.Cas()
+            self.uploads: dict[str, lfs.Upload] = {}
+            self.received: Counter[str] = Counter()
+            self.log: list[Served] = []
+            self.unknown: list[str] = []
+            self.quota: int | None = None
+            self.delay = 0.0
+            self.faults.clear()
+
+    def start(self) -> None:
+        """Serve, in threads that end with this process."""
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        """Serve no more."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def fail(
+        self,
+        method: str,
+        pattern: str,
+        status: int,
+        times: int = 1,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> None:
+        """The next requests whose path the pattern finds get this status; 0: no answer at all."""
+        said = body if body is not None else json.dumps({"error": "a fault"}).encode()
+        self.faults.add(Fault(method, pattern, Answer(status, said, dict(headers or {})), times))
+
+    def repo(self, repo_id: str, repo_type: str = "model") -> Repo:
+        """A repository, whoever may see it."""
+        return self.store.repos[repo_type, repo_id]
+
+    def files(
+        self, repo_id: str, repo_type: str = "model", revision: str = "main"
+    ) -> dict[str, bytes]:
+        """The files of a revision: path -> content."""
+        commit = self.repo(repo_id, repo_type).find(revision)
+        if commit is None:
+            raise KeyError(revision)
+        return {path: self.content(blob) for path, blob in commit.tree.items()}
+
+    @property
+    def sent(self) -> Counter[str]:
+        """How many times each content came completely, by SHA-256 or, if small, git's SHA-1."""
+        with self.lock:
+            xet = {file.sha256: self.cas.times(file) for file in self.cas.files.values()}
+            return Counter(xet) + self.received
+
+    def content(self, blob: Blob) -> bytes:
+        """The bytes of a file."""
+        return self.store.get(blob.oid)
+
+    def page(self, repo_type: str, name: str) -> str:
+        """Where people look at a repository."""
+        prefix = "" if repo_type == "model" else f"{repo_type}s/"
+        return f"{self.url}/{prefix}{quote(name)}"
+
+    def signed(self, path: str) -> str:
+        """An address of the storage that needs no token."""
+        return f"{self.storage}{path}?signature={self._signature(path)}"
+
+    def check_signature(self, request: Request) -> None:
+        """Refuse addresses the Hub did not give out, and tokens it did not ask for."""
+        if "Authorization" in request.headers:
+            raise Refused(400, "Only one auth mechanism allowed: a token was sent to the storage")
+        said = request.query.get("signature", [""])[0]
+        if not hmac.compare_digest(said, self._signature(request.path)):
+            raise Refused(403, "Access denied")
+
+    def _signature(self, path: str) -> str:
+        return hmac.new(self._secret, path.encode(), hashlib.sha256).hexdigest()
+
+    def answer(self, request: Request) -> Answer:
+        """What the request gets; it is logged."""
+        answer = self.faults.take(request.method, request.path)
+        if answer is None:
+            try:
+                answer = self._answer(request)
+            except Refused as refused:
+                answer = refused.answer
+        name = self.accounts[request.token].token_name if request.token in self.accounts else None
+        size = len(request.body)
+        self.log.append(Served(request.method, request.path, answer.status, size, name))
+        return answer
+
+    def _answer(self, request: Request) -> Answer:
+        route = next((route for route in ROUTES if route.match(request)), None)
+        if route is None:
+            self.unknown.append(f"{request.method} {request.path}")
+            raise Refused(404, "Sorry, we can't find the page you are looking for.")
+        if route.upload:
+            time.sleep(self.delay)
+        with self.lock:
+            answer = route.answer(self, request)
+            if request.method not in {"GET", "HEAD"}:
+                self.store.save()
+        return answer
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+    hub: Hub
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is killed is no news; anything else is."""
+        import sys
+
+        if not isinstance(sys.exc_info()[1], ConnectionError | socket.timeout):
+            super().handle_error(request, client_address)
+
+
+class _Connection(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # else each answer waits for the client's delayed ACK
+    wbufsize = -1  # head and body in one packet
+    server: _Server
+
+    def serve(self) -> None:
+        body = self._body()
+        if body is None:  # the client is gone
+            self.close_connection = True
+            return
+        url = urlsplit(self.path)
+        query = parse_qs(url.query, keep_blank_values=True)
+        request = Request(self.command, url.path, query, self.headers, body)
+        answer = self.server.hub.answer(request)
+        if answer.status == NO_ANSWER:
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        self.send_header("Content-Length", str(len(answer.body)))
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+        self.wfile.flush()
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = serve  # noqa: N815 - http.server wants it
+
+    def _body(self) -> bytes | None:
+        """The whole body, of either encoding; None if it ends early."""
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            size = int(self.headers.get("Content-Length", 0))
+            body = self.rfile.read(size)
+            return body if len(body) == size else None
+        pieces = []
+        while line := self.rfile.readline():
+            size = int(line.split(b";")[0], 16)
+            piece = self.rfile.read(size + 2)  # and the line's end
+            if len(piece) < size + 2:
+                return None
+            pieces.append(piece[:-2])
+            if size == 0:
+                return b"".join(pieces)
+        return None
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        """Nothing on the terminal: `Hub.log` has it."""
