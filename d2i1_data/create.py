@@ -5,7 +5,6 @@ shard before the first image is made, so an interrupted run continues where it s
 """
 
 import json
-from collections import Counter
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import timedelta
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from .makers import Maker
     from .plan import Plan
 
-UNTOLD = ("act", "source_fingerprint", "versions")  # by the card
 PATIENCE = timedelta(days=7)  # of processes that wait for others to end their shards
 
 
@@ -105,11 +103,8 @@ def _finish(folder: Path, maker: "Maker", plan: "Plan") -> None:
     if missing := missing_shards(plan, folder):
         raise InputError(f"{folder}: {len(missing)} shards are not there; do all see this folder?")
     skipped: dict[str, str] = {}
-    notes: Counter[str] = Counter()
     for shard in dataset_shards(folder):
-        said = read_said(shard)
-        skipped |= said["skipped"]
-        notes.update(said["notes"])
+        skipped |= read_said(shard)["skipped"]
     for entry in read_record(str(folder)).logs:  # which know more, unless they were left behind
         skipped |= {name: why for name, why in entry["skipped"].items() if name in skipped}
     (folder / SKIPPED).unlink(missing_ok=True)
@@ -117,5 +112,4 @@ def _finish(folder: Path, maker: "Maker", plan: "Plan") -> None:
         write_text(folder / SKIPPED, json.dumps(skipped, indent=2) + "\n")
     if len(skipped) == sum(map(len, plan.shards)):
         raise InputError(f"{folder}: no sample could be made, see {SKIPPED}")
-    told = {k: v for k, v in plan.facts.items() if v is not None and k not in UNTOLD}
-    write_card(folder, maker.act, maker.tasks, told | notes)
+    write_card(folder)

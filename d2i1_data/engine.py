@@ -38,9 +38,11 @@ class Workshop:
 
         def said() -> dict[str, Any]:
             notes = {k: count - before.get(k, 0) for k, count in self.maker.notes().items()}
+            known = {"base_licence": self.maker.base_licence} if self.maker.base_licence else {}
             return {
                 "skipped": {name: _kind(skipped[name]) for name in sorted(skipped)},
                 "notes": {k: count for k, count in notes.items() if count},
+                **known,
             }
 
         samples = self.maker.make(items, skipped, progress)

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from .diff2in1 import Base, Diff2in1Pipeline
 
 BASES = Path(__file__).parent / "bases"
+TRAINING = "training.json"  # how a pipeline or adapter was trained; computes nothing
 # of a repository on the Hub, leaving out what a base may hold besides
 WANTED = ["model_index.json", "*.py", "*/*.json", "*/*.txt", "*/*.py", "*/*.safetensors"]
-WANTED += ["pytorch_lora_weights.safetensors"]
+WANTED += ["pytorch_lora_weights.safetensors", "training.json"]
 UNWANTED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "checkpoint-*"]
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 WEIGHED = ("vae", "text_encoder", "unet")  # parts with weights
@@ -219,10 +220,24 @@ def read_index(folder: Path, kind: str) -> dict[str, Any]:
     return index
 
 
+def read_training(folder: Path) -> dict[str, Any]:
+    """What a folder says of its training: `stages`, in their order, and `base_licence` if known;
+    empty where it says nothing."""
+    file = folder / TRAINING
+    if not file.is_file():
+        return {}
+    try:
+        found = json.loads(file.read_text())
+        return {**found, "stages": list(found["stages"])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{file}: not a training file of ours ({error!r})") from error
+
+
 def fingerprint(folder: Path) -> str:
     """sha256 over the names and contents of all weight and config files of a checkpoint."""
     digest = hashlib.sha256()
-    for file in sorted(f for f in folder.rglob("*") if f.suffix in (".safetensors", ".json")):
+    files = (f for f in folder.rglob("*") if f.suffix in (".safetensors", ".json"))
+    for file in sorted(file for file in files if file != folder / TRAINING):
         digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()

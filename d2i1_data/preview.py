@@ -10,6 +10,7 @@ from .sample import Sample
 from .tasks import Task
 
 LONGER_SIDE = 192
+PREVIEW = "preview.png"  # beside the card of a dataset or checkpoint
 
 
 def preview(samples: Sequence[Sample], tasks: Mapping[str, Task]) -> Image.Image:

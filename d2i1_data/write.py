@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -89,9 +89,9 @@ def explained(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def read_said(shard: Path) -> dict[str, Any]:
+def read_said(shard: Path | IO[bytes]) -> dict[str, Any]:
     """What a shard says of its own making: `skipped`, ids of samples that are left out and why;
-    `notes`, counts of what was done to the source's data."""
+    `notes`, counts of what was done to the source's data; `base_licence`, if that is known."""
     said = (pq.read_metadata(shard).metadata or {}).get(SAID.encode())
     return {"skipped": {}, "notes": {}} | (json.loads(said) if said else {})
 

@@ -17,7 +17,7 @@ from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.loading import fetch, fingerprint
 from d2i1_data.sample import Sample
 from d2i1_data.schema import read_tasks
-from d2i1_data.sources import Source, agreeing_tasks, open_rows
+from d2i1_data.sources import Source, agreeing_tasks, open_rows, split_of
 from d2i1_data.tasks import Task
 
 from .protocol import Maps, Protocol, parse_crop
@@ -53,6 +53,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         scores = figures(tasks, {name: together(sums[name].sum(0)) for name in tasks})
     results = {
         "source": rows.source.name,
+        "split": split_of(settings.source),
         "samples": len(rows.usable),
         "skipped": rows.skipped,
         "fingerprint": fingerprint(fetch(settings.pipeline, "pipeline")),

@@ -1,6 +1,7 @@
 """Run: what both stages share around their loop; processes, optimiser, logs, checkpoints."""
 
 import importlib.util
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -17,13 +19,15 @@ from accelerate.utils import (
     ProjectConfiguration,
 )
 from diffusers import UNet2DConditionModel
+from PIL.Image import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from d2i1_data.card import write_model_card
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
-from d2i1_data.schema import read_tasks
+from d2i1_data.loading import TRAINING
+from d2i1_data.preview import PREVIEW
 from d2i1_data.sources import Rows, open_rows, write_report
 from d2i1_data.write import claim_run
 
@@ -36,20 +40,17 @@ from .checkpoint import (
     prune_checkpoints,
     save_checkpoint,
 )
+from .facts import training_facts
 from .lora import fuse, save_adapter
 from .optimizer import carry_over, make_beta1, make_optimizer, make_schedule
 from .pushing import Pusher
-from .settings import OF_LORA, OF_ONE_CYCLE, TrainSettings
+from .settings import TrainSettings
 from .theta import Theta, trained_tensors
 from .validation import Validation, log_picture
 
 SUPPORTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 SHARDING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")
 DDP = "use DDP: scripts/accelerate/eight_gpus.yaml"
-
-# paths, and what a resumed run need not share with an uninterrupted one
-PRIVATE = {"output_dir", "pipeline", "base", "base_config", "cache_dir", "validation_source"}
-PRIVATE |= {"resume_from_checkpoint", "push_to_hub", "hub_model_id", "hub_private_repo"}
 
 
 def open_training_rows(settings: TrainSettings) -> Rows:
@@ -98,6 +99,8 @@ class Run:
         self.device = self.accelerator.device
         self.counters: dict[str, int] = {}
         self.step = 0
+        self.validated: dict[str, Any] | None = None  # figures of what is published
+        self.picture: Image | None = None
         self.seen: list[Tensor] = []  # losses since they were last logged
         threads = settings.dataloader_num_workers
         self.loader = ThreadPoolExecutor(threads) if threads else None
@@ -270,6 +273,9 @@ class Run:
             best = self.validation and self.validation.best
             if best and best.file.is_file():  # a run may stop before it is validated
                 load_tensors(best.file, self.published, self.thetas["exploitation"])
+            if self.validation:
+                self.validated = self.validation.report(pipe)
+                self.picture = self.validation.picture(pipe)
             if pipe.config.trained_unet == "lora":
                 self._publish(pipe, self.folder / "adapter", partial(save_adapter, pipe))
                 fuse(pipe)
@@ -294,11 +300,9 @@ class Run:
         for old in (temporary, folder):  # of a run that was stopped here, or is resumed
             shutil.rmtree(old, ignore_errors=True)
         save(temporary)
-        configs = {name: family.config() for name, family in pipe.perception.families.items()}
-        facts = {"stage": self.name, **asdict(self.settings)}
-        facts |= {"source": self.rows[0].source.name, "created": len(self.rows) > 1}
-        untold = PRIVATE if pipe.config.trained_unet == "lora" else PRIVATE | set(OF_LORA)
-        untold = untold if self.beta1 else untold | set(OF_ONE_CYCLE)
-        facts = {k: v for k, v in facts.items() if k not in untold and v is not None}
-        write_model_card(temporary, folder.name, read_tasks(configs, self.name), pipe.config, facts)
+        if self.picture:
+            self.picture.save(temporary / PREVIEW)
+        facts = training_facts(self, pipe)
+        (temporary / TRAINING).write_text(json.dumps(facts, indent=2) + "\n")
+        write_model_card(temporary)
         os.replace(temporary, folder)

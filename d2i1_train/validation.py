@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
@@ -18,7 +19,7 @@ from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.preview import coloured, grid
 from d2i1_data.sample import Sample
-from d2i1_data.sources import open_rows
+from d2i1_data.sources import open_rows, split_of
 
 from .evaluate import common_tasks, figures, measure
 from .settings import TrainSettings
@@ -35,6 +36,7 @@ class Validation:
     def __init__(self, settings: TrainSettings, pipe: Diff2in1Pipeline) -> None:
         spec, limit = str(settings.validation_source), settings.num_validation_samples
         self.rows = open_rows(spec, settings.resolution, limit, settings.on_bad_row)
+        self.split = split_of(spec)
         self.tasks = common_tasks(pipe, self.rows.source)
         self.best = None
         if settings.best_metric:
@@ -49,6 +51,18 @@ class Validation:
     def _score(self, pipe: Diff2in1Pipeline, samples: Iterable[Sample]) -> Scores:
         sums = measure(pipe, samples, self.tasks, quiet=True)
         return figures(self.tasks, {key: value.sum(0) for key, value in sums.items()})
+
+    def report(self, pipe: Diff2in1Pipeline) -> dict[str, Any]:
+        """Figures for tables, and of what: for those who have nothing but the checkpoint."""
+        scores = self.score(pipe)
+        figures = {
+            name: {k: scores[name][k] for k in task.meter.shown if math.isfinite(scores[name][k])}
+            for name, task in self.tasks.items()
+        }
+        chosen = {"best_metric": self.best.name} if self.best else {}
+        split = {"split": self.split} if self.split else {}
+        rows = {"source": self.rows.source.name, **split, "samples": len(self.rows.usable)}
+        return {**rows, **chosen, "tasks": figures}
 
     def picture(self, pipe: Diff2in1Pipeline) -> Image:
         """Some samples, a row each: RGB, then truth, prediction and uncertainty of each task."""

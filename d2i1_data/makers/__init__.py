@@ -31,7 +31,7 @@ def make_maker(settings: WriteSettings) -> Maker:
     import torch
     from accelerate import PartialState
 
-    from ..loading import fetch, fingerprint, open_pipeline
+    from ..loading import fetch, fingerprint, open_pipeline, read_training
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
@@ -41,8 +41,12 @@ def make_maker(settings: WriteSettings) -> Maker:
     pipe.to(PartialState().device)
     if settings.precision != "float32":
         pipe.to(getattr(torch, settings.precision))
-    checkpoint = fingerprint(fetch(settings.pipeline, "pipeline"))
+    folder = fetch(settings.pipeline, "pipeline")
+    checkpoint = fingerprint(folder)
     if isinstance(settings, CreateSettings):
-        return Creator(pipe, source, settings, checkpoint)
-    require_images(source)
-    return Labeller(pipe, source, settings, checkpoint)
+        maker: Labeller = Creator(pipe, source, settings, checkpoint)
+    else:
+        require_images(source)
+        maker = Labeller(pipe, source, settings, checkpoint)
+    maker.base_licence = read_training(folder).get("base_licence")
+    return maker

@@ -19,9 +19,13 @@ UNREAD = "the source cannot be read there"
 
 
 class Maker:
-    """What all acts share: the source's rows by id, and what becomes of unusable ones."""
+    """What all acts share: the source's rows by id, and what becomes of unusable ones.
+
+    base_licence: of the base that makes the samples, if there is one and it is known.
+    """
 
     act: str
+    base_licence: str | None = None
 
     def __init__(self, source: Source, settings: WriteSettings) -> None:
         self.source, self.tasks = source, source.tasks

@@ -75,7 +75,8 @@ class Labeller(Maker):
         )
 
     def facts(self) -> dict[str, Any]:
-        own = {key: value for key, value in asdict(self.origin).items() if value is not None}
+        given = asdict(self.origin) | {"base_licence": self.base_licence}
+        own = {key: value for key, value in given.items() if value is not None}
         same = ("batch_size", "quality", "confidence_maps")
         return {
             **super().facts(),

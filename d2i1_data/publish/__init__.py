@@ -11,7 +11,6 @@ from ..settings import PublishSettings
 from .checkpoint import Checkpoint, check_model
 from .dataset import Dataset
 from .parcel import CARD, Parcel
-from .space import Space
 
 __all__ = ["check_model", "publish"]
 
@@ -58,14 +57,13 @@ def parcels(settings: PublishSettings) -> list[Parcel]:
     if settings.dataset:
         folder = _folder(settings.dataset, "dataset")
         found.append(Dataset(own, folder, replace(links, name=own), append, overwrite))
-    results = [Path(file) for file in settings.results]
-    for place, name in ((settings.adapter, adapter), (settings.pipeline if here else None, own)):
+    places = {adapter: settings.adapter, own: model if here else settings.adapter}
+    for name, place in places.items():
         if place:
-            named = replace(links, name=name)
-            found.append(Checkpoint(name, _folder(place, "pipeline"), named, results, overwrite))
-    if settings.space:
-        assert links.model is not None
-        found.append(Space(own, links.model, overwrite))
+            # figures are of the pipeline, unless the adapter comes alone
+            results = [Path(file) for file in settings.results] if name == own else []
+            folder, named = _folder(place, "pipeline"), replace(links, name=name)
+            found.append(Checkpoint(name, folder, named, results, overwrite))
     return found
 
 

@@ -14,14 +14,14 @@ import jinja2
 import hub_cards
 
 from ..errors import InputError
-from ..record import Record, read_record
+from ..record import Record, read_record, tally
 from ..settings import ReportSettings
 from ..sources import open_source
 from ..sources.base import spaced
 from ..sources.dataset import Dataset
 from ..tasks import Task
 from ..write import require_folder, write_text
-from . import facts, sections
+from . import sections
 from .copies import Eye
 from .origin import Origin
 from .reading import Seen, look
@@ -123,7 +123,7 @@ def open_eye(
     from ..loading import open_pipeline
 
     name = settings.pipeline or record.run.get("pipeline")
-    if not any(facts.tally(rows.column("provenance.strength")).keys() - {None, 0.0}):
+    if not any(tally(rows.column("provenance.strength")).keys() - {None, 0.0}):
         return None, "The images are those of the source: none was created."
     if origin.source is None:
         return None, origin.missing

@@ -1,17 +1,14 @@
 """Facts: what the columns of a dataset and the files beside it say, without reading a picture."""
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..record import Record
+from ..record import Record, tally, told
 from ..sample import Provenance, Quality
 from ..sources.dataset import Dataset
 from .distributions import WIDTH
@@ -22,31 +19,6 @@ KEPT = 0.8  # the share of rows whose threshold is told
 OF_A_SAMPLE = ("source_id", "source_sha256", "noise_seed", "licence")  # told elsewhere, or never
 
 Facts = dict[str, str]
-
-
-def tally(column: pa.ChunkedArray) -> Counter[Any]:
-    """How often each value occurs; null is None."""
-    found = pc.value_counts(column.combine_chunks())
-    return Counter({one["values"]: one["counts"] for one in found.to_pylist()})
-
-
-def told(counts: Mapping[Any, int], most: int = 4) -> str:
-    """Values with how often they occur; of many numbers their range, of other values how many."""
-    known = [value for value in counts if value is not None]
-    if len(counts) == 1:
-        return _told(*counts)
-    if len(counts) <= most:
-        pairs = sorted(counts.items(), key=lambda pair: -pair[1])
-        return ", ".join(f"{_told(value)} ({n:,})" for value, n in pairs)
-    if all(isinstance(value, int | float) for value in known):
-        return f"{len(known):,} values, {_told(min(known))} to {_told(max(known))}"
-    return f"{len(known):,} different"
-
-
-def _told(value: Any) -> str:
-    if value is None:
-        return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value) or "empty"
 
 
 def counts(rows: Dataset, record: Record, sizes: Mapping[str, int]) -> Facts:

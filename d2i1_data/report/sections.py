@@ -6,7 +6,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ..record import Record
+from ..record import Record, tally
 from ..sources.base import spaced
 from ..sources.dataset import Dataset
 from . import facts
@@ -24,7 +24,7 @@ Section = dict[str, Any]
 
 def columns(rows: Dataset, record: Record, seen: Seen, folder: Path) -> Section:
     """What the columns without pictures say, and the files beside the shards."""
-    captions = facts.tally(rows.column("caption"))
+    captions = tally(rows.column("caption"))
     captions.pop(None, None)
     scores = facts.quality(rows)
     if scores:
@@ -78,7 +78,7 @@ def maps(tasks: Iterable[str], seen: Seen, truth: Seen | None, folder: Path) -> 
 def _side_by_side(tallies: Mapping[str, Tally]) -> list[Section]:
     """The lines of tallies of one kind, their numbers one after another."""
     found = []
-    for lines in zip(*(tally.lines() for tally in tallies.values()), strict=True):
+    for lines in zip(*(one.lines() for one in tallies.values()), strict=True):
         values = [value for line in lines for value in line.values]
         cells = [line.form.format(value) for line in lines for value in line.values]
         found.append({"name": lines[0].name, "values": values, "cells": cells})

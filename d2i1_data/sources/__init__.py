@@ -20,6 +20,7 @@ __all__ = [
     "open_rows",
     "open_source",
     "parse_resolution",
+    "split_of",
     "usable_rows",
     "write_report",
 ]
@@ -62,6 +63,13 @@ def open_source(
         raise InputError(f"source {spec!r}: expected one of {allowed}")
     size = parse_resolution(resolution)
     return source if size is None else Resized(source, size)
+
+
+def split_of(spec: str) -> str | None:
+    """The split that a `--source` names, None where it names none."""
+    kind, _, rest = spec.partition(":")
+    place, _, split = rest.partition(":")
+    return (place if kind == "rooms" else split) or None
 
 
 def open_rows(

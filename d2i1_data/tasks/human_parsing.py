@@ -13,7 +13,7 @@ HUMAN_PARSING = Task(
     weight=2.0,  # InvPT and TaskPrompter, PASCAL-Context
     sentence=(
         "Ids of body parts (the neck belongs to the torso, hands and feet to the lower limbs),"
-        " 8-bit PNG, 255 is unknown; names and colours are listed below."
+        " 8-bit PNG, 255 is unknown; their names are listed below."
     ),
     tags=("human-parsing",),
     categories=("image-segmentation",),

@@ -14,7 +14,7 @@ SEMSEG = Task(
     name="semseg",
     family=LabelMap(PASCAL),
     meter=IntersectionOverUnion(len(PASCAL)),
-    sentence="Semantic class ids, 8-bit PNG, 255 is unknown; names and colours are listed below.",
+    sentence="Semantic class ids, 8-bit PNG, 255 is unknown; their names are listed below.",
     tags=("semantic-segmentation",),
     categories=("image-segmentation",),
 )

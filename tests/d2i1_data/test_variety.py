@@ -258,4 +258,4 @@ def test_what_is_made_of_created_images_says_so(
     copy = ("import", "--source", f"dataset:{tmp_path / 'made'}", "--output_dir", tmp_path / "copy")
     run(*copy)
     card = (tmp_path / "copy/README.md").read_text()
-    assert "7 images with their labels, 7 of them made by a model" in card and "synthetic" in card
+    assert "7 images created and labelled by one" in card and "synthetic" in card

@@ -1,0 +1,110 @@
+"""What the columns of a dataset's shards say together, without a picture being read."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..record import tally
+from ..sample import Provenance, Quality
+from ..write import read_said
+
+OF_A_SAMPLE = ("source_id", "source_sha256", "noise_seed", "variant")
+SCORES = tuple(one.name for one in fields(Quality))
+Shard = Path | IO[bytes]
+
+
+@dataclass
+class Origin:
+    """One source: how many rows were made from which of its images."""
+
+    name: str | None
+    licence: str | None
+    rows: int = 0
+    images: set[str] = field(default_factory=set)
+
+
+@dataclass
+class Columns:
+    """Of all shards together.
+
+    size: in bytes. provenance: how often each value of each field occurs. kinds: rows that are
+    `real`, `labelled` (real images with labels of a model) and `created`. scores: by task and name,
+    all that were measured. notes: what was done to the source's data. base_licences: None is one
+    that is not known.
+    """
+
+    rows: int = 0
+    size: int = 0
+    skipped: int = 0
+    provenance: dict[str, Counter[Any]] = field(default_factory=dict)
+    kinds: Counter[str] = field(default_factory=Counter)
+    origins: dict[tuple[Any, Any], Origin] = field(default_factory=dict)
+    scores: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
+    base_licences: set[str | None] = field(default_factory=set)
+
+    def values(self, name: str) -> list[Any]:
+        """What occurs in a field of the provenance, most frequent first, without null."""
+        return [value for value, _ in self.provenance[name].most_common() if value is not None]
+
+
+def read_columns(shards: Sequence[Shard], tasks: Sequence[str]) -> Columns:
+    """Read what is said beside the pictures; InputError where a shard is none of ours."""
+    found = Columns(provenance={one.name: Counter() for one in fields(Provenance)})
+    parts: dict[tuple[str, str], list[pa.ChunkedArray]] = {}
+    for shard in shards:
+        try:
+            table = pq.ParquetFile(shard).read(columns=["quality", "provenance"])
+            _add_provenance(found, table["provenance"])
+            for task in tasks:
+                for score in SCORES:
+                    column = pc.struct_field(table["quality"], [task, score]).drop_null()
+                    parts.setdefault((task, score), []).append(column.to_numpy())
+        except (pa.ArrowException, KeyError) as error:
+            name = shard if isinstance(shard, Path) else getattr(shard, "path", "a shard")
+            raise InputError(f"{name}: no complete shard of a dataset of ours: {error}") from error
+        said = read_said(shard)
+        found.rows += table.num_rows
+        found.size += _size(shard)
+        found.skipped += len(said["skipped"])
+        found.notes.update(said["notes"])
+        if pc.any(pc.equal(pc.struct_field(table["provenance"], "kind"), "created")).as_py():
+            found.base_licences.add(said.get("base_licence"))
+    for (task, score), values in parts.items():
+        if sum(map(len, values)):
+            found.scores.setdefault(task, {})[score] = np.concatenate(values)
+    return found
+
+
+def _add_provenance(found: Columns, column: pa.ChunkedArray) -> None:
+    """Count the values of a shard's provenance."""
+    own = {name: pc.struct_field(column, name) for name in found.provenance}
+    for name in found.provenance.keys() - set(OF_A_SAMPLE):
+        found.provenance[name].update(tally(own[name]))
+    made = pc.equal(own["kind"], "created").fill_null(False)
+    changed = pc.and_(made, pc.greater(own["strength"], 0).fill_null(False))
+    count, created = pc.sum(made).as_py() or 0, pc.sum(changed).as_py() or 0
+    found.kinds.update(real=len(column) - count, labelled=count - created, created=created)
+    keys = ("source_dataset", "licence", "source_id")
+    groups = pa.table({name: own[name] for name in keys}).group_by(list(keys))
+    for row in groups.aggregate([([], "count_all")]).to_pylist():
+        name, licence, image = (row[key] for key in keys)
+        origin = found.origins.setdefault((name, licence), Origin(name, licence))
+        origin.rows += row["count_all"]
+        if image is not None:
+            origin.images.add(image)
+
+
+def _size(shard: Shard) -> int:
+    if isinstance(shard, Path):
+        return shard.stat().st_size
+    return shard.seek(0, 2)

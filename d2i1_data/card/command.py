@@ -1,0 +1,56 @@
+"""The command behind settings: what differs from the defaults, and no path of a machine."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from .text import is_repository
+
+# where something lies, or how fast it is made, but not what
+UNTOLD = {"overwrite", "engine", "workers", "cache_dir", "resume_from_checkpoint"}
+WIDTH = 100
+
+
+def named(place: str) -> str:
+    """A repository's id as it is, a path by its last part."""
+    if is_repository(place) and not Path(place).exists():
+        return place
+    return Path(place).expanduser().name
+
+
+def named_source(spec: str) -> str:
+    """A `--source` by the names of its parts."""
+    kind, colon, rest = spec.partition(":")
+    place, split_colon, split = rest.partition(":")
+    if not colon or kind == "rooms":
+        return spec
+    return f"{kind}:{named(place)}{split_colon}{split}"
+
+
+def told(given: Mapping[str, Any], kind: type) -> list[str]:
+    """Flags and values of settings that differ from the defaults of their dataclass."""
+    flags = []
+    for field in fields(kind):
+        default = field.default
+        if field.default_factory is not MISSING:
+            default = field.default_factory()
+        if field.name in UNTOLD or field.name not in given or given[field.name] == default:
+            continue
+        value = given[field.name]
+        text = value if isinstance(value, str) else json.dumps(value)
+        flags += [f"--{field.name}", text]
+    return flags
+
+
+def as_typed(act: str, flags: list[str]) -> str:
+    """A command of a shell, over as many lines as it needs."""
+    lines = [f"d2i1 {act}"]
+    for flag, value in zip(flags[::2], flags[1::2], strict=True):
+        part = f"{flag} {shlex.quote(value)}"
+        if len(lines[-1]) + len(part) + 3 > WIDTH:
+            lines.append("   ")
+        lines[-1] += f" {part}"
+    return " \\\n".join(lines)

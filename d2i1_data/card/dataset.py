@@ -1,0 +1,192 @@
+"""The card of a dataset: a function of its folder and of what its shards hold."""
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from datasets.info import DatasetInfo, DatasetInfosDict
+from datasets.splits import SplitDict, SplitInfo
+from datasets.utils.metadata import MetadataConfigs
+from huggingface_hub import DatasetCardData
+
+from ..diff2in1.hosts import HOSTS
+from ..plan import PLAN
+from ..preview import PREVIEW, preview
+from ..record import read_record, told
+from ..schema import FEATURES, METADATA, from_row, read_metadata
+from ..settings import CreateSettings, ImportSettings, LabelSettings
+from ..tasks import Task
+from ..write import dataset_shards, write_text
+from . import command, licence
+from .columns import SCORES, Columns, Shard, read_columns
+from .links import Links
+from .text import Written, citation, classes, code, is_repository, linked, listed, render
+
+PREVIEWS = 8
+SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+KINDS = {"create": CreateSettings, "label": LabelSettings, "import": ImportSettings}
+# fields of the provenance that are told as they are; the others stand in sentences of their own
+SHOWN = (
+    *("host", "checkpoint", "fingerprint", "create_with", "labels_from", "strength", "steps"),
+    *("guidance", "negative_prompt", "scheduler", "precision", "seed"),
+)
+
+
+def write_card(folder: Path) -> None:
+    """Write README.md and preview.png of a dataset's folder whose shards are complete."""
+    tasks = _tasks(folder)
+    files = (pq.ParquetFile(shard) for shard in dataset_shards(folder))
+    groups = chain.from_iterable(file.iter_batches(PREVIEWS) for file in files)
+    rows = list(islice(chain.from_iterable(group.to_pylist() for group in groups), PREVIEWS))
+    preview([from_row(row, tasks) for row in rows], tasks).save(folder / PREVIEW)
+    write_text(folder / "README.md", dataset_card(folder))
+
+
+def dataset_card(
+    folder: Path, links: Links | None = None, shards: Sequence[Shard] | None = None
+) -> str:
+    """The text of README.md: metadata for the Hub, then what people want to know.
+
+    shards: all that the dataset is to have, if not those of the folder: paths, or open files where
+    some lie elsewhere already. Raises InputError where one of them cannot be read.
+    """
+    links, tasks = links or Links(), _tasks(folder)
+    columns = read_columns(dataset_shards(folder) if shards is None else shards, list(tasks))
+    body = render(
+        "dataset.md.jinja",
+        title=Written(_title(tasks)),
+        name=links.name or folder.resolve().name,
+        links=links,
+        tasks=list(tasks.values()),
+        classes=classes(tasks),
+        unsure=listed(f"{task.family.unsure} ({name})" for name, task in tasks.items()),
+        coded=[code(name) for name in tasks],
+        columns=columns,
+        least=min(columns.values("strength"), default=None),
+        made=_made(columns, _versions(folder)),
+        scored=[(task, score) for task, own in columns.scores.items() for score in own],
+        quality=_quality(columns),
+        command=_command(folder, links),
+        pictures=_pictures(folder, tasks),
+        preview=(folder / PREVIEW).is_file(),
+        licences=_listed(columns),
+        citations=_citations(columns),
+    )
+    return f"---\n{_metadata(tasks, columns).to_yaml()}\n---\n\n{body}"
+
+
+def _title(tasks: Mapping[str, Task]) -> str:
+    return f"Diff-2-in-1: {', '.join(tasks)}"
+
+
+def _tasks(folder: Path) -> dict[str, Task]:
+    file = folder / METADATA
+    return read_metadata(file.read_text(), str(file))
+
+
+def _metadata(tasks: Mapping[str, Task], columns: Columns) -> DatasetCardData:
+    """What the Hub reads."""
+    count, made = columns.rows, columns.rows - columns.kinds["real"]
+    synthetic = ["synthetic"] if columns.kinds["created"] else []
+    sources = [name for name, _ in columns.origins if name and is_repository(name)]
+    data = DatasetCardData(
+        pretty_name=_title(tasks),
+        annotations_creators=["machine-generated"] if made else None,
+        size_categories=[next((v for k, v in SIZES.items() if count < k), "n>1M")],
+        source_datasets=sorted(set(sources)) or None,
+        task_categories=sorted({c for task in tasks.values() for c in task.categories}),
+        tags=[*synthetic, "diff2in1", *sorted({tag for t in tasks.values() for tag in t.tags})],
+        **licence.metadata(_licences(columns)),
+    )
+    splits = SplitDict({"train": SplitInfo("train", num_bytes=columns.size, num_examples=count)})
+    sizes = {"download_size": columns.size, "dataset_size": columns.size}
+    info = DatasetInfo(features=FEATURES, splits=splits, **sizes)
+    DatasetInfosDict({"default": info}).to_dataset_card_data(data)
+    configs = {"data_files": [{"split": "train", "path": "data/train-*.parquet"}]}
+    MetadataConfigs({"default": configs}).to_dataset_card_data(data)
+    return data
+
+
+def _licences(columns: Columns) -> set[str | None]:
+    """Of the sources, and of what created the images, if that is known."""
+    own = {origin.licence for origin in columns.origins.values()}
+    created = columns.base_licences if columns.kinds["created"] else set()
+    return own | {name for name in created if name}
+
+
+def _listed(columns: Columns) -> dict[str, list[str]]:
+    """Every licence, and what it is of."""
+    found: dict[str, list[str]] = {}
+    for origin in columns.origins.values():
+        if origin.licence:
+            found.setdefault(origin.licence, []).append(f"source {origin.name or 'images'}")
+    if columns.kinds["created"]:
+        for name in sorted(filter(None, columns.base_licences)):
+            found.setdefault(name, []).append("base")
+    return found
+
+
+def _made(columns: Columns, versions: str) -> list[tuple[str, object]]:
+    """How the rows were made, as far as all of them say."""
+    found: list[tuple[str, object]] = []
+    for origin in columns.origins.values():
+        licence = f", licence {origin.licence}" if origin.licence else ""
+        rows = f"{origin.rows:,} rows from {len(origin.images):,} images"
+        found.append(("source", f"{origin.name or 'unnamed'}: {rows}{licence}"))
+    found += [("base", linked(base)) for base in columns.values("base")]
+    for name in SHOWN:
+        if columns.values(name) not in ([], [""]):
+            found.append((name.replace("_", " "), told(columns.provenance[name])))
+    if columns.skipped:
+        found.append(("source images left out", f"{columns.skipped:,}"))
+    found += [(what, f"{count:,}") for what, count in columns.notes.items()]
+    return [*found, *([("versions", versions)] if versions else [])]
+
+
+def _quality(columns: Columns) -> list[list[object]]:
+    """Of each measured score its mean, and what nine tenths of the rows reach."""
+    return [
+        [code(task), score, f"{own[score].mean():.3f}", f"{np.quantile(own[score], 0.1):.3f}"]
+        for task, own in columns.scores.items()
+        for score in SCORES
+        if score in own
+    ]
+
+
+def _command(folder: Path, links: Links) -> str | None:
+    """The command of the folder's last run, with names instead of places."""
+    given, plan = read_record(str(folder)).run, folder / PLAN
+    kind = KINDS.get(str(given.get("act")))
+    if kind is None:
+        return None
+    given = {**given, "source": command.named_source(str(given["source"]))}
+    facts = json.loads(plan.read_text()) if plan.is_file() else {}
+    if "pipeline" in given:  # the plan knows which names are the Hub's
+        own = facts.get("checkpoint") or Path(str(given["pipeline"])).name
+        given["pipeline"] = links.model or own
+    flags = [*command.told(given, kind), "--output_dir", folder.resolve().name]
+    return command.as_typed(str(given["act"]), flags)
+
+
+def _versions(folder: Path) -> str:
+    versions = json.loads((folder / METADATA).read_text()).get("versions", {})
+    return ", ".join(f"{name} {number}" for name, number in versions.items())
+
+
+def _pictures(folder: Path, tasks: Mapping[str, Task]) -> dict[str, str]:
+    """Figures of a report, if there is one: their files and what they show."""
+    known = {name: f"What the maps of {name} hold" for name in tasks}
+    known["copies"] = "How near created images are to those of the source"
+    return {n: t for n, t in known.items() if (folder / "report" / f"{n}.png").is_file()} | (
+        {"quality": ""} if (folder / "report" / "quality.png").is_file() else {}
+    )
+
+
+def _citations(columns: Columns) -> list[str]:
+    hosts = [host for host in columns.values("host") if host in HOSTS]
+    base = ["base"] if any(is_repository(base) for base in columns.values("base")) else []
+    found = (citation(name) for name in ("diff2in1", *base, *hosts))
+    return [entry for entry in found if entry]

@@ -1,0 +1,163 @@
+"""The card of a pipeline or an adapter: a function of its folder and of what was measured."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+
+from ..diff2in1.hosts import HOSTS
+from ..loading import read_index, read_training
+from ..preview import PREVIEW
+from ..schema import read_tasks
+from ..tasks import Task
+from ..write import write_text
+from . import command, licence
+from .links import Links
+from .results import Results, model_index, read_results
+from .text import Written, citation, classes, code, is_repository, render
+
+
+def write_model_card(folder: Path) -> None:
+    """Write README.md of a saved pipeline or adapter."""
+    write_text(folder / "README.md", model_card(folder))
+
+
+def model_card(folder: Path, links: Links | None = None, results: Sequence[Path] = ()) -> str:
+    """The text of README.md: metadata for the Hub, then what people want to know.
+
+    results: files that `d2i1 evaluate --output_file` wrote of this very checkpoint, or a demo's
+    `results.json`. Raises InputError where one is of another checkpoint.
+    """
+    links = links or Links()
+    index = read_index(folder, "pipeline")
+    perception = json.loads((folder / "perception" / "config.json").read_text())
+    tasks = read_tasks(perception["tasks"], str(folder))
+    training = read_training(folder)
+    measured = [read_results(file, folder) for file in results]
+    base, host = str(index.get("base")), str(index["perception"][1]).lower()
+    stages = training.get("stages", [])
+    body = render(
+        "model.md.jinja",
+        title=Written(_title(tasks)),
+        name=links.name or folder.resolve().name,
+        links=links,
+        tasks=list(tasks.values()),
+        classes=classes(tasks),
+        base=base,
+        host=host,
+        adapter="unet" not in index,
+        trained_unet=index.get("trained_unet", "none"),
+        create_with=index.get("default_create_with", "base"),
+        strength=index.get("default_strength", 0.6),
+        predicted=[[code(n), Written(t.sentence), t.family.unsure] for n, t in tasks.items()],
+        stages=[stage["stage"] for stage in stages],
+        training=_training(stages),
+        sources=list(dict.fromkeys(stage["source"]["name"] for stage in stages)),
+        commands=[command.as_typed(stage["stage"], stage["command"]) for stage in stages],
+        preview=(folder / PREVIEW).is_file(),
+        results=measured,
+        licence=training.get("base_licence"),
+        citations=_citations(base, host),
+    )
+    data = _metadata(tasks, index, training, links, measured)
+    return f"---\n{data.to_yaml()}\n---\n\n{body}"
+
+
+def _title(tasks: Mapping[str, Task]) -> str:
+    return f"Diff-2-in-1: {', '.join(tasks)}"
+
+
+def _metadata(
+    tasks: Mapping[str, Task],
+    index: Mapping[str, Any],
+    training: Mapping[str, Any],
+    links: Links,
+    measured: Sequence[Results],
+) -> ModelCardData:
+    """What the Hub reads; the arXiv id it takes from the link in the text."""
+    adapter, base = "unet" not in index, str(index.get("base"))
+    on_hub = is_repository(base)
+    trained = index.get("trained_unet", "none") != "none"
+    # a frozen U-Net is the base's own, unchanged: the Hub has no word for that
+    relation = "adapter" if adapter else "finetune" if trained else None
+    used = [
+        stage[key]["name"]
+        for stage in training.get("stages", [])
+        for key in ("source", "created")
+        if stage.get(key)
+    ]
+    datasets = dict.fromkeys(filter(None, (links.dataset, *filter(is_repository, used))))
+    results = model_index(measured, tasks)
+    return ModelCardData(
+        library_name="diffusers",
+        pipeline_tag=_pipeline_tag(tasks),
+        model_name=_title(tasks) if results else None,
+        eval_results=results or None,
+        base_model=base if on_hub else None,
+        base_model_relation=relation if on_hub else None,
+        datasets=list(datasets) or None,
+        tags=[
+            "diff2in1",
+            *(["lora"] if adapter else []),
+            *sorted({tag for task in tasks.values() for tag in task.tags}),
+        ],
+        **licence.metadata([training.get("base_licence")]),
+    )
+
+
+def _pipeline_tag(tasks: Mapping[str, Task]) -> str:
+    """The Hub's one task where all of ours are of it; else it is found as what makes images of
+    images, which creating is, and labelling in the form of maps."""
+    (first, *more) = {task.categories[0] for task in tasks.values()}
+    return "image-to-image" if more or first == "other" else first
+
+
+def _training(stages: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """What each stage learned from, and for how long: a row a fact, a column a stage."""
+    facts = {
+        "real data": [_learned(stage.get("source")) for stage in stages],
+        "created data": [_learned(stage.get("created")) for stage in stages],
+        "steps": [f"{stage['steps']:,}" for stage in stages],
+        "samples drawn": [
+            ", ".join(f"{n:,} {kind}" for kind, n in stage["seen"].items()) for stage in stages
+        ],
+        "processes": [str(stage["processes"]) for stage in stages],
+        "validation": [_validated(stage.get("validation")) for stage in stages],
+        "versions": [
+            ", ".join(f"{name} {number}" for name, number in stage["versions"].items())
+            for stage in stages
+        ],
+    }
+    return [[name, *cells] for name, cells in facts.items() if any(cells)]
+
+
+def _learned(rows: Mapping[str, Any] | None) -> str:
+    if rows is None:
+        return ""
+    split = f", split {rows['split']}" if "split" in rows else ""
+    licence = f", licence {rows['licence']}" if "licence" in rows else ""
+    return f"{rows['name']}{split}, {rows['rows']:,} samples{licence}"
+
+
+def _validated(found: Mapping[str, Any] | None) -> str:
+    """The figures of what was published on what it was validated with while training."""
+    if found is None:
+        return ""
+    tasks = "; ".join(
+        f"{name} {', '.join(f'{figure} {value:.4g}' for figure, value in figures.items())}"
+        for name, figures in found["tasks"].items()
+    )
+    split = f", split {found['split']}" if "split" in found else ""
+    chosen = f", chosen by {found['best_metric']}" if "best_metric" in found else ""
+    return f"{found['source']}{split}, {found['samples']:,} samples{chosen}: {tasks}"
+
+
+def _citations(base: str, host: str) -> list[str]:
+    names = [
+        "diff2in1",
+        *(["base"] if is_repository(base) else []),
+        *(h for h in HOSTS if h == host),
+    ]
+    return [entry for entry in map(citation, names) if entry]

@@ -1,0 +1,102 @@
+"""What is said of a training beside its weights: `training.json`, which the card is made from.
+
+No paths, machines or times; the stages before, if the pipeline that was begun with says them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from d2i1_data.card.command import named, named_source, told
+from d2i1_data.card.licence import read_licence
+from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.loading import fetch, read_training
+from d2i1_data.sources import Rows, split_of
+from d2i1_data.write import library_versions
+
+from .settings import OF_LORA, OF_ONE_CYCLE, SelfImproveSettings, WarmUpSettings
+
+if TYPE_CHECKING:
+    from .run import Run
+
+# places, and how a run was watched and kept
+PRIVATE = {"output_dir", "cache_dir", "resume_from_checkpoint", "report_to", "logging_steps"}
+PRIVATE |= {"checkpointing_steps", "checkpoints_total_limit", "dataloader_num_workers"}
+PRIVATE |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
+PLACES = ("pipeline", "base", "base_config", "created")
+SOURCES = ("source", "validation_source")
+
+
+def training_facts(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
+    """The content of training.json."""
+    before, settings = _before(run), run.settings
+    if isinstance(settings, WarmUpSettings):
+        licence = read_licence(settings.base, settings.revision)
+    else:
+        licence = before.get("base_licence") or read_licence(str(pipe.config.base))
+    known = {"base_licence": licence} if licence else {}
+    return {**known, "stages": [*before.get("stages", []), _stage(run, pipe)]}
+
+
+def _before(run: "Run") -> dict[str, Any]:
+    """What is said of the pipeline that a run began with."""
+    if not isinstance(run.settings, SelfImproveSettings):
+        return {}
+    return read_training(fetch(run.settings.pipeline, "pipeline"))
+
+
+def _stage(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
+    public = _public(asdict(run.settings))
+    own = OF_LORA if pipe.config.trained_unet != "lora" else ()
+    cycle = () if run.beta1 else OF_ONE_CYCLE
+    flags = [*told(public, type(run.settings)), "--output_dir", run.folder.name]
+    real, *created = run.rows
+    facts = {
+        "stage": run.name,
+        "command": flags,
+        "source": _named(real, run.settings.source),
+        "created": _named(created[0]) if created else None,
+        "tasks": list(pipe.perception.families),
+        "steps": run.step,
+        "seen": _seen(run),
+        "processes": run.accelerator.num_processes,
+        "settings": {k: v for k, v in public.items() if k not in (*own, *cycle) and v is not None},
+        "versions": library_versions(),
+        "validation": run.validated,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _public(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with names instead of places."""
+    found = {name: value for name, value in settings.items() if name not in PRIVATE}
+    for name in (*PLACES, *SOURCES):
+        if found.get(name) is not None:
+            found[name] = (named_source if name in SOURCES else named)(found[name])
+    return found
+
+
+def _named(rows: Rows, spec: str | None = None) -> dict[str, Any]:
+    """What is known of the rows a run learned from."""
+    licence = rows.source.picture(rows.usable[0]).provenance.licence
+    facts = {
+        "name": rows.source.name,
+        "split": split_of(spec) if spec else None,
+        "licence": licence,
+        "rows": len(rows.usable),
+        "fingerprint": rows.source.fingerprint if spec is None else None,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _seen(run: "Run") -> dict[str, int]:
+    """How many samples of each kind were learned from, again and again; of a union, together."""
+    settings, steps = run.settings, run.step
+    real = steps * run.samples_a_step(settings.real_batch_size)
+    if not isinstance(settings, SelfImproveSettings) or len(run.rows) == 1:
+        return {"real": real}
+    own = settings.created_batch_size
+    created = steps * run.samples_a_step(settings.real_batch_size if own is None else own)
+    if settings.mix == "union":
+        return {"real and created": real + created}
+    return {"real": real, "created": created}
