@@ -42,6 +42,7 @@ TRIES = 8  # in a row without any progress
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
 CONFLICTS = (409, 412)  # somebody else's commit came first
 TEMPORARY = (*CONFLICTS, 408, 425, 429, 500, 502, 503, 504)
+FORBIDDEN = "no right to write there, or its storage is full"
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
@@ -263,7 +264,8 @@ def explain(error: Exception, about: str) -> InputError:
         return InputError(f"{about}: HF_HUB_OFFLINE is set, so nothing can be sent")
     found = _http(error)
     if found is None:
-        return InputError(f"{about}: {_line(error)}")
+        hint = f" ({FORBIDDEN})" if "403 Forbidden" in str(error) else ""  # of hf_xet
+        return InputError(f"{about}: {_line(error)}{hint}")
     status = found.response.status_code
     said = found.server_message or _line(found)
     if status == 401:

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -90,9 +91,7 @@ class Pusher:
                     self.sending = None
                     return
             try:
-                self.repository.bring(
-                    lambda held, staged=staged: self._lacking(staged, held), staged.name, quiet=True
-                )
+                self.repository.bring(partial(self._lacking, staged), staged.name, quiet=True)
             except InputError as error:
                 logging.getLogger(__name__).warning("%s was not pushed: %s", staged.name, error)
             shutil.rmtree(staged)

@@ -264,24 +264,11 @@ class Run:
     def finish(
         self, pipe: Diff2in1Pipeline, load_base_unet: Callable[[], UNet2DConditionModel]
     ) -> Path:
-        """Write the trained pipeline and end the run; the pipeline's folder.
-
-        With a LoRA, the adapter alone is written first, beside it.
-        """
+        """Write the trained pipeline, push it where that is asked for, and end the run; the
+        pipeline's folder."""
         folder = self.folder / "pipeline"
         if self.accelerator.is_main_process:
-            best = self.validation and self.validation.best
-            if best and best.file.is_file():  # a run may stop before it is validated
-                load_tensors(best.file, self.published, self.thetas["exploitation"])
-            if self.validation:
-                self.validated = self.validation.report(pipe)
-                self.picture = self.validation.picture(pipe)
-            if pipe.config.trained_unet == "lora":
-                self._publish(pipe, self.folder / "adapter", partial(save_adapter, pipe))
-                fuse(pipe)
-            if pipe.config.trained_unet != "none" and pipe.config.default_create_with == "base":
-                pipe.register_modules(base_unet=load_base_unet())
-            self._publish(pipe, folder, pipe.save_pretrained)
+            self._write(folder, pipe, load_base_unet)
         if self.loader:
             self.loader.shutdown(cancel_futures=True)
         for source in (rows.source for rows in self.rows):
@@ -293,6 +280,26 @@ class Run:
         if self.pusher:
             self.pusher.finish()
         return folder
+
+    def _write(
+        self,
+        folder: Path,
+        pipe: Diff2in1Pipeline,
+        load_base_unet: Callable[[], UNet2DConditionModel],
+    ) -> None:
+        """Write what the run gives: with a LoRA the adapter alone, then the pipeline beside it."""
+        best = self.validation and self.validation.best
+        if best and best.file.is_file():  # a run may stop before it is validated
+            load_tensors(best.file, self.published, self.thetas["exploitation"])
+        if self.validation:
+            self.validated = self.validation.report(pipe)
+            self.picture = self.validation.picture(pipe)
+        if pipe.config.trained_unet == "lora":
+            self._publish(pipe, self.folder / "adapter", partial(save_adapter, pipe))
+            fuse(pipe)
+        if pipe.config.trained_unet != "none" and pipe.config.default_create_with == "base":
+            pipe.register_modules(base_unet=load_base_unet())
+        self._publish(pipe, folder, pipe.save_pretrained)
 
     def _publish(self, pipe: Diff2in1Pipeline, folder: Path, save: Callable[[Path], None]) -> None:
         """Write a pipeline or adapter with its card beside its place, and move it there."""

@@ -1,7 +1,8 @@
 """What somebody without our package does with what we published; run in a process of its own.
 
-Arguments: image.npy, out.npz, a dataset's id, then ids of pipelines. Writes what each pipeline
-predicts and creates, and the pixels and ids of the dataset's rows, plain and streamed.
+Arguments: image.npy, out.npz, a dataset's id, its columns of pictures with commas between, then ids
+of pipelines. Writes what each pipeline predicts and creates, and the ids and pixels of the rows,
+plain and streamed.
 """
 
 import sys
@@ -23,11 +24,9 @@ import torch  # noqa: E402
 from datasets import load_dataset  # noqa: E402
 from diffusers import DiffusionPipeline  # noqa: E402
 
-PICTURES = ("image", "normals", "depth", "semseg")
-
 
 def main() -> None:
-    image_file, out, dataset, *pipelines = sys.argv[1:]
+    image_file, out, dataset, pictures, *pipelines = sys.argv[1:]
     torch.set_num_threads(1)
     image, found = np.load(image_file), {}
     for name in pipelines:
@@ -41,7 +40,7 @@ def main() -> None:
     for way in ("plain", "streamed"):
         rows = list(load_dataset(dataset, split="train", streaming=way == "streamed"))
         found[f"{way} id"] = np.array([row["id"] for row in rows])
-        for column in PICTURES:
+        for column in pictures.split(","):
             found[f"{way} {column}"] = np.stack([np.asarray(row[column]) for row in rows])
     columns = ["id", "caption"]
     some = load_dataset(dataset, split="train", streaming=True, columns=columns)

@@ -20,12 +20,12 @@ from diffusers import DiffusionPipeline
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from tests.hub import Hub
 from tests.made import run
-from tests.stranger import PICTURES
 from tests.tiny import MOUNTS, mount_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGE = np.random.default_rng(0).integers(0, 256, (18, 22, 3), np.uint8)
 STRANGER = Path(__file__).with_name("stranger.py")
+PICTURES = ("image", "normals", "depth", "semseg")
 NEEDED = ("torch", "diffusers", "transformers", "datasets", "accelerate", "pillow")
 
 
@@ -63,7 +63,7 @@ def assert_found(python: str, published: dict[str, np.ndarray], tmp_path: Path) 
     environment = {k: v for k, v in os.environ.items() if k not in ("HF_TOKEN", "PYTHONPATH")}
     homes = {"HF_HOME": str(tmp_path / "hf"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [python, str(STRANGER), *map(str, files), "alice/rooms", *names],
+        [python, str(STRANGER), *map(str, files), "alice/rooms", ",".join(PICTURES), *names],
         cwd=tmp_path / "empty",
         env=environment | homes,
         capture_output=True,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..card import Links
 from ..errors import InputError
@@ -57,7 +58,7 @@ def parcels(settings: PublishSettings) -> list[Parcel]:
     if settings.dataset:
         folder = _folder(settings.dataset, "dataset")
         found.append(Dataset(own, folder, replace(links, name=own), append, overwrite))
-    places = {adapter: settings.adapter, own: model if here else settings.adapter}
+    places = {adapter: settings.adapter, own: model} if model and here else {own: settings.adapter}
     for name, place in places.items():
         if place:
             # figures are of the pipeline, unless the adapter comes alone
@@ -75,9 +76,9 @@ def _found(settings: PublishSettings) -> PublishSettings:
     there = {name: str(run / name) for name in OF_A_RUN if (run / name).is_dir()}
     if not there:
         raise InputError(f"--run {run}: holds none of {', '.join(OF_A_RUN)}")
-    given = {name: getattr(settings, name) or there.get(name) for name in OF_A_RUN}
+    given: dict[str, Any] = {n: getattr(settings, n) or there.get(n) for n in OF_A_RUN}
     results = settings.results or [str(f) for f in [run / RESULTS] if f.is_file()]
-    return replace(settings, run=None, results=results, **given)
+    return replace(settings, results=results, **given)
 
 
 def _folder(name: str, kind: str) -> Path:

@@ -58,7 +58,7 @@ class Dataset(Parcel):
         theirs = [] if self.overwrite else [name for name in old if SHARD.fullmatch(name)]
         ours = self._numbered(held, theirs)
         others = tuple(sorted(set(theirs) - set(ours)))
-        files = {**ours, **self._about(held, ours, bool(others)), CARD: self._card(held, others)}
+        files = self._about(held, ours, appended=bool(others)) | {CARD: self._card(held, others)}
         gone = [name for name in old if name not in files] if self.overwrite else []
         return Changes({n: f for n, f in files.items() if not held.has(n, f)}, gone)
 
@@ -87,15 +87,17 @@ class Dataset(Parcel):
         return {at or n: shard for at, n, shard in zip(there, names, self.shards, strict=True)}
 
     def _about(self, held: Held, ours: Mapping[str, Content], appended: bool) -> dict[str, Content]:
-        """What describes our shards; the plan of appended ones is called by their first number."""
+        """Our shards between the sign that they are ours, of one that is still empty, and what
+        describes them; the plan of appended ones is called by their first number."""
         files: dict[str, Content] = {}
-        for picture in (p for pattern in PICTURES for p in sorted(self.folder.glob(pattern))):
-            files[picture.relative_to(self.folder).as_posix()] = picture
-        plan = self.folder / PLAN
         if appended:
             self._check_tasks(held)
         else:
             files[METADATA] = self.folder / METADATA
+        files |= ours
+        for picture in (p for pattern in PICTURES for p in sorted(self.folder.glob(pattern))):
+            files[picture.relative_to(self.folder).as_posix()] = picture
+        plan = self.folder / PLAN
         if plan.is_file():
             apart = appended and PLAN in held.files and not held.has(PLAN, plan)
             files[f"plan-{min(map(_number, ours)):05d}.json" if apart else PLAN] = plan

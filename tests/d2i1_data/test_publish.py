@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -87,10 +88,11 @@ def test_shards_come_first_and_the_card_last(
 ) -> None:
     monkeypatch.setattr("d2i1_data.hub.FILES_A_COMMIT", 2)
     run("publish", created(0), "--repo_id", "rooms")
-    history = [set(commit.added) for commit in hub.repo("alice/rooms", "dataset").commits][1:]
+    trees = [set(commit.tree) for commit in reversed(hub.repo("alice/rooms", "dataset").commits)]
+    history = [after - before for before, after in pairwise(trees)]
     order = [name for group in history for name in sorted(group)]
-    assert order[:3] == sorted(data(hub))
-    assert "README.md" in history[-1] and len(history) > 3
+    assert order[:4] == ["data/train-00000.parquet", "diff2in1.json", *sorted(data(hub))[1:]]
+    assert "README.md" in history[-1] and len(history) == 4
 
 
 def test_published_again_nothing_is_sent(hub: Hub, created: Callable[..., Path]) -> None:
@@ -208,9 +210,7 @@ def test_an_unfinished_dataset_is_refused(
 ) -> None:
     folder = shutil.copytree(created(0), tmp_path / "part")
     (folder / "data" / "train-00001.parquet").unlink()
-    assert "1 shards are still to be made" in d2i1(
-        "publish", folder, "--repo_id", "rooms", code=2
-    )
+    assert "1 shards are still to be made" in d2i1("publish", folder, "--repo_id", "rooms", code=2)
     shutil.rmtree(folder / "data")
     assert "no shards of ours" in d2i1("publish", folder, "--repo_id", "rooms", code=2)
     assert "no such folder" in d2i1("publish", tmp_path / "no", "--repo_id", "rooms", code=2)

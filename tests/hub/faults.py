@@ -39,6 +39,11 @@ class Faults:
         with self._lock:
             self._pending.clear()
 
+    def __bool__(self) -> bool:
+        """Whether there are any left."""
+        with self._lock:
+            return any(fault.times for fault in self._pending)
+
     def take(self, method: str, path: str) -> Answer | None:
         """The wrong answer this request is to get, if any."""
         with self._lock:
