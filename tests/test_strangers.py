@@ -115,3 +115,18 @@ def test_with_our_package(
     for mount in MOUNTS:
         assert type(DiffusionPipeline.from_pretrained(f"alice/{mount}")) is Diff2in1Pipeline
     assert len(hub.log) == asked
+
+
+def test_diffusers_own_way_to_push(hub: Hub, tiny_pipe: Diff2in1Pipeline, tmp_path: Path) -> None:
+    """Sends the code and a card of ours, not diffusers' empty one."""
+    tiny_pipe.push_to_hub("pushed", private=True)
+    tiny_pipe.save_pretrained(tmp_path / "saved", push_to_hub=True)
+    for name in ("alice/pushed", "alice/saved"):
+        files = hub.files(name)
+        assert {"pipeline.py", "perception/diff2in1.py", "model_index.json"} <= files.keys()
+        assert f'from_pretrained("{name}")' in files["README.md"].decode()
+        assert b"More Information Needed" not in files["README.md"]
+        found = Diff2in1Pipeline.from_pretrained(name).predict(IMAGE).predictions
+        for task, maps in tiny_pipe.predict(IMAGE).predictions.items():
+            np.testing.assert_allclose(found[task][0], maps[0], rtol=1e-5, atol=1e-6)
+    assert hub.repo("alice/pushed").private and not hub.repo("alice/saved").private

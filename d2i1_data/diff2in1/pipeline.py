@@ -506,8 +506,8 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
 
         The folder loads with this package, or without it by `custom_pipeline` and
         `trust_remote_code=True`. An adapter must be fused first: a base saved with an un-fused one
-        would load again with random weights. push_to_hub: also send the folder, once it is
-        complete, to repo_id (the folder's name); `d2i1 publish` writes a card too.
+        would load again with random weights. push_to_hub: send the folder with a card, once it is
+        complete, to repo_id, by default the folder's name; `d2i1 publish` does that patiently.
         """
         for name in ("unet", "base_unet", "text_encoder"):
             if getattr(getattr(self, name), "peft_config", None):
@@ -521,6 +521,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         if push_to_hub:
             name = repo_id or folder.name
             name = create_repo(name, private=private, token=token, exist_ok=True).repo_id
+            write_card(folder, name)
             self._upload_folder(folder, name, token, commit_message, create_pr)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> None:  # type: ignore[override]
@@ -539,6 +540,15 @@ def find_base(name: str, revision: str | None = None, variant: str | None = None
     """A base by name; an embedded one's folder is known to our package, not to published files."""
     base: Base = importlib.import_module("d2i1_data.loading").find_base(name, revision, variant)
     return base
+
+
+def write_card(folder: Path, name: str) -> None:
+    """README.md; a published file, without our package, leaves it to whoever publishes again."""
+    try:
+        card = importlib.import_module("d2i1_data.card")
+    except ModuleNotFoundError:
+        return
+    (folder / "README.md").write_text(card.model_card(folder, card.Links(name=name)))
 
 
 def write_index(folder: Path, **entries: Any) -> None:
