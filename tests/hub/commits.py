@@ -114,7 +114,10 @@ def commit(hub: Hub, request: Request) -> Answer:
     parent = header.get("parentCommit")
     tree = dict(head.tree)
     for key, value in operations:
-        path = checked_path(value.get("path", "").removesuffix("/" * (key == "deletedFolder")))
+        path = value.get("path")
+        if key == "deletedFolder" and isinstance(path, str):
+            path = path.removesuffix("/")
+        path = checked_path(path)
         OPERATIONS[key](hub, repo, tree, path, value)
     if parent is not None and not head.oid.startswith(parent):
         raise Refused(412, "A commit has happened since. Please refresh and try again.")

@@ -69,6 +69,7 @@ class Hub:
         self.port = self._server.server_address[1]
         self.url, self.storage = f"http://127.0.0.1:{self.port}", f"http://localhost:{self.port}"
         self._folder = folder
+        self._thread: threading.Thread | None = None
         self.reset()
 
     def reset(self) -> None:
@@ -86,11 +87,13 @@ class Hub:
 
     def start(self) -> None:
         """Serve, in threads that end with this process."""
-        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """Serve no more."""
-        self._server.shutdown()
+        if self._thread:
+            self._server.shutdown()
         self._server.server_close()
 
     def fail(
