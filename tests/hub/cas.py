@@ -8,7 +8,7 @@ GET    /storage/xorbs/{xorb}?signature=            those parts
 /cas/v2/..., /cas/v1/chunks/..., /cas/v1/xorb-grants/...    404: clients do without
 
 A file that a shard describes is kept like any other large file, so that clients without Xet can
-read it.
+read it. Xorbs are taken by the names they are given: those are BLAKE3, which Python does not have.
 """
 
 from __future__ import annotations
@@ -105,9 +105,10 @@ def put_xorb(hub: Hub, request: Request) -> Answer:
     except (FormatError, OSError) as error:  # OSError: pyarrow, of a broken LZ4 frame
         raise Refused(400, f"Not a xorb: {error}") from None
     cas.received.update(_digest(chunk.content) for chunk in found)
-    inserted = name not in cas.xorbs
-    cas.xorbs[name], cas.chunks[name] = request.body, found
-    return in_json({"was_inserted": inserted})
+    known = name in cas.xorbs
+    if not known:
+        cas.xorbs[name], cas.chunks[name] = request.body, found
+    return in_json({"was_inserted": not known})
 
 
 def put_shard(hub: Hub, request: Request) -> Answer:

@@ -36,11 +36,13 @@ Tree = dict[str, Blob]
 
 def validate_yaml(hub: Hub, request: Request) -> Answer:
     content = request.json.get("content", "")
-    warnings = []
-    if not front_matter(content):
-        warnings = [{"message": "empty or missing yaml metadata in repo card"}]
-    errors = [{"message": said} for said in errors_of(content, request.json.get("repoType"))]
-    return in_json({"errors": errors, "warnings": warnings}, 400 if errors else 200)
+    errors = errors_of(content, request.json.get("repoType"))
+    empty = not errors and not front_matter(content)
+    told = {
+        "errors": [{"message": said} for said in errors],
+        "warnings": [{"message": "empty or missing yaml metadata in repo card"}] * empty,
+    }
+    return in_json(told, 400 if errors else 200)
 
 
 def preupload(hub: Hub, request: Request) -> Answer:

@@ -21,7 +21,7 @@ from tests.hub import Hub
 from tests.hub.lfs import PART
 from tests.hub.store import git_oid
 
-from .conftest import Ask, refused
+from .conftest import Ask, refused, written
 
 RNG = np.random.default_rng(0)
 CONTENTS = {
@@ -39,11 +39,7 @@ LARGE = {name for name in CONTENTS if name not in ("README.md", "config.json", "
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Small and large files, text and not."""
-    for name, content in CONTENTS.items():
-        file = tmp_path / "folder" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
-    return tmp_path / "folder"
+    return written(tmp_path / "folder", CONTENTS)
 
 
 @pytest.fixture

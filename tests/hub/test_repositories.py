@@ -60,7 +60,9 @@ def test_private_ones_do_not_exist_for_others(hub: Hub, api: HfApi) -> None:
     assert api.model_info("alice/secret").private
     assert api.model_info("alice/secret", token=hub.read_token).id == "alice/secret"
     for token, status in ((hub.bob_token, 404), (False, 401)):
-        raised = refused(status, "Repository Not Found", api.model_info, "alice/secret", token=token)
+        raised = refused(
+            status, "Repository Not Found", api.model_info, "alice/secret", token=token
+        )
         assert isinstance(raised, RepositoryNotFoundError)
     assert [info.id for info in api.list_models(author="alice")] == ["alice/secret"]
     assert list(api.list_models(author="alice", token=hub.bob_token)) == []
