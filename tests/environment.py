@@ -21,6 +21,6 @@ os.environ |= {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "no_proxy": "127.0.0.1,localhost",
 }
-inherited = ("TOKEN", "HUB_CACHE", "XET_CACHE", "DATASETS_CACHE", "HUB_OFFLINE", "DATASETS_OFFLINE")
+inherited = ("TOKEN", "HUB_CACHE", "XET_CACHE", "HUB_OFFLINE", "DATASETS_OFFLINE")
 for name in inherited:
     os.environ.pop(f"HF_{name}", None)

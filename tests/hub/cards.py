@@ -17,7 +17,7 @@ import yaml
 VOCABULARY = Path(__file__).with_name("vocabulary.yaml")
 WORDS: dict[str, list[str]] = yaml.safe_load(VOCABULARY.read_text())
 
-REPO_ID = r"[\w.-]{1,96}(/[\w.-]{1,96})?"
+REPO_ID = r"\w[\w.-]{0,95}(/\w[\w.-]{0,95})?"
 LANGUAGE = r"[a-z]{2,3}|code|multilingual"
 Check = Callable[[str, Any], Iterator[str]]
 

@@ -8,7 +8,7 @@ GET    /storage/xorbs/{xorb}?signature=            those parts
 /cas/v2/..., /cas/v1/chunks/..., /cas/v1/xorb-grants/...    404: clients do without
 
 A file that a shard describes is kept like any other large file, so that clients without Xet can
-read it.
+read it. Xorbs are taken by the names they are given: those are BLAKE3, which Python does not have.
 """
 
 from __future__ import annotations
@@ -105,9 +105,10 @@ def put_xorb(hub: Hub, request: Request) -> Answer:
     except (FormatError, OSError) as error:  # OSError: pyarrow, of a broken LZ4 frame
         raise Refused(400, f"Not a xorb: {error}") from None
     cas.received.update(_digest(chunk.content) for chunk in found)
-    inserted = name not in cas.xorbs
-    cas.xorbs[name], cas.chunks[name] = request.body, found
-    return in_json({"was_inserted": inserted})
+    known = name in cas.xorbs
+    if not known:
+        cas.xorbs[name], cas.chunks[name] = request.body, found
+    return in_json({"was_inserted": not known})
 
 
 def put_shard(hub: Hub, request: Request) -> Answer:
@@ -156,9 +157,7 @@ def reconstruction(hub: Hub, request: Request) -> Answer:
             terms.append(term)
         at += term.size
     told = {"offset_into_first_range": skipped, "terms": [_told(term) for term in terms]}
-    fetched: dict[str, list[dict[str, Any]]] = {}
-    for term in terms:
-        fetched.setdefault(term.xorb, []).append(_fetched(hub, term))
+    fetched = {name: _fetched(hub, name, terms) for name in {term.xorb for term in terms}}
     return in_json({**told, "fetch_info": fetched})
 
 
@@ -167,15 +166,22 @@ def _told(term: Term) -> dict[str, Any]:
     return {"hash": term.xorb, "unpacked_length": term.size, "range": chunk_range}
 
 
-def _fetched(hub: Hub, term: Term) -> dict[str, Any]:
-    """Where the chunks of a term lie; `end` is their last byte."""
-    have = hub.cas.chunks[term.xorb]
-    start = have[term.first - 1].end if term.first else 0
-    return {
-        "range": {"start": term.first, "end": term.last},
-        "url": hub.signed(f"/storage/xorbs/{term.xorb}"),
-        "url_range": {"start": start, "end": have[term.last - 1].end - 1},
-    }
+def _fetched(hub: Hub, name: str, terms: list[Term]) -> list[dict[str, Any]]:
+    """Where chunks of a xorb lie. Ranges never overlap: a term is sought in the first that fits."""
+    spans: list[tuple[int, int]] = []
+    for first, last in sorted((term.first, term.last) for term in terms if term.xorb == name):
+        if spans and first <= spans[-1][1]:
+            first, last = spans[-1][0], max(last, spans.pop()[1])
+        spans.append((first, last))
+    ends = [0, *(chunk.end for chunk in hub.cas.chunks[name])]
+    return [
+        {
+            "range": {"start": first, "end": last},
+            "url": hub.signed(f"/storage/xorbs/{name}"),
+            "url_range": {"start": ends[first], "end": ends[last] - 1},
+        }
+        for first, last in spans
+    ]
 
 
 def xorb(hub: Hub, request: Request) -> Answer:

@@ -36,11 +36,13 @@ Tree = dict[str, Blob]
 
 def validate_yaml(hub: Hub, request: Request) -> Answer:
     content = request.json.get("content", "")
-    warnings = []
-    if not front_matter(content):
-        warnings = [{"message": "empty or missing yaml metadata in repo card"}]
-    errors = [{"message": said} for said in errors_of(content, request.json.get("repoType"))]
-    return in_json({"errors": errors, "warnings": warnings}, 400 if errors else 200)
+    errors = errors_of(content, request.json.get("repoType"))
+    empty = not errors and not front_matter(content)
+    told = {
+        "errors": [{"message": said} for said in errors],
+        "warnings": [{"message": "empty or missing yaml metadata in repo card"}] * empty,
+    }
+    return in_json(told, 400 if errors else 200)
 
 
 def preupload(hub: Hub, request: Request) -> Answer:
@@ -114,7 +116,10 @@ def commit(hub: Hub, request: Request) -> Answer:
     parent = header.get("parentCommit")
     tree = dict(head.tree)
     for key, value in operations:
-        path = checked_path(value.get("path", "").removesuffix("/" * (key == "deletedFolder")))
+        path = value.get("path")
+        if key == "deletedFolder" and isinstance(path, str):
+            path = path.removesuffix("/")
+        path = checked_path(path)
         OPERATIONS[key](hub, repo, tree, path, value)
     if parent is not None and not head.oid.startswith(parent):
         raise Refused(412, "A commit has happened since. Please refresh and try again.")

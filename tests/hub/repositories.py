@@ -41,9 +41,8 @@ def create(hub: Hub, request: Request) -> Answer:
         raise Refused(400, f'"type" must be one of [model, dataset, space], got {repo_type!r}')
     owner = asked.get("organization") or who.user
     if who.role != "write" or owner != who.user:
-        raise Refused(
-            403, f"You don't have the rights to create a {repo_type} under the namespace {owner!r}"
-        )
+        said = f'You don\'t have the rights to create a {repo_type} under the namespace "{owner}"'
+        raise Refused(403, said)
     name = f"{owner}/{_checked_name(asked.get('name'))}"
     url = hub.page(repo_type, name)
     if (repo_type, name) in hub.store.repos:
