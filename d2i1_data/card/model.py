@@ -19,9 +19,9 @@ from .results import Results, model_index, read_results, tables
 from .text import Written, citation, classes, code, is_repository, render
 
 
-def write_model_card(folder: Path) -> None:
+def write_model_card(folder: Path, links: Links | None = None) -> None:
     """Write README.md of a saved pipeline or adapter."""
-    write_text(folder / "README.md", model_card(folder))
+    write_text(folder / "README.md", model_card(folder, links))
 
 
 def model_card(folder: Path, links: Links | None = None, results: Sequence[Path] = ()) -> str:
