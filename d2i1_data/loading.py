@@ -220,6 +220,11 @@ def read_index(folder: Path, kind: str) -> dict[str, Any]:
     return index
 
 
+def embedded() -> list[str]:
+    """Names of the bases that come with the package."""
+    return [file.parent.name for file in BASES.glob("*/model_index.json")]
+
+
 def read_training(folder: Path) -> dict[str, Any]:
     """What a folder says of its training: `stages`, in their order, and `base_licence` if known;
     empty where it says nothing."""

@@ -40,16 +40,16 @@ def read_record(dataset: str) -> Record:
     folder = Path(dataset).expanduser()
     if not folder.is_dir():
         return Record({}, None, None, 0, [])
-    plan = _read(folder / PLAN)
+    plan = read_json(folder / PLAN)
     # what decided the bytes stands in the plan too, of folders without settings
-    run = {"resolution": plan.get("resolution"), **_read(folder / RUN)}
+    run = {"resolution": plan.get("resolution"), **read_json(folder / RUN)}
     written = len(list((folder / "data").glob("train-*.parquet")))
     planned = len(plan["shards"]) if "shards" in plan else None
     lines = (line for file in sorted((folder / LOGS).glob("*.jsonl")) for line in _lines(file))
-    return Record(run, written or None, planned, len(_read(folder / SKIPPED)), list(lines))
+    return Record(run, written or None, planned, len(read_json(folder / SKIPPED)), list(lines))
 
 
-def _read(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
     """The object of a JSON file, empty where there is none."""
     return _parse(file.read_text(), file) if file.is_file() else {}
 

@@ -23,7 +23,7 @@ from PIL.Image import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from d2i1_data.card import write_model_card
+from d2i1_data.card import Links, write_model_card
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.loading import TRAINING
@@ -311,5 +311,5 @@ class Run:
             self.picture.save(temporary / PREVIEW)
         facts = training_facts(self, pipe)
         (temporary / TRAINING).write_text(json.dumps(facts, indent=2) + "\n")
-        write_model_card(temporary)
+        write_model_card(temporary, Links(name=folder.name))
         os.replace(temporary, folder)

@@ -1,6 +1,5 @@
 """The card of a dataset: a function of its folder and of what its shards hold."""
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -15,7 +14,7 @@ from huggingface_hub import DatasetCardData
 from ..diff2in1.hosts import HOSTS
 from ..plan import PLAN
 from ..preview import PREVIEW, preview
-from ..record import read_record, told
+from ..record import read_json, read_record, told
 from ..schema import FEATURES, METADATA, from_row, read_metadata
 from ..settings import CreateSettings, ImportSettings, LabelSettings
 from ..tasks import Task
@@ -25,7 +24,7 @@ from .columns import SCORES, Columns, Shard, read_columns
 from .links import Links
 from .text import Written, citation, classes, code, is_repository, linked, listed, render
 
-PREVIEWS = 8
+PREVIEWS = 4
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 KINDS = {"create": CreateSettings, "label": LabelSettings, "import": ImportSettings}
 # fields of the provenance that are told as they are; the others stand in sentences of their own
@@ -158,31 +157,37 @@ def _quality(columns: Columns) -> list[list[object]]:
 
 def _command(folder: Path, links: Links) -> str | None:
     """The command of the folder's last run, with names instead of places."""
-    given, plan = read_record(str(folder)).run, folder / PLAN
+    given = read_record(str(folder)).run
     kind = KINDS.get(str(given.get("act")))
     if kind is None:
         return None
     given = {**given, "source": command.named_source(str(given["source"]))}
-    facts = json.loads(plan.read_text()) if plan.is_file() else {}
     if "pipeline" in given:  # the plan knows which names are the Hub's
-        own = facts.get("checkpoint") or Path(str(given["pipeline"])).name
+        checkpoint = read_json(folder / PLAN).get("checkpoint")
+        own = checkpoint or Path(str(given["pipeline"])).name
         given["pipeline"] = links.model or own
     flags = [*command.told(given, kind), "--output_dir", folder.resolve().name]
     return command.as_typed(str(given["act"]), flags)
 
 
 def _versions(folder: Path) -> str:
-    versions = json.loads((folder / METADATA).read_text()).get("versions", {})
+    versions = read_json(folder / METADATA).get("versions", {})
     return ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
 def _pictures(folder: Path, tasks: Mapping[str, Task]) -> dict[str, str]:
-    """Figures of a report, if there is one: their files and what they show."""
-    known = {name: f"What the maps of {name} hold" for name in tasks}
-    known["copies"] = "How near created images are to those of the source"
-    return {n: t for n, t in known.items() if (folder / "report" / f"{n}.png").is_file()} | (
-        {"quality": ""} if (folder / "report" / "quality.png").is_file() else {}
-    )
+    """Figures of a report, if there is one: names of their files, and what they show."""
+    report = read_json(folder / "report" / "report.json")
+    known = {str(one["name"]): str(one["about"]) for one in report.get("maps", [])}
+    if copies := report.get("copies"):
+        known["copies"] = (
+            "How near created images are to those of the source, as the cosine of what the U-Net"
+            f" sees of them; beyond the line, at {copies['threshold']}, they count as copies."
+        )
+    known["quality"] = ""
+    names = [*tasks, "copies", "quality"]
+    there = {name for name in names if (folder / "report" / f"{name}.png").is_file()}
+    return {name: known[name] for name in names if name in there and name in known}
 
 
 def _citations(columns: Columns) -> list[str]:

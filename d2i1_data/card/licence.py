@@ -12,7 +12,7 @@ from huggingface_hub.repocard import metadata_load
 
 import hub_cards
 
-from ..loading import BASES
+from ..loading import BASES, embedded
 from .text import is_repository
 
 PATIENCE = 5  # seconds for a base's card, which may be on the Hub
@@ -41,10 +41,9 @@ def read_licence(base: str, revision: str | None = None) -> str | None:
 
     base: an embedded one, a folder, or the id of a repository on the Hub, which is asked once.
     """
-    folders = [BASES / base] if Path(base).name == base else []
-    for folder in (*folders, Path(base).expanduser()):
-        if folder.is_dir():
-            return _licence_in(folder / "README.md")
+    folder = BASES / base if base in embedded() else Path(base).expanduser()
+    if folder.is_dir():
+        return _licence_in(folder / "README.md")
     if not is_repository(base):
         return None
     try:

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Links:
-    """Ids of repositories, `user/name`, None where there is none.
+    """What a card calls things by.
 
-    name: what the thing of the card is opened by; None is its folder's name. The others are its
-    siblings, which its card points at.
+    name: of the thing itself, what it is opened by, None is its folder's name. The others are the
+    ids of its siblings, `user/name`, which the card points at, None where there is none.
     """
 
     name: str | None = None

@@ -8,20 +8,20 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from ..diff2in1.hosts import HOSTS
-from ..loading import read_index, read_training
+from ..loading import embedded, read_index, read_training
 from ..preview import PREVIEW
 from ..schema import read_tasks
 from ..tasks import Task
 from ..write import write_text
 from . import command, licence
 from .links import Links
-from .results import Results, model_index, read_results
+from .results import Results, model_index, read_results, tables
 from .text import Written, citation, classes, code, is_repository, render
 
 
-def write_model_card(folder: Path) -> None:
+def write_model_card(folder: Path, links: Links | None = None) -> None:
     """Write README.md of a saved pipeline or adapter."""
-    write_text(folder / "README.md", model_card(folder))
+    write_text(folder / "README.md", model_card(folder, links))
 
 
 def model_card(folder: Path, links: Links | None = None, results: Sequence[Path] = ()) -> str:
@@ -38,6 +38,7 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
     measured = [read_results(file, folder) for file in results]
     base, host = str(index.get("base")), str(index["perception"][1]).lower()
     stages = training.get("stages", [])
+    validation = stages[-1].get("validation") if stages else None
     body = render(
         "model.md.jinja",
         title=Written(_title(tasks)),
@@ -46,6 +47,7 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
         tasks=list(tasks.values()),
         classes=classes(tasks),
         base=base,
+        findable=is_repository(base) or base in embedded(),
         host=host,
         adapter="unet" not in index,
         trained_unet=index.get("trained_unet", "none"),
@@ -56,8 +58,9 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
         training=_training(stages),
         sources=list(dict.fromkeys(stage["source"]["name"] for stage in stages)),
         commands=[command.as_typed(stage["stage"], stage["command"]) for stage in stages],
-        preview=(folder / PREVIEW).is_file(),
-        results=measured,
+        pictured=list(validation["tasks"]) if validation else [],
+        preview=validation is not None and (folder / PREVIEW).is_file(),
+        results=tables(measured, validation),
         licence=training.get("base_licence"),
         citations=_citations(base, host),
     )
@@ -124,7 +127,6 @@ def _training(stages: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             ", ".join(f"{n:,} {kind}" for kind, n in stage["seen"].items()) for stage in stages
         ],
         "processes": [str(stage["processes"]) for stage in stages],
-        "validation": [_validated(stage.get("validation")) for stage in stages],
         "versions": [
             ", ".join(f"{name} {number}" for name, number in stage["versions"].items())
             for stage in stages
@@ -139,19 +141,6 @@ def _learned(rows: Mapping[str, Any] | None) -> str:
     split = f", split {rows['split']}" if "split" in rows else ""
     licence = f", licence {rows['licence']}" if "licence" in rows else ""
     return f"{rows['name']}{split}, {rows['rows']:,} samples{licence}"
-
-
-def _validated(found: Mapping[str, Any] | None) -> str:
-    """The figures of what was published on what it was validated with while training."""
-    if found is None:
-        return ""
-    tasks = "; ".join(
-        f"{name} {', '.join(f'{figure} {value:.4g}' for figure, value in figures.items())}"
-        for name, figures in found["tasks"].items()
-    )
-    split = f", split {found['split']}" if "split" in found else ""
-    chosen = f", chosen by {found['best_metric']}" if "best_metric" in found else ""
-    return f"{found['source']}{split}, {found['samples']:,} samples{chosen}: {tasks}"
 
 
 def _citations(base: str, host: str) -> list[str]:

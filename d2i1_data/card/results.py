@@ -18,6 +18,8 @@ from .text import Written, is_repository, table
 PROTOCOL = ("processing_resolution", "flip", "window", "crop", "farthest", "average", "min_quality")
 USUAL = (None, False, "pixels")
 
+Figures = dict[str, dict[str, float]]  # task -> figure -> value
+
 
 class Results(NamedTuple):
     """Figures by task; see `EvaluateSettings` for what the settings mean.
@@ -29,30 +31,43 @@ class Results(NamedTuple):
     split: str | None
     samples: int
     settings: dict[str, Any]
-    tasks: dict[str, dict[str, float]]
-    table: dict[str, dict[str, dict[str, float]]]
+    tasks: Figures
+    table: dict[str, Figures]
 
-    @property
-    def where(self) -> str:
-        """What was measured on, and how."""
-        split = f", split {self.split}" if self.split else ""
-        how = "".join(f", {key} {value}" for key, value in self.settings.items())
-        return f"{self.source}{split}, {self.samples:,} samples{how}"
 
-    def tables(self) -> list[Written]:
-        """A table for each task: the figures for tables of this model, or of all compared."""
-        models = self.table or {"this model": self.tasks}
-        found = []
-        for name, task in TASKS.items():
-            if name not in self.tasks:
-                continue
-            heads = [f"{one} {'↑' if task.meter.rises(one) else '↓'}" for one in task.meter.shown]
-            rows = [
-                [model, *(f"{scores[name][one]:.4g}" for one in task.meter.shown)]
-                for model, scores in models.items()
-            ]
-            found.append(table([name, *heads], rows))
-        return found
+def tables(results: Sequence[Results], validation: Mapping[str, Any] | None) -> list[Written]:
+    """A column for every measurement of this model, then a table for every comparison.
+
+    validation: what training measured last, see `training.json`.
+    """
+    columns = {_where(one._asdict()): one.tasks for one in results if not one.table}
+    if validation is not None:
+        columns[f"while training: {_where(validation)}"] = validation["tasks"]
+    compared = [(_where(one._asdict()), one.table) for one in results if one.table]
+    return [
+        *([_table("", columns)] if columns else []),
+        *(_table(where, models) for where, models in compared),
+    ]
+
+
+def _where(found: Mapping[str, Any]) -> str:
+    """What was measured on, and how."""
+    split = f" {found['split']}" if found.get("split") else ""
+    how = "".join(f", {key} {value}" for key, value in found.get("settings", {}).items())
+    return f"{found['source']}{split}, {found['samples']:,} samples{how}"
+
+
+def _table(head: str, columns: Mapping[str, Figures]) -> Written:
+    """Figures for tables, a row each, and how they are better."""
+    rows = []
+    for name, task in TASKS.items():
+        for figure in task.meter.shown:
+            values = [own.get(name, {}).get(figure, math.nan) for own in columns.values()]
+            if any(map(math.isfinite, values)):
+                arrow = "↑" if task.meter.rises(figure) else "↓"
+                cells = [f"{value:.4g}" if math.isfinite(value) else "" for value in values]
+                rows.append([f"{name} {figure} {arrow}", *cells])
+    return table([head, *columns], rows)
 
 
 def read_results(file: Path, folder: Path) -> Results:
@@ -86,7 +101,7 @@ def read_results(file: Path, folder: Path) -> Results:
     return found
 
 
-def _figures(tasks: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def _figures(tasks: Mapping[str, Any]) -> Figures:
     return {name: {k: float(v) for k, v in own.items()} for name, own in tasks.items()}
 
 

@@ -1,0 +1,321 @@
+"""Cards of pipelines and adapters: facts of their folder, and results that are theirs."""
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import ModelCard
+
+from d2i1_data.card import Links, model_card
+from d2i1_data.errors import InputError
+from d2i1_data.loading import TRAINING, fingerprint, open_pipeline
+from d2i1_data.sources.rooms import CLASSES
+from d2i1_train.cli import read_settings
+from tests.made import run
+from tests.pages import HOSTILE, Page
+
+VALIDATE = ("--validation_source", "rooms:val", "--num_validation_samples", 2)
+ON_TWO_ROOMS = ("--source", "rooms:train", "--max_train_samples", 2, "--resolution", 32)
+BRIEF = ("--max_train_steps", 2, "--real_batch_size", 2, "--report_to", "none")
+
+
+@pytest.fixture(scope="module")
+def improved(
+    pipeline: Path, create: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """What self-improving on created rooms gives, validated."""
+    folder = tmp_path_factory.mktemp("card")
+    created = create(folder / "created")
+    command = ("self-improve", "--pipeline", pipeline, *ON_TWO_ROOMS, *BRIEF, *VALIDATE)
+    run(*command, "--created", created, "--seed", 7, "--output_dir", folder / "improved")
+    return folder / "improved" / "pipeline"
+
+
+@pytest.fixture(scope="module")
+def tuned(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a warm-up that trained a LoRA; its base says what its licence is."""
+    folder = tmp_path_factory.mktemp("tuned")
+    shutil.copytree(tiny_base, folder / "base")
+    (folder / "base/README.md").write_text("---\nlicense: creativeml-openrail-m\n---\n")
+    command = ("warm-up", "--base", folder / "base", *ON_TWO_ROOMS, *BRIEF, "--host", "light")
+    more = ("--width", 16, "--tasks", "normals,depth", "--train_unet", "lora", "--rank", 2)
+    run(*command, *more, "--output_dir", folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def results(improved: Path) -> Path:
+    """What `d2i1 evaluate` wrote of it."""
+    file = improved.parent / "results.json"
+    flags = ("--source", "rooms:test", "--max_samples", 2, "--flip", "true")
+    run("evaluate", "--pipeline", improved, *flags, "--output_file", file)
+    return file
+
+
+def edited(folder: Path, to: Path, name: str, **fields: Any) -> Path:
+    """A copy of a folder with other fields in one of its JSON files."""
+    shutil.copytree(folder, to)
+    content = json.loads((to / name).read_text())
+    (to / name).write_text(json.dumps({**content, **fields}))
+    return to
+
+
+# --- what training says ---
+
+
+def test_training_is_told_with_the_stage_before(improved: Path) -> None:
+    training = json.loads((improved / TRAINING).read_text())
+    assert [stage["stage"] for stage in training["stages"]] == ["warm-up", "self-improve"]
+    first, last = training["stages"]
+    assert (first["steps"], first["seen"]) == (1, {"real": 2})
+    assert (last["steps"], last["seen"]) == (2, {"real": 4, "created": 4})
+    source = {"name": "rooms", "split": "train", "licence": "cc0-1.0", "rows": 2}
+    assert first["source"] == last["source"] == source
+    assert (last["created"]["name"], last["created"]["rows"]) == ("created", 7)
+    assert "created" not in first and "validation" not in first
+    assert (last["settings"]["alpha"], last["settings"]["seed"]) == (0.998, 7)
+    found = last["validation"]
+    assert (found["source"], found["split"], found["samples"]) == ("rooms", "val", 2)
+    assert {*found["tasks"]} == {"normals", "depth", "semseg"}
+    assert "base_licence" not in training  # the tiny base has no card
+
+
+def test_validation_is_of_what_is_published(improved: Path) -> None:
+    """Scored again by another way: `d2i1 evaluate` on the same rooms, resized alike."""
+    from d2i1_data.sources import open_rows
+    from d2i1_train.evaluate import common_tasks, figures, measure
+
+    pipe, rows = open_pipeline(str(improved)), open_rows("rooms:val", "32", 2)
+    tasks = common_tasks(pipe, rows.source)
+    sums = measure(pipe, rows.samples(), tasks)
+    scores = figures(tasks, {name: one.sum(0) for name, one in sums.items()})
+    stage = json.loads((improved / TRAINING).read_text())["stages"][-1]
+    for name, told in stage["validation"]["tasks"].items():
+        assert told == {key: pytest.approx(scores[name][key], rel=1e-4) for key in told}
+
+
+@pytest.mark.parametrize("act", ["warm-up", "self-improve"])
+def test_the_commands_train_the_same_again(improved: Path, act: str) -> None:
+    text = (improved / "README.md").read_text().replace(" \\\n", " ")
+    (typed,) = [line for line in text.splitlines() if line.startswith(f"d2i1 {act} ")]
+    settings = read_settings(act, shlex.split(typed)[2:])
+    stages = json.loads((improved / TRAINING).read_text())["stages"]
+    (told,) = [stage["settings"] for stage in stages if stage["stage"] == act]
+    for key, value in told.items():
+        assert getattr(settings, key) == value, key
+
+
+def test_training_facts_compute_nothing(improved: Path, tmp_path: Path) -> None:
+    before = fingerprint(improved)
+    shutil.copytree(improved, tmp_path / "moved")
+    (tmp_path / "moved" / TRAINING).unlink()
+    assert fingerprint(tmp_path / "moved") == before
+    (tmp_path / "moved/unet" / TRAINING).write_text("{}")
+    assert fingerprint(tmp_path / "moved") != before
+    assert "## Training" not in model_card(tmp_path / "moved")
+
+
+def test_no_place_of_this_machine_is_told(improved: Path, tuned: Path, results: Path) -> None:
+    texts = [model_card(improved, results=[results])]
+    for folder in (improved, tuned / "pipeline", tuned / "adapter"):
+        texts += [file.read_text() for file in folder.rglob("*.json")]
+        texts += [(folder / "README.md").read_text()]
+    for text in texts:
+        assert "/tmp" not in text and "pytest" not in text
+
+
+# --- the card ---
+
+
+def test_a_pipeline_says_what_it_is(improved: Path) -> None:
+    card = ModelCard.load(improved / "README.md")
+    data = card.data.to_dict()
+    assert data["library_name"] == "diffusers" and data["pipeline_tag"] == "image-to-image"
+    assert {"diff2in1", "depth", "surface-normals", "semantic-segmentation"} <= {*data["tags"]}
+    absent = {"license", "base_model", "base_model_relation", "datasets", "model-index"}
+    assert not absent & {*data} and "lora" not in data["tags"]
+    page = Page(str(card))
+    assert all(f"{n} {name}" in page.words for n, name in enumerate(CLASSES))
+    assert 'Diff2in1Pipeline.from_pretrained("pipeline")' in page.words
+    assert "custom_pipeline=name, trust_remote_code=True" in page.words
+    assert "while training: rooms val, 2 samples" in page.words
+    assert "2 real" in page.words and "4 real, 4 created" in page.words
+    assert "More Information Needed" not in page.words and "None" not in page.words
+    images = {dict(attributes)["src"] for tag, attributes in page.elements if tag == "img"}
+    assert images == {"preview.png"} and (improved / "preview.png").is_file()
+
+
+def test_an_adapter_says_what_it_is(tuned: Path) -> None:
+    adapter, whole = (
+        ModelCard.load(tuned / name / "README.md") for name in ("adapter", "pipeline")
+    )
+    assert "lora" in adapter.data.tags and "lora" not in whole.data.tags
+    assert adapter.data.license == whole.data.license == "creativeml-openrail-m"
+    assert "creativeml-openrail-m, inherited from the base" in adapter.text
+    assert 'from_adapter("adapter", base="where the base lies")' in adapter.text
+    assert 'load_lora_weights("adapter")' in adapter.text
+    assert "the LoRA switched off" in adapter.text and "`base_unet`" in whole.text
+    assert "--train_unet lora --rank 2" in adapter.text
+    assert "preview.png" not in adapter.text  # it was not validated
+
+
+def test_a_base_on_the_hub_is_named_with_its_relation(
+    tuned: Path, improved: Path, tmp_path: Path
+) -> None:
+    base = {"base": "someone/sd", "base_revision": "abc"}
+    for name, folder, relation in (
+        ("adapter", tuned / "adapter", "adapter"),
+        ("pipeline", tuned / "pipeline", "finetune"),
+        ("frozen", improved, None),
+    ):
+        copy = edited(folder, tmp_path / name, "model_index.json", **base)
+        card = ModelCard(model_card(copy))
+        assert card.data.base_model == "someone/sd"
+        assert card.data.to_dict().get("base_model_relation") == relation
+        assert "[someone/sd](https://huggingface.co/someone/sd)" in card.text
+        assert "Rombach" in card.text
+    assert 'from_adapter("adapter")' in model_card(tmp_path / "adapter")
+    assert "Rombach" not in model_card(improved)
+
+
+@pytest.mark.parametrize(
+    ("host", "author"), [("Bae", "Budvytis"), ("Idisc", "Piccinelli"), ("Vpd", "Zuyan")]
+)
+def test_hosts_are_cited(improved: Path, tmp_path: Path, host: str, author: str) -> None:
+    own = {"perception": ["diff2in1", host]}
+    text = model_card(edited(improved, tmp_path / "copy", "model_index.json", **own))
+    assert author in text and "zheng2025diff2in1" in text
+    assert author not in model_card(improved)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "tag"), [(["depth"], "depth-estimation"), (["normals"], "image-to-image")]
+)
+def test_one_task_of_the_hubs_is_its_tag(
+    improved: Path, tmp_path: Path, tasks: list[str], tag: str
+) -> None:
+    config = json.loads((improved / "perception/config.json").read_text())["tasks"]
+    own = {"tasks": {name: config[name] for name in tasks}}
+    copy = edited(improved, tmp_path / "copy", "perception/config.json", **own)
+    assert ModelCard(model_card(copy)).data.pipeline_tag == tag
+
+
+def test_links_change_names_alone(improved: Path) -> None:
+    links = Links("a/model", adapter="a/lora", dataset="a/data", space="a/space")
+    alone, linked = (model_card(improved, one).splitlines() for one in (Links(), links))
+    changed = {*linked} - {*alone}
+    assert all("a/" in line or line == "datasets:" for line in changed), changed
+    assert ModelCard("\n".join(linked)).data.datasets == ["a/data"]
+    assert 'from_pretrained("a/model")' in "\n".join(linked)
+    assert "[a/data](https://huggingface.co/datasets/a/data)" in "\n".join(linked)
+
+
+# --- results ---
+
+
+def test_results_are_those_that_were_measured(improved: Path, results: Path) -> None:
+    card = ModelCard(model_card(improved, Links("a/model"), [results]))
+    measured = json.loads(results.read_text())
+    found = {one.metric_name: one for one in card.data.eval_results or []}
+    assert found["depth abs_rel"].task_type == "depth-estimation"
+    assert found["semseg miou"].task_type == "image-segmentation"
+    assert found["normals mean"].task_type == "other"
+    for name, one in found.items():
+        task, figure = name.split()
+        assert one.metric_value == measured["tasks"][task][figure]
+        assert (one.dataset_name, one.dataset_split) == ("rooms", "test")
+        assert one.metric_args == {"samples": 2, "flip": True}
+        assert f"{one.metric_value:.4g}" in card.text
+    assert len(found) == 10
+    assert "rooms test, 2 samples, flip True" in card.text
+
+
+def test_results_of_other_weights_are_refused(
+    improved: Path, pipeline: Path, results: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match="of another checkpoint than"):
+        model_card(pipeline, results=[results])
+    content = json.loads(results.read_text())
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps({k: v for k, v in content.items() if k != "fingerprint"}))
+    with pytest.raises(InputError, match="or of none it names"):
+        model_card(improved, results=[file])
+    content["settings"]["theta"] = "exploitation"
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="of theta_E"):
+        model_card(improved, results=[file])
+    for wrong in ("", "[]", "{}", '{"source": "a", "samples": "b", "tasks": {}}'):
+        file.write_text(wrong)
+        with pytest.raises(InputError, match="no results of ours"):
+            model_card(improved, results=[file])
+
+
+def test_a_comparison_is_shown_whole(improved: Path, results: Path, tmp_path: Path) -> None:
+    content = json.loads(results.read_text())
+    content["settings"] = {}
+    own = content["tasks"]
+    worse = {name: {k: v * 2 for k, v in one.items()} for name, one in own.items()}
+    file = tmp_path / "compared.json"
+    file.write_text(
+        json.dumps({**content, "table": {"warm-up": worse, "self-improve theta_C": own}})
+    )
+    card = ModelCard(model_card(improved, results=[file]))
+    assert "| rooms test, 2 samples | warm-up | self-improve theta&#95;C |" in card.text
+    one = own["depth"]["abs_rel"]
+    assert f"| {2 * one:.4g} | {one:.4g} |" in card.text
+    values = {one.metric_name: one.metric_value for one in card.data.eval_results or []}
+    assert values["depth abs_rel"] == one
+
+
+def test_figures_that_are_not_known_are_left_out(
+    improved: Path, results: Path, tmp_path: Path
+) -> None:
+    content = json.loads(results.read_text())
+    content["tasks"]["depth"] = dict.fromkeys(content["tasks"]["depth"], float("nan"))
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(content))
+    card = ModelCard(model_card(improved, results=[file]))
+    names = [one.metric_name for one in card.data.eval_results or []]
+    assert len(names) == 7 and not any("depth" in str(name) for name in names)
+    assert "nan" not in card.text
+
+
+# --- words stay words ---
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_breaks_out_of_the_card(
+    improved: Path, results: Path, tmp_path: Path, text: str
+) -> None:
+    pages = []
+    for name, said in (("tame", "word"), ("wild", text)):
+        folder = edited(improved, tmp_path / name, "model_index.json", base=said)
+        config = json.loads((folder / "perception/config.json").read_text())
+        config["tasks"]["semseg"] |= {"names": [said] * 11}
+        (folder / "perception/config.json").write_text(json.dumps(config))
+        training = json.loads((folder / TRAINING).read_text())
+        stage = training["stages"][-1]
+        stage["source"] |= {"name": said, "split": said, "licence": said}
+        stage["created"] |= {"name": said}
+        stage["validation"] |= {"source": said}
+        stage |= {"stage": said, "command": ["--source", said, "--prompt", said]}
+        stage["versions"] |= {"torch": said}
+        (folder / TRAINING).write_text(json.dumps({**training, "base_licence": said}))
+        content = json.loads(results.read_text())
+        content |= {"source": said, "split": said, "fingerprint": fingerprint(folder)}
+        content["settings"] |= {"crop": said}
+        content["table"] = {said: content["tasks"]}
+        (folder / "results.json").unlink(missing_ok=True)
+        file = tmp_path / f"{name}.json"
+        file.write_text(json.dumps(content))
+        card = model_card(folder, Links(said, said, said, said, said), [file])
+        pages.append(Page(card))
+        data = ModelCard(card).data
+        assert data.license == "other" and data.to_dict().get("base_model") is None
+        assert data.eval_results and data.eval_results[0].dataset_name == said
+        assert data.eval_results[0].dataset_split == said
+    assert pages[0].elements == pages[1].elements
