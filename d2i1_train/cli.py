@@ -28,6 +28,7 @@ ACTS = {
     "report": ("d2i1_data.report:report", data_settings.ReportSettings),
     "judge": ("d2i1_data.judge:judge", data_settings.JudgeSettings),
     "export": ("d2i1_data.export:export", data_settings.ExportSettings),
+    "app": ("d2i1_data.app:app", data_settings.AppSettings),
     "study": ("d2i1_train.study:study", train_settings.StudySettings),
     "env": ("d2i1_train.environment:env", train_settings.EnvSettings),
 }

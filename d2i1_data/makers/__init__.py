@@ -4,11 +4,16 @@ A maker is built from the settings by every process; what it makes of an item de
 alone.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ..settings import CreateSettings, LabelSettings, WriteSettings
 from ..sources import open_source
 from .base import UNMADE, UNREAD, Importer, Maker, Skipped, require_images
 from .creator import Creator
 from .labeller import Labeller, Order
+
+if TYPE_CHECKING:
+    from ..diff2in1 import Diff2in1Pipeline
 
 __all__ = [
     "UNMADE",
@@ -20,6 +25,7 @@ __all__ = [
     "Order",
     "Skipped",
     "make_maker",
+    "prepare",
 ]
 
 
@@ -28,6 +34,20 @@ def make_maker(settings: WriteSettings) -> Maker:
     source = open_source(settings.source, settings.resolution)
     if not isinstance(settings, LabelSettings):
         return Importer(source, settings)
+    creates = isinstance(settings, CreateSettings) and settings.create_with != "theta"
+    parts = {} if creates else {"base_unet": None}  # gigabytes that labelling does not need
+    pipe, checkpoint = prepare(settings, **parts)
+    if isinstance(settings, CreateSettings):
+        return Creator(pipe, source, settings, checkpoint)
+    require_images(source)
+    return Labeller(pipe, source, settings, checkpoint)
+
+
+def prepare(settings: LabelSettings, **parts: Any) -> "tuple[Diff2in1Pipeline, str]":
+    """The pipeline of settings on this process's device, in their precision; its fingerprint.
+
+    parts: see `loading.open_pipeline`.
+    """
     import torch
     from accelerate import PartialState
 
@@ -35,14 +55,8 @@ def make_maker(settings: WriteSettings) -> Maker:
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    creates = isinstance(settings, CreateSettings) and settings.create_with != "theta"
-    parts = {} if creates else {"base_unet": None}  # gigabytes that labelling does not need
     pipe = open_pipeline(settings.pipeline, **parts)
     pipe.to(PartialState().device)
     if settings.precision != "float32":
         pipe.to(getattr(torch, settings.precision))
-    checkpoint = fingerprint(fetch(settings.pipeline, "pipeline"))
-    if isinstance(settings, CreateSettings):
-        return Creator(pipe, source, settings, checkpoint)
-    require_images(source)
-    return Labeller(pipe, source, settings, checkpoint)
+    return pipe, fingerprint(fetch(settings.pipeline, "pipeline"))

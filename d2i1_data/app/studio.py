@@ -1,0 +1,140 @@
+"""Studio: one pipeline that labels pictures and creates variations of them, one row at a time.
+
+It makes rows as `d2i1 label` and `d2i1 create` do, and gives them as they are stored: what a page
+shows of a row is what its download holds.
+"""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..card import write_card
+from ..errors import InputError
+from ..makers import Creator, Labeller, prepare
+from ..plan import Item
+from ..sample import Provenance, Sample, image_sha256
+from ..schema import from_row, to_row
+from ..settings import AppSettings, CreateSettings, LabelSettings
+from ..sources.base import fingerprint
+from ..tasks import Task
+from ..write import shard_path, write_metadata, write_shard
+
+UPLOAD = "upload"  # name of the source
+LONGEST_PROMPT = 1000  # characters
+
+
+class Upload:
+    """A source of one picture, called by its content; its caption is what is to be created."""
+
+    name = UPLOAD
+    has_images = True
+
+    def __init__(self, image: NDArray[np.uint8], caption: str | None = None) -> None:
+        sha256 = image_sha256(image)
+        self.fingerprint = fingerprint(UPLOAD, sha256)
+        self.notes: dict[str, int] = {}
+        self.tasks: dict[str, Task] = {}
+        identity = f"{UPLOAD}-{sha256[:12]}"
+        origin = Provenance(source_dataset=UPLOAD, source_id=identity, source_sha256=sha256)
+        self.sample = Sample(identity, image, {}, caption, origin)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Sample]:
+        yield self.sample
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.sample
+
+    def identity(self, index: int) -> str:
+        return self.sample.id
+
+    def picture(self, index: int) -> Sample:
+        return self.sample
+
+
+class Studio:
+    """A pipeline at work for visitors. Not for several threads at once.
+
+    tasks: what it perceives, by name. strength, steps: what it creates with by default.
+    """
+
+    def __init__(self, settings: AppSettings) -> None:
+        self.settings = settings
+        self.common: dict[str, Any] = {
+            "source": UPLOAD,
+            "output_dir": "",
+            "pipeline": settings.pipeline,
+            "precision": settings.precision,
+            "threads": settings.threads,
+            "confidence_maps": True,
+        }
+        self.labelling = LabelSettings(**self.common)
+        self.pipe, self.checkpoint = prepare(self.labelling)
+        known = Path(settings.pipeline).expanduser().is_dir()
+        self.name = Path(settings.pipeline).resolve().name if known else settings.pipeline
+        self.strength: float = self.pipe.config.default_strength
+        steps = settings.num_inference_steps or self.pipe.config.default_num_inference_steps
+        self.steps = min(steps, settings.max_inference_steps)
+        blank = Upload(np.zeros((1, 1, 3), np.uint8))
+        self.tasks = Labeller(self.pipe, blank, self.labelling, self.checkpoint).tasks
+
+    def label(self, image: NDArray[np.uint8]) -> Sample:
+        """A picture [H, W, 3] with its labels, and how sure they are in `confidence`."""
+        return self._make(Labeller(self.pipe, Upload(image), self.labelling, self.checkpoint))
+
+    def create(
+        self,
+        image: NDArray[np.uint8],
+        prompt: str = "",
+        strength: float | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> Sample:
+        """A labelled variation of a picture [H, W, 3]; None is the default of the checkpoint.
+
+        Raises InputError for what is beyond the settings or cannot be created with.
+        """
+        steps = self.steps if steps is None else steps
+        most = self.settings.max_inference_steps
+        if not 1 <= steps <= most:
+            raise InputError(f"{steps} calls of the U-Net: expected 1 to {most}")
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed {seed}: expected 0 to {2**32 - 1}")
+        if len(prompt) > LONGEST_PROMPT:
+            raise InputError(f"{len(prompt)} characters of prompt: expected {LONGEST_PROMPT}")
+        settings = CreateSettings(
+            **self.common,
+            strength=self.strength if strength is None else strength,
+            num_inference_steps=steps,
+            seed=seed,
+        )
+        return self._make(Creator(self.pipe, Upload(image, prompt), settings, self.checkpoint))
+
+    def _make(self, maker: Labeller) -> Sample:
+        """The one sample of a maker, as it is stored."""
+        item = Item(maker.source.identity(0), 0)
+        (sample,) = maker.make([item], {}, lambda count: None)
+        return from_row(to_row(sample, self.tasks), self.tasks)
+
+    def pack(self, sample: Sample, folder: Path) -> Path:
+        """A zip in a new folder below this one: a dataset of one row, which `load_dataset` and all
+        of `d2i1` read once it is unpacked."""
+        act = Creator.act if sample.provenance.steps else Labeller.act
+        facts = {
+            key: value for key, value in asdict(sample.provenance).items() if value is not None
+        }
+        with TemporaryDirectory(dir=folder) as place:
+            dataset = Path(place) / sample.id
+            write_shard(shard_path(dataset, 0), [sample], self.tasks)
+            write_metadata(dataset, self.tasks)
+            write_card(dataset, act, self.tasks, facts)
+            packed = Path(mkdtemp(dir=folder)) / sample.id
+            return Path(shutil.make_archive(str(packed), "zip", place, sample.id))
