@@ -1,6 +1,7 @@
 """The page: Gradio's controls around a studio. The only file that needs gradio."""
 
 from collections.abc import Callable
+from functools import wraps
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,7 @@ def _as_file(payload: Any) -> str | None:
 def _told(answer: Callable[..., Any]) -> Callable[..., Any]:
     """The same, with wrong input told to the visitor."""
 
+    @wraps(answer)  # the API has its names
     def told(*given: Any) -> Any:
         try:
             return answer(*given)

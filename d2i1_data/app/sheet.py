@@ -5,14 +5,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import jinja2
 import numpy as np
 
 import hub_cards
 
 from ..diff2in1.families import Legend, encode_png
 from ..sample import Quality, Sample
-from ..schema import CONFIDENCE
+from ..schema import CONFIDENCE, from_row, to_row
 from ..tasks import Task
 
 SMALL = 256  # pixels a side; smaller pictures are enlarged with their pixels sharp
@@ -22,15 +21,13 @@ SCORES = {"confidence": "confidence", "flip": "agreement when mirrored"}
 
 
 def sheet(title: str, sample: Sample, tasks: Mapping[str, Task]) -> str:
-    """A sample as HTML. Every text of it is escaped, and its pictures are within."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(hub_cards.FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    """A sample as HTML, with its pictures within: as it is stored, so that one who downloads and
+    opens it finds what was shown. What it says is text and nothing else."""
+    sample = from_row(to_row(sample, tasks), tasks)
     told = asdict(sample.provenance)
     facts = {key: told[key] for key in (TOLD if sample.provenance.steps else TOLD[-2:])}
-    return environment.get_template("sheet.html.jinja").render(
+    return hub_cards.render(
+        "sheet.html.jinja",
         title=title,
         image=_address(encode_png(sample.image)),
         height=sample.size[0],

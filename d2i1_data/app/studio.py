@@ -1,7 +1,6 @@
 """Studio: one pipeline that labels pictures and creates variations of them, one row at a time.
 
-It makes rows as `d2i1 label` and `d2i1 create` do, and gives them as they are stored: what a page
-shows of a row is what its download holds.
+It makes rows as `d2i1 label` and `d2i1 create` do, with the same makers.
 """
 
 import shutil
@@ -19,7 +18,6 @@ from ..errors import InputError
 from ..makers import Creator, Labeller, prepare
 from ..plan import Item
 from ..sample import Provenance, Sample, image_sha256
-from ..schema import from_row, to_row
 from ..settings import AppSettings, CreateSettings, LabelSettings
 from ..sources.base import fingerprint
 from ..tasks import Task
@@ -87,7 +85,10 @@ class Studio:
         self.tasks = Labeller(self.pipe, blank, self.labelling, self.checkpoint).tasks
 
     def label(self, image: NDArray[np.uint8]) -> Sample:
-        """A picture [H, W, 3] with its labels, and how sure they are in `confidence`."""
+        """A picture [H, W, 3] with its labels, and how sure they are in `confidence`.
+
+        Raises InputError for a picture that is too small.
+        """
         return self._make(Labeller(self.pipe, Upload(image), self.labelling, self.checkpoint))
 
     def create(
@@ -119,10 +120,16 @@ class Studio:
         return self._make(Creator(self.pipe, Upload(image, prompt), settings, self.checkpoint))
 
     def _make(self, maker: Labeller) -> Sample:
-        """The one sample of a maker, as it is stored."""
+        """The one sample of a maker."""
+        height, width = maker.source.picture(0).size
+        if max(height, width) <= self.pipe.stride:  # too few latent pixels for a norm of groups
+            raise InputError(
+                f"this image has {width} x {height} pixels; this pipeline needs more than"
+                f" {self.pipe.stride} on one side"
+            )
         item = Item(maker.source.identity(0), 0)
         (sample,) = maker.make([item], {}, lambda count: None)
-        return from_row(to_row(sample, self.tasks), self.tasks)
+        return sample
 
     def pack(self, sample: Sample, folder: Path) -> Path:
         """A zip in a new folder below this one: a dataset of one row, which `load_dataset` and all
