@@ -124,10 +124,10 @@ def _upload(examples: list[str]) -> gr.Image:
 
 def _wishes(studio: Studio) -> list[Any]:
     """Prompt, strength, U-Net calls and seed."""
-    most = studio.settings.max_inference_steps
+    low, most = min(0.1, studio.strength), studio.settings.max_inference_steps
     return [
         gr.Textbox(label="Prompt", placeholder="What is in the image", max_length=LONGEST_PROMPT),
-        gr.Slider(0.1, 1, studio.strength, step=0.05, label="Strength", elem_id="strength"),
+        gr.Slider(low, 1, studio.strength, step=0.05, label="Strength", elem_id="strength"),
         gr.Slider(1, most, studio.steps, step=1, label="U-Net calls", elem_id="steps"),
         gr.Number(0, label="Seed", precision=0, minimum=0),
     ]

@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..makers import Creator, Labeller, prepare
 from ..plan import Item
 from ..sample import Provenance, Sample, image_sha256
+from ..schema import read_tasks
 from ..settings import AppSettings, CreateSettings, LabelSettings
 from ..sources.base import fingerprint
 from ..tasks import Task
@@ -81,8 +82,8 @@ class Studio:
         self.strength: float = self.pipe.config.default_strength
         steps = settings.num_inference_steps or self.pipe.config.default_num_inference_steps
         self.steps = min(steps, settings.max_inference_steps)
-        blank = Upload(np.zeros((1, 1, 3), np.uint8))
-        self.tasks = Labeller(self.pipe, blank, self.labelling, self.checkpoint).tasks
+        families = self.pipe.perception.families
+        self.tasks = read_tasks({name: f.config() for name, f in families.items()}, "pipeline")
 
     def label(self, image: NDArray[np.uint8]) -> Sample:
         """A picture [H, W, 3] with its labels, and how sure they are in `confidence`.
@@ -110,7 +111,9 @@ class Studio:
         if not 0 <= seed < 2**32:
             raise InputError(f"seed {seed}: expected 0 to {2**32 - 1}")
         if len(prompt) > LONGEST_PROMPT:
-            raise InputError(f"{len(prompt)} characters of prompt: expected {LONGEST_PROMPT}")
+            raise InputError(
+                f"{len(prompt)} characters of prompt: expected at most {LONGEST_PROMPT}"
+            )
         settings = CreateSettings(
             **self.common,
             strength=self.strength if strength is None else strength,
