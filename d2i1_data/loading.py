@@ -56,7 +56,7 @@ def find_base(
         known = config and (BASES / config / "model_index.json").is_file()
         return Base(str(path), config=str(BASES / str(config)) if known else config)
     _refuse(name, "on the Hub", base_config=config)
-    _check_id(name, "base")
+    check_id(name, "base")
     index, commit = _index_on_hub(name, revision)
     _check_index(name, index)
     return Base(name, commit, variant)
@@ -195,7 +195,7 @@ def fetch(name: str, kind: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir():
         return path
-    _check_id(name, kind)
+    check_id(name, kind)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -206,7 +206,8 @@ def fetch(name: str, kind: str) -> Path:
         raise InputError(f"{kind} {name}: neither a folder nor on the Hub: {first}") from error
 
 
-def _check_id(name: str, kind: str) -> None:
+def check_id(name: str, kind: str) -> None:
+    """Refuse what is not the id of a repository on the Hub."""
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise InputError(f"{kind} {name}: no such folder, and not a Hub id of the form user/name")
 

@@ -45,5 +45,5 @@ def grid(rows: Sequence[Sequence[NDArray[np.uint8]]]) -> Image.Image:
 def _scaled(pixels: NDArray[np.uint8]) -> Image.Image:
     picture = Image.fromarray(pixels)
     factor = LONGER_SIDE / max(picture.size)
-    size = (round(picture.width * factor), round(picture.height * factor))
+    size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
     return picture.resize(size, Image.Resampling.NEAREST)

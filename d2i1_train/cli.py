@@ -29,6 +29,7 @@ ACTS = {
     "judge": ("d2i1_data.judge:judge", data_settings.JudgeSettings),
     "export": ("d2i1_data.export:export", data_settings.ExportSettings),
     "publish": ("d2i1_data.publish:publish", data_settings.PublishSettings),
+    "app": ("d2i1_data.app:app", data_settings.AppSettings),
     "study": ("d2i1_train.study:study", train_settings.StudySettings),
     "env": ("d2i1_train.environment:env", train_settings.EnvSettings),
 }

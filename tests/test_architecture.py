@@ -30,7 +30,7 @@ ROOMS = (
     ("makers",),
     ("engine",),
     ("create", "verify", "caption"),
-    ("report", "judge", "export", "publish"),
+    ("report", "judge", "export", "publish", "app", "space"),
 )
 RANK = {room: rank for rank, line in enumerate(ROOMS) for room in line}
 ALLOWED_BELOW = {"torch", "numpy", "PIL", "diffusers", "transformers", "huggingface_hub"}

@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import jinja2
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
@@ -110,12 +109,8 @@ def citation(name: str) -> str | None:
 
 def render(template: str, **values: Any) -> str:
     """A template of `hub_cards` with every value escaped that is not `Written`."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(hub_cards.FOLDER),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Written) else escaped(value),
+    environment = hub_cards.environment(
+        finalize=lambda value: value if isinstance(value, Written) else escaped(value)
     )
     environment.globals.update(
         code=code,

@@ -4,22 +4,29 @@ A maker is built from the settings by every process; what it makes of an item de
 alone.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ..settings import CreateSettings, LabelSettings, WriteSettings
 from ..sources import open_source
 from .base import UNMADE, UNREAD, Importer, Maker, Skipped, require_images
 from .creator import Creator
-from .labeller import Labeller, Order
+from .labeller import Known, Labeller, Order
+
+if TYPE_CHECKING:
+    from ..diff2in1 import Diff2in1Pipeline
 
 __all__ = [
     "UNMADE",
     "UNREAD",
     "Creator",
     "Importer",
+    "Known",
     "Labeller",
     "Maker",
     "Order",
     "Skipped",
     "make_maker",
+    "prepare",
 ]
 
 
@@ -28,6 +35,20 @@ def make_maker(settings: WriteSettings) -> Maker:
     source = open_source(settings.source, settings.resolution)
     if not isinstance(settings, LabelSettings):
         return Importer(source, settings)
+    creates = isinstance(settings, CreateSettings) and settings.create_with != "theta"
+    parts = {} if creates else {"base_unet": None}  # gigabytes that labelling does not need
+    pipe, known = prepare(settings, **parts)
+    if isinstance(settings, CreateSettings):
+        return Creator(pipe, source, settings, known)
+    require_images(source)
+    return Labeller(pipe, source, settings, known)
+
+
+def prepare(settings: LabelSettings, **parts: Any) -> "tuple[Diff2in1Pipeline, Known]":
+    """The pipeline of settings on this process's device, in their precision.
+
+    parts: see `loading.open_pipeline`.
+    """
     import torch
     from accelerate import PartialState
 
@@ -35,18 +56,9 @@ def make_maker(settings: WriteSettings) -> Maker:
 
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    creates = isinstance(settings, CreateSettings) and settings.create_with != "theta"
-    parts = {} if creates else {"base_unet": None}  # gigabytes that labelling does not need
     pipe = open_pipeline(settings.pipeline, **parts)
     pipe.to(PartialState().device)
     if settings.precision != "float32":
         pipe.to(getattr(torch, settings.precision))
     folder = fetch(settings.pipeline, "pipeline")
-    checkpoint = fingerprint(folder)
-    if isinstance(settings, CreateSettings):
-        maker: Labeller = Creator(pipe, source, settings, checkpoint)
-    else:
-        require_images(source)
-        maker = Labeller(pipe, source, settings, checkpoint)
-    maker.base_licence = read_training(folder).get("base_licence")
-    return maker
+    return pipe, Known(fingerprint(folder), read_training(folder).get("base_licence"))

@@ -23,11 +23,11 @@ class Creator(Labeller):
     settings: CreateSettings
 
     def __init__(
-        self, pipe: "Diff2in1Pipeline", source: Source, settings: CreateSettings, checkpoint: str
+        self, pipe: "Diff2in1Pipeline", source: Source, settings: CreateSettings, known: Known
     ) -> None:
         from ..diff2in1.ddim import timesteps
 
-        super().__init__(pipe, source, settings, checkpoint)
+        super().__init__(pipe, source, settings, known)
 
         def chosen(name: str) -> Any:
             value = getattr(settings, name)

@@ -44,13 +44,20 @@ class Batch:
         return self.orders[0].source.size
 
 
+class Known(NamedTuple):
+    """What is known of a checkpoint: see `loading.fingerprint`; the licence of its base, if any."""
+
+    fingerprint: str
+    base_licence: str | None
+
+
 class Labeller(Maker):
     """Labels the images of a source with one pipeline."""
 
     act = "label"
 
     def __init__(
-        self, pipe: "Diff2in1Pipeline", source: Source, settings: LabelSettings, checkpoint: str
+        self, pipe: "Diff2in1Pipeline", source: Source, settings: LabelSettings, known: Known
     ) -> None:
         import torch
 
@@ -60,13 +67,13 @@ class Labeller(Maker):
         self.pipe, self.settings, self.threads = pipe, settings, torch.get_num_threads()
         self.families = pipe.perception.families
         self.tasks = read_tasks({n: f.config() for n, f in self.families.items()}, "pipeline")
-        self.labels_from = "image"
+        self.labels_from, self.base_licence = "image", known.base_licence
         # what every sample of this run has in common
         self.origin = Provenance(
             kind="created",
             base=pipe.config.base,
             checkpoint=None if Path(settings.pipeline).exists() else settings.pipeline,
-            fingerprint=checkpoint,
+            fingerprint=known.fingerprint,
             host=type(pipe.perception).__name__.lower(),
             labels_from=self.labels_from,
             strength=0.0,

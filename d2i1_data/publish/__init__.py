@@ -12,6 +12,7 @@ from ..settings import PublishSettings
 from .checkpoint import Checkpoint, check_model
 from .dataset import Dataset
 from .parcel import CARD, Parcel
+from .space import Space
 
 __all__ = ["check_model", "publish"]
 
@@ -65,6 +66,8 @@ def parcels(settings: PublishSettings) -> list[Parcel]:
             results = [Path(file) for file in settings.results] if name == own else []
             folder, named = _folder(place, "pipeline"), replace(links, name=name)
             found.append(Checkpoint(name, folder, named, results, overwrite))
+    if settings.space and links.model:
+        found.append(Space(own, links.model, overwrite))
     return found
 
 

@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 import hub_cards
 
 from ..errors import InputError
@@ -72,14 +70,7 @@ def same_classes(task: Task, other: Task | None) -> bool:
 
 def render(page: Mapping[str, Any]) -> str:
     """The page as HTML; whatever the dataset says is text in it and nothing else."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(hub_cards.FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("report.html.jinja").render(**page)
+    return hub_cards.render("report.html.jinja", **page)
 
 
 def claim(settings: ReportSettings) -> Path:

@@ -2,7 +2,7 @@
 
 import io
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,20 @@ def encode_png(pixels: NDArray[np.generic]) -> bytes:
 def decode_png(data: bytes) -> NDArray[np.generic]:
     """Pixels of an image file as stored, without colour conversion."""
     return np.asarray(Image.open(io.BytesIO(data)))
+
+
+Colour = tuple[int, ...]  # red, green, blue, 0 to 255
+
+
+class Legend(NamedTuple):
+    """What the colours of a picture stand for.
+
+    entries: colours and what each means, the most important first. ramp: colours from one end of a
+    scale to the other, whose ends are then the two entries.
+    """
+
+    entries: list[tuple[Colour, str]]
+    ramp: list[Colour]
 
 
 def precise(x: Tensor) -> Tensor:
@@ -162,3 +176,7 @@ class Family(ABC):
     @abstractmethod
     def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
         """A picture for people, unknown pixels black, [H, W, 3]."""
+
+    @abstractmethod
+    def legend(self, array: NDArray[np.generic]) -> Legend:
+        """What the colours of `colorize(array)` stand for."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Family, decode_png, encode_png, mean_over, precise
+from .base import Family, Legend, decode_png, encode_png, mean_over, precise
 
 
 class LabelMap(Family):
@@ -107,6 +107,11 @@ class LabelMap(Family):
         table = np.zeros((256, 3), np.uint8)
         table[: len(self.palette)] = self.palette
         return table[np.asarray(array, np.uint8)]
+
+    def legend(self, array: NDArray[np.generic]) -> Legend:
+        """The classes that are there, largest first."""
+        shown = self.present(np.asarray(array), 1e-9)
+        return Legend([(self.palette[label], self.names[label]) for label in shown], [])
 
 
 def _palette(count: int) -> list[tuple[int, int, int]]:

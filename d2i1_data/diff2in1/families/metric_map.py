@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .base import Family, decode_png, encode_png, mean_over, pooled_over, precise
+from .base import Colour, Family, Legend, decode_png, encode_png, mean_over, pooled_over, precise
 
 
 class MetricMap(Family):
@@ -121,3 +121,15 @@ class MetricMap(Family):
         shade = np.clip((inverse - low) / max(high - low, 1e-6), 0, 1)
         warm = np.stack([shade**0.5, shade**1.2, 0.35 + 0.4 * shade - 0.6 * shade**3], -1)
         return np.round(np.clip(warm, 0, 1) * known[..., None] * 255).astype(np.uint8)
+
+    def legend(self, array: NDArray[np.generic]) -> Legend:
+        """Metres from the nearest to the farthest; as colours depend on the whole map, those of
+        its own pixels."""
+        known = np.asarray(array) > 0
+        if not known.any():
+            return Legend([], [])
+        metres, first = np.unique(array[known], return_index=True)
+        stops = first[np.searchsorted(metres, np.linspace(metres[0], metres[-1], 16))]
+        ramp: list[Colour] = [tuple(c) for c in self.colorize(array)[known][stops].tolist()]
+        ends = zip((ramp[0], ramp[-1]), (metres[0], metres[-1]), strict=True)
+        return Legend([(colour, f"{end:.2f} m") for colour, end in ends], ramp)

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Family, decode_png, encode_png, mean_over, precise
+from .base import Family, Legend, decode_png, encode_png, mean_over, precise
 
 
 class ProbabilityMap(Family):
@@ -72,3 +72,8 @@ class ProbabilityMap(Family):
     def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
         grey = np.round(np.clip(np.asarray(array, np.float32), 0, 1) * 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, -1)
+
+    def legend(self, array: NDArray[np.generic]) -> Legend:
+        """From impossible to certain."""
+        black, white = (0, 0, 0), (255, 255, 255)
+        return Legend([(black, "0"), (white, "1")], [black, white])

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Family, decode_png, encode_png, mean_over, pooled_over, precise
+from .base import Family, Legend, decode_png, encode_png, mean_over, pooled_over, precise
 
 
 class UnitVector(Family):
@@ -124,3 +124,15 @@ class UnitVector(Family):
     def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
         pixels = np.round((np.asarray(array, np.float32) + 1) * 127.5).astype(np.uint8)
         return np.where(np.any(array != 0, -1, keepdims=True), pixels, np.uint8(0))
+
+    def legend(self, array: NDArray[np.generic]) -> Legend:
+        """The directions along the axes, as a camera sees surfaces that face there."""
+        facing = {
+            "right": (1, 0, 0),
+            "left": (-1, 0, 0),
+            "up": (0, 1, 0),
+            "down": (0, -1, 0),
+            "to the viewer": (0, 0, 1),
+        }
+        colours = self.colorize(np.array([[*facing.values()]], np.float32))[0].tolist()
+        return Legend([(tuple(c), where) for c, where in zip(colours, facing, strict=True)], [])

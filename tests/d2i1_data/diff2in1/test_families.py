@@ -282,3 +282,31 @@ def test_only_classes_have_a_largest_share() -> None:
         assert family.largest_share(labels) == 0.75
         assert family.largest_share(labels[..., 1:4]) == 1
         assert family.largest_share(labels[..., 4:]) == 0  # nothing known
+
+
+def test_legends_name_the_colours_of_a_picture() -> None:
+    ids = np.uint8([[2, 0, 0], [255, 0, 2]])
+    classes = LabelMap(NAMES, PALETTE)
+    entries, ramp = classes.legend(ids)
+    assert entries == [((1, 2, 3), "sky"), ((255, 0, 9), "tree")] and not ramp  # largest first
+    picture = classes.colorize(ids)
+    assert {colour for colour, _ in entries} == {tuple(c) for c in picture[ids != 255].tolist()}
+
+    metres = np.float32([[0, 1.5, 2], [3, 20, 8]])
+    distances = MetricMap()
+    (near, far), ramp = distances.legend(metres)
+    picture = distances.colorize(metres)
+    assert near == (tuple(picture[0, 1].tolist()), "1.50 m")
+    assert far == (tuple(picture[1, 1].tolist()), "20.00 m")
+    assert ramp[0] == near[0] and ramp[-1] == far[0] and tuple(picture[1, 2].tolist()) in ramp
+    assert distances.legend(np.zeros((2, 2), np.float32)) == ([], [])
+
+    vectors = make_family({"family": "unit_vector"})
+    entries, _ = vectors.legend(np.zeros((1, 1, 3)))
+    where = {text: colour for colour, text in entries}
+    facing = np.float32([[[1, 0, 0], [0, 1, 0], [0, 0, 1]]])
+    colours = [tuple(colour) for colour in vectors.colorize(facing)[0].tolist()]
+    assert colours == [where["right"], where["up"], where["to the viewer"]]
+
+    (low, high), ramp = make_family({"family": "probability_map"}).legend(np.zeros((1, 1)))
+    assert (low, high) == (((0, 0, 0), "0"), ((255, 255, 255), "1")) and ramp == [low[0], high[0]]

@@ -1,0 +1,147 @@
+"""Studio: one pipeline that labels pictures and creates variations of them, one row at a time.
+
+It makes rows as `d2i1 label` and `d2i1 create` do, with the same makers.
+"""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..card import write_card
+from ..errors import InputError
+from ..makers import Creator, Labeller, prepare
+from ..plan import Item
+from ..sample import Provenance, Sample, image_sha256
+from ..schema import read_tasks
+from ..settings import AppSettings, CreateSettings, LabelSettings
+from ..sources.base import fingerprint
+from ..tasks import Task
+from ..write import shard_path, write_metadata, write_shard
+
+UPLOAD = "upload"  # name of the source
+LONGEST_PROMPT = 1000  # characters
+
+
+class Upload:
+    """A source of one picture, called by its content; its caption is what is to be created."""
+
+    name = UPLOAD
+    has_images = True
+
+    def __init__(self, image: NDArray[np.uint8], caption: str | None = None) -> None:
+        sha256 = image_sha256(image)
+        self.fingerprint = fingerprint(UPLOAD, sha256)
+        self.notes: dict[str, int] = {}
+        self.tasks: dict[str, Task] = {}
+        identity = f"{UPLOAD}-{sha256[:12]}"
+        origin = Provenance(source_dataset=UPLOAD, source_id=identity, source_sha256=sha256)
+        self.sample = Sample(identity, image, {}, caption, origin)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Sample]:
+        yield self.sample
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.sample
+
+    def identity(self, index: int) -> str:
+        return self.sample.id
+
+    def picture(self, index: int) -> Sample:
+        return self.sample
+
+
+class Studio:
+    """A pipeline at work for visitors. Not for several threads at once.
+
+    tasks: what it perceives, by name. strength, steps: what it creates with by default.
+    """
+
+    def __init__(self, settings: AppSettings) -> None:
+        self.settings = settings
+        self.common: dict[str, Any] = {
+            "source": UPLOAD,
+            "output_dir": "",
+            "pipeline": settings.pipeline,
+            "precision": settings.precision,
+            "threads": settings.threads,
+            "confidence_maps": True,
+        }
+        self.labelling = LabelSettings(**self.common)
+        self.pipe, self.known = prepare(self.labelling)
+        known = Path(settings.pipeline).expanduser().is_dir()
+        self.name = Path(settings.pipeline).resolve().name if known else settings.pipeline
+        self.strength: float = self.pipe.config.default_strength
+        steps = settings.num_inference_steps or self.pipe.config.default_num_inference_steps
+        self.steps = min(steps, settings.max_inference_steps)
+        families = self.pipe.perception.families
+        self.tasks = read_tasks({name: f.config() for name, f in families.items()}, "pipeline")
+
+    def label(self, image: NDArray[np.uint8]) -> Sample:
+        """A picture [H, W, 3] with its labels, and how sure they are in `confidence`.
+
+        Raises InputError for a picture that is too small.
+        """
+        return self._make(Labeller(self.pipe, Upload(image), self.labelling, self.known))
+
+    def create(
+        self,
+        image: NDArray[np.uint8],
+        prompt: str = "",
+        strength: float | None = None,
+        steps: int | None = None,
+        seed: int = 0,
+    ) -> Sample:
+        """A labelled variation of a picture [H, W, 3]; None is the default of the checkpoint.
+
+        Raises InputError for what is beyond the settings or cannot be created with.
+        """
+        steps = self.steps if steps is None else steps
+        most = self.settings.max_inference_steps
+        if not 1 <= steps <= most:
+            raise InputError(f"{steps} calls of the U-Net: expected 1 to {most}")
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed {seed}: expected 0 to {2**32 - 1}")
+        if len(prompt) > LONGEST_PROMPT:
+            raise InputError(
+                f"{len(prompt)} characters of prompt: expected at most {LONGEST_PROMPT}"
+            )
+        settings = CreateSettings(
+            **self.common,
+            strength=self.strength if strength is None else strength,
+            num_inference_steps=steps,
+            seed=seed,
+        )
+        return self._make(Creator(self.pipe, Upload(image, prompt), settings, self.known))
+
+    def _make(self, maker: Labeller) -> Sample:
+        """The one sample of a maker."""
+        height, width = maker.source.picture(0).size
+        if max(height, width) <= self.pipe.stride:  # too few latent pixels for a norm of groups
+            raise InputError(
+                f"this image has {width} x {height} pixels; this pipeline needs more than"
+                f" {self.pipe.stride} on one side"
+            )
+        item = Item(maker.source.identity(0), 0)
+        (sample,) = maker.make([item], {}, lambda count: None)
+        return sample
+
+    def pack(self, sample: Sample, folder: Path) -> Path:
+        """A zip in a new folder below this one: a dataset of one row, which `load_dataset` and all
+        of `d2i1` read once it is unpacked."""
+        licence = self.known.base_licence
+        said = {"skipped": {}, "notes": {}, **({"base_licence": licence} if licence else {})}
+        with TemporaryDirectory(dir=folder) as place:
+            dataset = Path(place) / sample.id
+            write_shard(shard_path(dataset, 0), [sample], self.tasks, lambda: said)
+            write_metadata(dataset, self.tasks)
+            write_card(dataset)
+            packed = Path(mkdtemp(dir=folder)) / sample.id
+            return Path(shutil.make_archive(str(packed), "zip", place, sample.id))
