@@ -8,7 +8,7 @@ from ..plan import Item, draw, noise_seed
 from ..sample import Provenance
 from ..settings import CreateSettings
 from ..sources import Source
-from .labeller import Batch, Labeller, Order, finite
+from .labeller import Batch, Known, Labeller, Order, finite
 
 if TYPE_CHECKING:
     from torch import Tensor
