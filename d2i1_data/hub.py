@@ -26,6 +26,7 @@ from huggingface_hub.utils import (
     are_progress_bars_disabled,
     disable_progress_bars,
     enable_progress_bars,
+    is_xet_available,
     validate_repo_id,
 )
 from tqdm import tqdm
@@ -37,7 +38,8 @@ Content = Path | bytes
 T = TypeVar("T")
 
 FILES_A_COMMIT = 250  # what upload_folder of huggingface_hub begins with
-FILES_AT_ONCE = 5  # what an interruption may cost is sent again
+HEAVY = (".parquet", ".safetensors")  # kept by the Hub as they come, before the commit that is to
+FILES_AT_ONCE = 5  # of them
 TRIES = 8  # in a row without any progress
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
 CONFLICTS = (409, 412)  # somebody else's commit came first
@@ -205,10 +207,12 @@ class Repository:
         """One commit of the first files; with the last of them goes what must go."""
         group = list(changes.files.items())[:FILES_A_COMMIT]
         adds = [CommitOperationAdd(path, content) for path, content in group]
-        for start in range(0, len(adds), FILES_AT_ONCE):
-            batch = adds[start : start + FILES_AT_ONCE]
+        heavy = [add for add in adds if add.path_in_repo.endswith(HEAVY)]
+        at_once = 1 if is_xet_available() else FILES_AT_ONCE  # which keeps what is finished only
+        for start in range(0, len(heavy), at_once):
+            batch = heavy[start : start + at_once]
             self.api.preupload_lfs_files(
-                self.id, batch, repo_type=self.kind, num_threads=FILES_AT_ONCE, free_memory=False
+                self.id, batch, repo_type=self.kind, num_threads=at_once, free_memory=False
             )
             bar.update(sum(add.upload_info.size for add in batch))
         last = len(group) == len(changes.files)
@@ -220,6 +224,7 @@ class Repository:
             repo_type=self.kind,
             parent_commit=held.commit,
         )
+        bar.update(sum(add.upload_info.size for add in adds if add not in heavy))
 
 
 def whoami() -> str:
