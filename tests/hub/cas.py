@@ -150,7 +150,8 @@ def reconstruction(hub: Hub, request: Request) -> Answer:
     first, last = 0, size
     if span := asked.headers.get("Content-Range"):
         first, last = (int(edge) for edge in span.split()[1].split("/")[0].split("-"))
-    terms, skipped, at = [], 0, 0
+    terms: list[Term] = []
+    skipped, at = 0, 0
     for term in file.terms:
         if at + term.size > first and at <= last:
             skipped = skipped if terms else first - at

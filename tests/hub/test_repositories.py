@@ -8,7 +8,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 
 from tests.hub import Hub
 
-from .conftest import Ask, refused
+from .calls import Ask, refused
 
 TYPES = ("model", "dataset", "space")
 

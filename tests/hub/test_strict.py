@@ -18,7 +18,7 @@ from tests.hub.commits import LARGEST_SMALL
 from tests.hub.lfs import PART
 from tests.hub.shards import END
 
-from .conftest import Ask
+from .calls import Ask
 
 Commit = Callable[..., Any]
 CONTENT = b"large" * 100

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
@@ -65,7 +66,7 @@ class Request:
     method: str
     path: str  # as sent: percent-encoded, without the query
     query: dict[str, list[str]]
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
     params: dict[str, str] = field(default_factory=dict)
 
@@ -94,8 +95,9 @@ class Request:
 
     @cached_property
     def form(self) -> dict[str, list[str]]:
-        """The body as a form."""
-        return parse_qs(self.body.decode())
+        """The body, if it is a form."""
+        is_form = self.headers.get("Content-Type", "").startswith("application/x-www-form")
+        return parse_qs(self.body.decode()) if is_form else {}
 
     def asks(self, word: str) -> bool:
         """Whether a switch of the query or the form is on."""
