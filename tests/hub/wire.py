@@ -134,16 +134,24 @@ class Route:
         return found is not None
 
 
-def ranged(request: Request, content: bytes, headers: Mapping[str, str]) -> Answer:
-    """The content or the one range of it that was asked for; 416 beyond its end."""
-    headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
+def asked_range(request: Request, size: int) -> range | None:
+    """The bytes of a content that `Range` asks for; None if it asks for no range."""
     asked = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))
     if not asked or asked.groups() == ("", ""):
-        return Answer(200, content, headers)
+        return None
     first, last = asked.groups()
-    start = int(first) if first else max(0, len(content) - int(last))
-    stop = min(int(last) + 1, len(content)) if first and last else len(content)
-    if start >= len(content) or stop <= start:
+    start = int(first) if first else max(0, size - int(last))
+    stop = min(int(last) + 1, size) if first and last else size
+    return range(start, stop)
+
+
+def ranged(request: Request, content: bytes, headers: Mapping[str, str]) -> Answer:
+    """The content, or the range of it that was asked for; 416 if nothing is in it."""
+    headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
+    asked = asked_range(request, len(content))
+    if asked is None:
+        return Answer(200, content, headers)
+    if not asked:
         return Answer(416, b"", {**headers, "Content-Range": f"bytes */{len(content)}"})
-    span = f"bytes {start}-{stop - 1}/{len(content)}"
-    return Answer(206, content[start:stop], {**headers, "Content-Range": span})
+    span = f"bytes {asked.start}-{asked.stop - 1}/{len(content)}"
+    return Answer(206, content[asked.start : asked.stop], {**headers, "Content-Range": span})
