@@ -94,11 +94,12 @@ def _matches(path: str, pattern: str) -> bool:
     return any(fnmatch(part, pattern) for part in path.split("/"))
 
 
-def checked_path(path: Any) -> str:
+def checked_path(asked: object) -> str:
     """A path that git can keep and that stays inside the repository."""
-    parts = set(path.lower().split("/")) if isinstance(path, str) else {""}
-    if parts & {"", ".", "..", ".git"} or any(ord(letter) < 32 for letter in path):
-        raise Refused(400, f"Invalid path: {path!r}")
+    path = asked if isinstance(asked, str) else ""
+    bad = {"", ".", "..", ".git"} & set(path.lower().split("/"))
+    if bad or any(ord(letter) < 32 for letter in path):
+        raise Refused(400, f"Invalid path: {asked!r}")
     return path
 
 

@@ -109,7 +109,7 @@ def listed(hub: Hub, request: Request) -> Answer:
         repo
         for repo in hub.store.repos.values()
         if repo.repo_type == request.repo_type
-        and (not repo.private or (who and who.user == repo.owner))
+        and access.may_see(who, repo)
         and author in {"", repo.owner}
         and search.lower() in repo.name.lower()
     ]

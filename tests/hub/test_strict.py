@@ -277,6 +277,18 @@ def test_a_file_of_chunks(hub: Hub, commit: Commit, cas: Callable[..., Any]) -> 
     assert cas("GET", f"reconstructions/{name}", may="read").json()["terms"][0]["range"]["end"] == 1
 
 
+def test_files_of_chunks_of_another_repository(
+    hub: Hub, api: HfApi, cas: Callable[..., Any], ask: Ask
+) -> None:
+    cas("POST", f"xorbs/default/{'0' * 64}", xorb(CONTENT))
+    cas("POST", "shards", shard(CONTENT, OID))
+    assert cas("GET", f"reconstructions/{'00' * 32}").status_code == 404
+    api.create_repo("alice/b")
+    token = ask("GET", "/api/models/alice/b/xet-read-token/main").json()["accessToken"]
+    path = f"/cas/v1/reconstructions/{'01' * 32}"
+    assert ask("GET", path, token=token).status_code == 404
+
+
 @pytest.mark.parametrize(
     ("asked", "offset", "terms"),
     [(None, 0, 3), ("0-499", 0, 1), ("500-", 0, 2), ("499-500", 499, 2), ("1200-9999", 200, 1)],
