@@ -330,7 +330,16 @@ def test_shards_that_are_none(hub: Hub, cas: Callable[..., Any], wrong: bytes) -
 
 
 @pytest.mark.parametrize(
-    "wrong", [b"", b"\1" + xorb(CONTENT)[1:], xorb(CONTENT)[:-1], b"\0\1\0\0\1\1\0\0x"]
+    "wrong",
+    [
+        b"",
+        b"\1" + xorb(CONTENT)[1:],
+        xorb(CONTENT)[:-1],
+        b"\0\1\0\0\1\1\0\0x",
+        b"\0\1\0\0\3\1\0\0x",
+        b"\0\1\0\0\0\2\0\0x",
+    ],
+    ids=["empty", "version", "cut", "lz4", "packing", "size"],
 )
 def test_xorbs_that_are_none(hub: Hub, cas: Callable[..., Any], wrong: bytes) -> None:
     assert cas("POST", f"xorbs/default/{'0' * 64}", wrong).status_code == 400
