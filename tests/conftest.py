@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import HfFileSystem
+from huggingface_hub import HfFileSystem, constants
 from huggingface_hub.utils._xet import XET_CONNECTION_INFO_CACHE, abort_xet_session
 from PIL import Image
 
@@ -40,6 +40,14 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     HfFileSystem.clear_instance_cache()
     monkeypatch.setenv("HF_TOKEN", HUB.token)
     return HUB
+
+
+@pytest.fixture(params=["xet", "lfs"])
+def sending(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How large files travel, here and in what is launched; both ways in turn."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", request.param == "lfs")
+    monkeypatch.setenv("HF_HUB_DISABLE_XET", str(int(request.param == "lfs")))
+    return request.param
 
 
 @pytest.fixture(scope="module")

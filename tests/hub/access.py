@@ -57,11 +57,16 @@ def visible(hub: Hub, request: Request, repo_type: str, name: str) -> Repo:
     """A repository, if it exists for who asks."""
     who = account(hub, request)
     repo = hub.store.repos.get((repo_type, name))
-    if repo and (not repo.private or (who and who.user == repo.owner)):
+    if repo and may_see(who, repo):
         return repo
     if who is None:
         raise Refused(401, "Invalid username or password.", "RepoNotFound")
     raise Refused(404, "Repository not found", "RepoNotFound")
+
+
+def may_see(who: Account | None, repo: Repo) -> bool:
+    """Private ones exist for their owner only."""
+    return not repo.private or (who is not None and who.user == repo.owner)
 
 
 def writable(hub: Hub, request: Request) -> Repo:

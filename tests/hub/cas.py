@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from . import access
 from .shards import Chunk, File, FormatError, Term, chunks, files
 from .store import Repo
-from .wire import Answer, Refused, Request, Route, in_json, ranged
+from .wire import Answer, Refused, Request, Route, asked_range, in_json, ranged
 
 if TYPE_CHECKING:
     from .server import Hub
@@ -144,16 +144,16 @@ def reconstruction(hub: Hub, request: Request) -> Answer:
     if file is None or file.sha256 not in repo.objects:
         raise Refused(404, "File not found")
     size = sum(term.size for term in file.terms)
-    asked = ranged(request, bytes(size), {})
-    if asked.status == 416:
-        return asked
-    first, last = 0, size
-    if span := asked.headers.get("Content-Range"):
-        first, last = (int(edge) for edge in span.split()[1].split("/")[0].split("-"))
-    terms, skipped, at = [], 0, 0
+    asked = asked_range(request, size)
+    if asked is None:
+        asked = range(size)
+    elif not asked:
+        raise Refused(416, f"The file has {size} bytes")
+    terms: list[Term] = []
+    skipped, at = 0, 0
     for term in file.terms:
-        if at + term.size > first and at <= last:
-            skipped = skipped if terms else first - at
+        if at < asked.stop and at + term.size > asked.start:
+            skipped = skipped if terms else asked.start - at
             terms.append(term)
         at += term.size
     told = {"offset_into_first_range": skipped, "terms": [_told(term) for term in terms]}

@@ -94,12 +94,12 @@ def _matches(path: str, pattern: str) -> bool:
     return any(fnmatch(part, pattern) for part in path.split("/"))
 
 
-def checked_path(path: object) -> str:
+def checked_path(asked: object) -> str:
     """A path that git can keep and that stays inside the repository."""
-    parts = path.split("/") if isinstance(path, str) else [""]
-    bad = {"", ".", ".."} & set(parts) or any(part.lower() == ".git" for part in parts)
-    if bad or not isinstance(path, str) or any(ord(letter) < 32 for letter in path):
-        raise Refused(400, f"Invalid path: {path!r}")
+    path = asked if isinstance(asked, str) else ""
+    bad = {"", ".", "..", ".git"} & set(path.lower().split("/"))
+    if bad or any(ord(letter) < 32 for letter in path):
+        raise Refused(400, f"Invalid path: {asked!r}")
     return path
 
 
@@ -113,25 +113,20 @@ def commit(hub: Hub, request: Request) -> Answer:
     title = header.get("summary")
     if not isinstance(title, str) or not title.strip():
         raise Refused(400, '"summary" is required')
-    parent = header.get("parentCommit")
+    if not head.oid.startswith(header.get("parentCommit", "")):
+        raise Refused(412, "A commit has happened since. Please refresh and try again.")
     tree = dict(head.tree)
     for key, value in operations:
         path = value.get("path")
         if key == "deletedFolder" and isinstance(path, str):
             path = path.removesuffix("/")
-        path = checked_path(path)
-        OPERATIONS[key](hub, repo, tree, path, value)
-    if parent is not None and not head.oid.startswith(parent):
-        raise Refused(412, "A commit has happened since. Please refresh and try again.")
+        OPERATIONS[key](hub, repo, tree, checked_path(path), value)
     _check(hub, repo, tree)
-    made = repo.add(branch, tree, title, header.get("description", ""), _author(hub, request))
+    who = access.known_account(hub, request)
+    made = repo.add(branch, tree, title, header.get("description", ""), who.user)
     url = f"{hub.page(repo.repo_type, repo.name)}/commit/{made.oid}"
     told = {"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""}
     return in_json({**told, "pullRequestUrl": None})
-
-
-def _author(hub: Hub, request: Request) -> str:
-    return access.known_account(hub, request).user
 
 
 def _read(request: Request) -> tuple[dict[str, Any], list[tuple[str, dict[str, Any]]]]:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .server import Hub
 
 
+NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
+
+
 def whoami(hub: Hub, request: Request) -> Answer:
     who = access.known_account(hub, request)
     token = {"displayName": who.token_name, "role": who.role, "createdAt": "2026-01-01T00:00:00Z"}
@@ -54,15 +57,12 @@ def create(hub: Hub, request: Request) -> Answer:
     return in_json({"url": url, "name": name, "id": _id(repo_type + name)})
 
 
-def _checked_name(name: object) -> str:
+def _checked_name(name: Any) -> str:
     """A name the Hub allows; clients check too, but not every client."""
-    good = isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}", name)
-    if not isinstance(name, str) or not good or name[-1] in "-." or "--" in name or ".." in name:
-        said = "Invalid repo name: 1 to 96 letters, digits, '-', '_', '.'; no '--', no '..'"
-        raise Refused(400, f"{said}; it neither begins nor ends with '-' or '.', got {name!r}")
-    if name.endswith((".git", ".ipynb")):
-        raise Refused(400, f"Invalid repo name: must not end in .git or .ipynb, got {name!r}")
-    return name
+    if isinstance(name, str) and NAME.fullmatch(name) and not name.endswith((".git", ".ipynb")):
+        return name
+    said = "1 to 96 letters, digits, '-', '_', '.'; no '--', no '..'; no '-' or '.' at an end"
+    raise Refused(400, f"Invalid repo name: {said}; no .git, no .ipynb, got {name!r}")
 
 
 def _is_private(asked: dict[str, Any]) -> bool | None:
@@ -109,7 +109,7 @@ def listed(hub: Hub, request: Request) -> Answer:
         repo
         for repo in hub.store.repos.values()
         if repo.repo_type == request.repo_type
-        and (not repo.private or (who and who.user == repo.owner))
+        and access.may_see(who, repo)
         and author in {"", repo.owner}
         and search.lower() in repo.name.lower()
     ]

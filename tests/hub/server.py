@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import json
 import secrets
-import socket
+import sys
 import threading
 import time
 import traceback
@@ -74,7 +74,7 @@ class Hub:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all repositories, faults and the log."""
+        """Forget faults, the log and all repositories that are in no folder."""
         with self.lock:
             self.store = Store(self._folder)
             self.cas = cas.Cas()
@@ -196,9 +196,7 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that is killed is no news; anything else is."""
-        import sys
-
-        if not isinstance(sys.exc_info()[1], ConnectionError | socket.timeout):
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 

@@ -93,13 +93,14 @@ def _ungrouped(content: bytes) -> bytes:
 
 def files(shard: bytes) -> list[File]:
     """The files of a shard; each must tell its SHA-256, since git knows it by that."""
-    found, at = [], ENTRY  # after the header
+    found: list[File] = []
+    at = ENTRY  # after the header
     while True:
         name, flags, count = struct.unpack_from("<32sII", shard, _inside(shard, at))
         if name == END:
             return found
         at += ENTRY
-        terms = []
+        terms: list[Term] = []
         for _ in range(count):
             xorb, _, size, first, last = struct.unpack_from("<32sIIII", shard, _inside(shard, at))
             terms.append(Term(spelled(xorb), first, last, size))

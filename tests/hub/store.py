@@ -65,7 +65,7 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A repository; `name` is `owner/name`, `objects` the large files it was given, id -> bytes."""
+    """A repository; `name` is `owner/name`, `objects` the large files it was given, id -> size."""
 
     repo_type: str
     name: str

@@ -17,7 +17,7 @@ from huggingface_hub import (
 
 from tests.hub import Hub
 
-from .conftest import Ask
+from .calls import Ask
 
 
 def card(data: Any) -> str:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from datasets import Dataset, DatasetDict, Features, Image, Value, load_dataset
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
@@ -33,18 +32,16 @@ def hf(*arguments: object, code: int = 0, **environment: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("xet", ["0", "1"])
-def test_the_command_line(hub: Hub, tmp_path: Path, xet: str) -> None:
+def test_the_command_line(hub: Hub, tmp_path: Path, sending: str) -> None:
     (tmp_path / "up").mkdir()
     (tmp_path / "up" / "w.bin").write_bytes(os.urandom(100_000))
     (tmp_path / "up" / "a.txt").write_text("text")
-    off = {"HF_HUB_DISABLE_XET": xet}
     assert "alice" in hf("auth", "whoami")
     hf("repos", "create", "alice/rooms", "--repo-type", "dataset", "--private")
     assert hub.repo("alice/rooms", "dataset").private
-    hf("upload", "alice/rooms", tmp_path / "up", ".", "--repo-type", "dataset", **off)
+    hf("upload", "alice/rooms", tmp_path / "up", ".", "--repo-type", "dataset")
     down = ("--repo-type", "dataset", "--local-dir", tmp_path / "down")
-    hf("download", "alice/rooms", *down, **off)
+    hf("download", "alice/rooms", *down)
     for name in ("w.bin", "a.txt"):
         sent = (tmp_path / "up" / name).read_bytes()
         assert (tmp_path / "down" / name).read_bytes() == sent

@@ -21,7 +21,7 @@ from tests.hub import Hub
 from tests.hub.lfs import PART
 from tests.hub.store import git_oid
 
-from .conftest import Ask, refused, written
+from .calls import Ask, refused, written
 
 RNG = np.random.default_rng(0)
 CONTENTS = {

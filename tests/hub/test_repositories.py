@@ -8,7 +8,7 @@ from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundErro
 
 from tests.hub import Hub
 
-from .conftest import Ask, refused
+from .calls import Ask, refused
 
 TYPES = ("model", "dataset", "space")
 
@@ -54,7 +54,7 @@ def test_the_same_name_is_another_repository_of_another_type(hub: Hub, api: HfAp
     assert "a.json" not in hub.files("alice/both", "dataset")
 
 
-def test_private_ones_do_not_exist_for_others(hub: Hub, api: HfApi) -> None:
+def test_private_ones_do_not_exist_for_others(hub: Hub, api: HfApi, ask: Ask) -> None:
     api.create_repo("alice/secret", private=True)
     assert hub.repo("alice/secret").private
     assert api.model_info("alice/secret").private
@@ -67,6 +67,7 @@ def test_private_ones_do_not_exist_for_others(hub: Hub, api: HfApi) -> None:
     assert [info.id for info in api.list_models(author="alice")] == ["alice/secret"]
     assert list(api.list_models(author="alice", token=hub.bob_token)) == []
 
+    assert ask("PUT", "/api/models/alice/secret/settings", json={}).status_code == 400
     api.update_repo_settings("alice/secret", private=False)
     assert api.model_info("alice/secret", token=False).id == "alice/secret"
 

@@ -18,7 +18,7 @@ from tests.hub.commits import LARGEST_SMALL
 from tests.hub.lfs import PART
 from tests.hub.shards import END
 
-from .conftest import Ask
+from .calls import Ask
 
 Commit = Callable[..., Any]
 CONTENT = b"large" * 100
@@ -232,11 +232,11 @@ def test_half_a_body_is_none(hub: Hub, commit: Commit, ask: Ask) -> None:
 def cas(hub: Hub, commit: Commit, ask: Ask) -> Callable[..., Any]:
     """A plain request to the CAS with a token that may write, or only read."""
 
-    def cas(method: str, path: str, content: bytes = b"", may: str = "write") -> Any:
+    def cas(method: str, path: str, content: bytes = b"", may: str = "write", **sent: Any) -> Any:
         told = ask("GET", f"/api/models/alice/a/xet-{may}-token/main")
         assert told.json()["casUrl"] == told.headers["X-Xet-Cas-Url"] == f"{hub.url}/cas"
         token = told.json()["accessToken"]
-        return ask(method, f"/cas/v1/{path}", token=token, content=content)
+        return ask(method, f"/cas/v1/{path}", token=token, content=content, **sent)
 
     return cas
 
@@ -256,12 +256,14 @@ def xorb(content: bytes) -> bytes:
     return b"\0" + size + b"\0" + size + content
 
 
-def shard(content: bytes, sha256: str, chunks: int = 1, with_sha256: bool = True) -> bytes:
-    """A file of one term, which is all of xorb 0."""
+def shard(
+    content: bytes, sha256: str, chunks: int = 1, with_sha256: bool = True, terms: int = 1
+) -> bytes:
+    """A file of terms that are each all of xorb 0."""
     name, flags = b"\1" * 32, (1 << 30) * with_sha256
-    entry = struct.pack("<32sIIII", bytes(32), 0, len(content), 0, chunks)
+    entry = struct.pack("<32sIIII", bytes(32), 0, len(content), 0, chunks) * terms
     digest = struct.pack("<4Q16x", *(int(sha256[n : n + 16], 16) for n in range(0, 64, 16)))
-    head = struct.pack("<32sII8x", name, flags, 1)
+    head = struct.pack("<32sII8x", name, flags, terms)
     return bytes(48) + head + entry + digest * with_sha256 + END + bytes(16)
 
 
@@ -273,6 +275,39 @@ def test_a_file_of_chunks(hub: Hub, commit: Commit, cas: Callable[..., Any]) -> 
     assert hub.files("alice/a")["w.bin"] == CONTENT and hub.sent[OID] == 1
     name = "01" * 32
     assert cas("GET", f"reconstructions/{name}", may="read").json()["terms"][0]["range"]["end"] == 1
+
+
+def test_files_of_chunks_of_another_repository(
+    hub: Hub, api: HfApi, cas: Callable[..., Any], ask: Ask
+) -> None:
+    cas("POST", f"xorbs/default/{'0' * 64}", xorb(CONTENT))
+    cas("POST", "shards", shard(CONTENT, OID))
+    assert cas("GET", f"reconstructions/{'00' * 32}").status_code == 404
+    api.create_repo("alice/b")
+    token = ask("GET", "/api/models/alice/b/xet-read-token/main").json()["accessToken"]
+    path = f"/cas/v1/reconstructions/{'01' * 32}"
+    assert ask("GET", path, token=token).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("asked", "offset", "terms"),
+    [(None, 0, 3), ("0-499", 0, 1), ("500-", 0, 2), ("499-500", 499, 2), ("1200-9999", 200, 1)],
+)
+def test_parts_of_a_file_of_chunks(
+    hub: Hub, cas: Callable[..., Any], asked: str | None, offset: int, terms: int
+) -> None:
+    """Its three terms are the same 500 bytes, which are fetched once."""
+    cas("POST", f"xorbs/default/{'0' * 64}", xorb(CONTENT))
+    told = shard(CONTENT, hashlib.sha256(CONTENT * 3).hexdigest(), terms=3)
+    assert cas("POST", "shards", told).status_code == 200
+    headers = {"Range": f"bytes={asked}"} if asked else {}
+    answer = cas("GET", f"reconstructions/{'01' * 32}", headers=headers).json()
+    assert (answer["offset_into_first_range"], len(answer["terms"])) == (offset, terms)
+    ((fetched,),) = answer["fetch_info"].values()
+    assert fetched["url_range"] == {"start": 0, "end": 8 + len(CONTENT) - 1}
+    assert get_session().get(fetched["url"]).content == xorb(CONTENT)
+    beyond = {"Range": "bytes=1500-"}
+    assert cas("GET", f"reconstructions/{'01' * 32}", headers=beyond).status_code == 416
 
 
 @pytest.mark.parametrize(
@@ -295,7 +330,16 @@ def test_shards_that_are_none(hub: Hub, cas: Callable[..., Any], wrong: bytes) -
 
 
 @pytest.mark.parametrize(
-    "wrong", [b"", b"\1" + xorb(CONTENT)[1:], xorb(CONTENT)[:-1], b"\0\1\0\0\1\1\0\0x"]
+    "wrong",
+    [
+        b"",
+        b"\1" + xorb(CONTENT)[1:],
+        xorb(CONTENT)[:-1],
+        b"\0\1\0\0\1\1\0\0x",
+        b"\0\1\0\0\3\1\0\0x",
+        b"\0\1\0\0\0\2\0\0x",
+    ],
+    ids=["empty", "version", "cut", "lz4", "packing", "size"],
 )
 def test_xorbs_that_are_none(hub: Hub, cas: Callable[..., Any], wrong: bytes) -> None:
     assert cas("POST", f"xorbs/default/{'0' * 64}", wrong).status_code == 400

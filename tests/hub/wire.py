@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from email.message import Message
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
@@ -65,7 +66,7 @@ class Request:
     method: str
     path: str  # as sent: percent-encoded, without the query
     query: dict[str, list[str]]
-    headers: Mapping[str, str]
+    headers: Message
     body: bytes
     params: dict[str, str] = field(default_factory=dict)
 
@@ -94,8 +95,9 @@ class Request:
 
     @cached_property
     def form(self) -> dict[str, list[str]]:
-        """The body as a form."""
-        return parse_qs(self.body.decode())
+        """The body, if it is a form."""
+        is_form = self.headers.get("Content-Type", "").startswith("application/x-www-form")
+        return parse_qs(self.body.decode()) if is_form else {}
 
     def asks(self, word: str) -> bool:
         """Whether a switch of the query or the form is on."""
@@ -132,16 +134,24 @@ class Route:
         return found is not None
 
 
-def ranged(request: Request, content: bytes, headers: Mapping[str, str]) -> Answer:
-    """The content or the one range of it that was asked for; 416 beyond its end."""
-    headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
+def asked_range(request: Request, size: int) -> range | None:
+    """The bytes of a content that `Range` asks for; None if it asks for no range."""
     asked = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))
     if not asked or asked.groups() == ("", ""):
-        return Answer(200, content, headers)
+        return None
     first, last = asked.groups()
-    start = int(first) if first else max(0, len(content) - int(last))
-    stop = min(int(last) + 1, len(content)) if first and last else len(content)
-    if start >= len(content) or stop <= start:
+    start = int(first) if first else max(0, size - int(last))
+    stop = min(int(last) + 1, size) if first and last else size
+    return range(start, stop)
+
+
+def ranged(request: Request, content: bytes, headers: Mapping[str, str]) -> Answer:
+    """The content, or the range of it that was asked for; 416 if nothing is in it."""
+    headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
+    asked = asked_range(request, len(content))
+    if asked is None:
+        return Answer(200, content, headers)
+    if not asked:
         return Answer(416, b"", {**headers, "Content-Range": f"bytes */{len(content)}"})
-    span = f"bytes {start}-{stop - 1}/{len(content)}"
-    return Answer(206, content[start:stop], {**headers, "Content-Range": span})
+    span = f"bytes {asked.start}-{asked.stop - 1}/{len(content)}"
+    return Answer(206, content[asked.start : asked.stop], {**headers, "Content-Range": span})
