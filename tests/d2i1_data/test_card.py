@@ -125,7 +125,8 @@ def test_no_place_of_this_machine_is_told(made: Path, photos: Path, tmp_path: Pa
 
 
 def test_links_change_names_alone(made: Path) -> None:
-    links = Links(name="alice/rooms", model="alice/model", space="alice/space")
+    (checkpoint,) = {one.provenance.fingerprint for one in samples(made)}
+    links = Links("alice/rooms", "alice/model", space="alice/space", checkpoint=checkpoint)
     assert dataset_card(made) == (made / "README.md").read_text()
     texts = (dataset_card(made, links=one) for one in (Links(), links))
     alone, linked = (text.replace(" \\\n    ", " ").splitlines() for text in texts)
@@ -134,7 +135,14 @@ def test_links_change_names_alone(made: Path) -> None:
     text = "\n".join(linked)
     assert 'name = "alice/rooms"' in text and "--pipeline alice/model" in text
     assert "[alice/model](https://huggingface.co/alice/model)" in text
+    assert "Made with [alice/model]" in text
     assert "[alice/space](https://huggingface.co/spaces/alice/space)" in text
+
+
+def test_a_dataset_is_made_with_a_model_only_if_it_was(made: Path) -> None:
+    text = dataset_card(made, Links(model="alice/model", checkpoint="another"))
+    assert "Made with" not in text and "Model: [alice/model]" in text
+    assert "--pipeline pipeline" in text and dataset_card(made, Links()) == dataset_card(made)
 
 
 def test_counts_are_those_of_all_shards(made: Path, photos: Path, tmp_path: Path) -> None:
