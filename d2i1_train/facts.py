@@ -48,11 +48,10 @@ def _stage(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
     public = _public(run, pipe)
     own = OF_LORA if pipe.config.trained_unet != "lora" else ()
     cycle = () if run.beta1 else OF_ONE_CYCLE
-    flags = [*command.flags(public, type(run.settings)), "--output_dir", run.folder.name]
     real, *created = run.rows
     facts = {
         "stage": run.name,
-        "command": flags,
+        "command": command.flags(public, type(run.settings)),
         "source": _named(real, run.settings.source),
         "created": _named(created[0]) if created else None,
         "tasks": list(pipe.perception.families),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -78,7 +79,7 @@ def dataset_card(
         columns=columns,
         least=min(columns.values("strength"), default=None),
         made=_made(columns, read_json(folder / METADATA).get("versions", {})),
-        scored=[(task, score) for task, own in columns.scores.items() for score in own],
+        example=_example(columns),
         quality=_quality(columns),
         command=_command(folder, maker),
         maker=maker,
@@ -167,6 +168,14 @@ def _quality(columns: Columns) -> list[list[object]]:
         for score in SCORES
         if score in own
     ]
+
+
+def _example(columns: Columns) -> dict[str, Any] | None:
+    """A score to filter by, the one that tells most where it was measured, and its median."""
+    for task, own in columns.scores.items():
+        score = "flip" if "flip" in own else next(iter(own))
+        return {"task": task, "score": score, "median": f"{np.median(own[score]):.2f}"}
+    return None
 
 
 def _command(folder: Path, maker: str | None) -> str | None:

@@ -56,7 +56,7 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
         stages=[stage["stage"] for stage in stages],
         training=_training(stages),
         sources=list(dict.fromkeys(stage["source"]["name"] for stage in stages)),
-        commands=[command.as_typed(stage["stage"], stage["command"]) for stage in stages],
+        commands=[_command(stage) for stage in stages],
         pictured=list(validation["tasks"]) if validation else [],
         preview=validation is not None and (folder / PREVIEW).is_file(),
         results=tables(measured, validation),
@@ -107,6 +107,12 @@ def _pipeline_tag(tasks: Mapping[str, Task]) -> str:
     images, which creating is, and labelling in the form of maps."""
     (first, *more) = {task.categories[0] for task in tasks.values()}
     return "image-to-image" if more or first == "other" else first
+
+
+def _command(stage: Mapping[str, Any]) -> str:
+    """What was typed to train, but for the name of its folder."""
+    act = str(stage["stage"])
+    return command.as_typed(act, [*stage["command"], "--output_dir", act])
 
 
 def _training(stages: Sequence[Mapping[str, Any]]) -> list[list[str]]:

@@ -24,7 +24,7 @@ from d2i1_data.tasks import TASKS
 from d2i1_data.write import RUN, shard_path, write_metadata, write_shard
 from d2i1_train.cli import read_settings
 from tests.made import run, samples
-from tests.pages import HOSTILE, Page
+from tests.pages import HOSTILE, Page, snippets
 
 
 def make_dataset(folder: Path, text: str = "word", **given: Any) -> Path:
@@ -114,6 +114,19 @@ def test_the_command_makes_the_same_again(made: Path) -> None:
     for key, value in given.items():
         if key not in ("act", "pipeline"):
             assert getattr(settings, key) == value, key
+
+
+def test_what_loads_it_works(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = snippets((made / "README.md").read_text())
+    monkeypatch.chdir(made.parent)
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert found["rows"].num_rows == 7
+    least = float(code.split(">= ")[1].split()[0])
+    scores = [one.quality["normals"].flip or 0 for one in samples(made)]
+    assert least == pytest.approx(np.median(scores), abs=0.006)
+    assert len(found["good"]) == sum(score >= least for score in scores)
+    assert {*next(iter(found["some"]))} == {"image", "normals", "quality"}
 
 
 def test_no_place_of_this_machine_is_told(made: Path, photos: Path, tmp_path: Path) -> None:
