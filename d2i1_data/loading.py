@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BASES = Path(__file__).parent / "bases"
 TRAINING = "training.json"  # how a pipeline or adapter was trained; computes nothing
+# what a card reads of every stage; `created` and `validation` too where there are such
+STAGE = ("stage", "command", "source", "steps", "seen", "processes", "versions")
 # of a repository on the Hub, leaving out what a base may hold besides
 WANTED = ["model_index.json", "*.py", "*/*.json", "*/*.txt", "*/*.py", "*/*.safetensors"]
 WANTED += ["pytorch_lora_weights.safetensors", "training.json"]
@@ -234,7 +236,9 @@ def read_training(folder: Path) -> dict[str, Any]:
         return {}
     try:
         found = json.loads(file.read_text())
-        return {**found, "stages": list(found["stages"])}
+        if missing := {key for stage in found["stages"] for key in STAGE if key not in stage}:
+            raise KeyError(*missing)
+        return {**found}
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file}: not a training file of ours ({error!r})") from error
 

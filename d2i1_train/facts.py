@@ -3,13 +3,14 @@
 No paths, machines or times; the stages before, if the pipeline that was begun with says them.
 """
 
-from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from d2i1_data.card.command import named, named_source, told
+from d2i1_data.card import command
 from d2i1_data.card.licence import read_licence
 from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.errors import InputError
 from d2i1_data.loading import fetch, read_training
 from d2i1_data.sources import Rows, split_of
 from d2i1_data.write import library_versions
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
 PRIVATE = {"output_dir", "cache_dir", "resume_from_checkpoint", "report_to", "logging_steps"}
 PRIVATE |= {"checkpointing_steps", "checkpoints_total_limit", "dataloader_num_workers"}
 PRIVATE |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
-PLACES = ("pipeline", "base", "base_config", "created")
-SOURCES = ("source", "validation_source")
+PLACES = ("pipeline", "base_config")
 
 
 def training_facts(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
@@ -46,39 +46,47 @@ def _before(run: "Run") -> dict[str, Any]:
 
 
 def _stage(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
-    public = _public(asdict(run.settings))
+    public = _public(run, pipe)
     own = OF_LORA if pipe.config.trained_unet != "lora" else ()
     cycle = () if run.beta1 else OF_ONE_CYCLE
-    flags = [*told(public, type(run.settings)), "--output_dir", run.folder.name]
     real, *created = run.rows
     facts = {
         "stage": run.name,
-        "command": flags,
+        "command": command.flags(public, type(run.settings)),
         "source": _named(real, run.settings.source),
         "created": _named(created[0]) if created else None,
         "tasks": list(pipe.perception.families),
         "steps": run.step,
         "seen": _seen(run),
         "processes": run.accelerator.num_processes,
-        "settings": {k: v for k, v in public.items() if k not in (*own, *cycle) and v is not None},
+        "settings": {k: v for k, v in public.items() if k not in (*own, *cycle)},
         "versions": library_versions(),
         "validation": run.validated,
     }
     return {name: value for name, value in facts.items() if value is not None}
 
 
-def _public(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _public(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
     """Settings with names instead of places."""
-    found = {name: value for name, value in settings.items() if name not in PRIVATE}
-    for name in (*PLACES, *SOURCES):
-        if found.get(name) is not None:
-            found[name] = (named_source if name in SOURCES else named)(found[name])
+    found = {k: v for k, v in asdict(run.settings).items() if k not in PRIVATE and v is not None}
+    found |= {name: command.named(found[name]) for name in PLACES if name in found}
+    real, *created = (rows.source.name for rows in run.rows)
+    found["source"] = command.named_source(found["source"], real)
+    if run.validation:
+        name = run.validation.rows.source.name
+        found["validation_source"] = command.named_source(found["validation_source"], name)
+    if created:
+        found["created"] = created[0]
+    if "base" in found:
+        found["base"] = pipe.config.base
     return found
 
 
 def _named(rows: Rows, spec: str | None = None) -> dict[str, Any]:
     """What is known of the rows a run learned from."""
-    licence = rows.source.picture(rows.usable[0]).provenance.licence
+    licence = None
+    with suppress(InputError):  # a row that this training did not come to
+        licence = rows.source.picture(rows.usable[0]).provenance.licence
     facts = {
         "name": rows.source.name,
         "split": split_of(spec) if spec else None,
@@ -95,8 +103,7 @@ def _seen(run: "Run") -> dict[str, int]:
     real = steps * run.samples_a_step(settings.real_batch_size)
     if not isinstance(settings, SelfImproveSettings) or len(run.rows) == 1:
         return {"real": real}
-    own = settings.created_batch_size
-    created = steps * run.samples_a_step(settings.real_batch_size if own is None else own)
+    created = steps * run.samples_a_step(settings.created_size)
     if settings.mix == "union":
         return {"real and created": real + created}
     return {"real": real, "created": created}

@@ -48,7 +48,7 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     weights = {name: TASKS[name].weight for name in families} | {DENOISE: settings.denoise_weight}
     mix = mix_samples(settings, rows, created, pipe, exploitation, context)
     # the baseline follows at the same steps, so it counts the created samples it does without
-    consumed = run.samples_a_step(settings.real_batch_size + created_batch_size(settings))
+    consumed = run.samples_a_step(settings.real_batch_size + settings.created_size)
     pipes = {"theta_E": pipe, "theta_C": with_theta(pipe, creation)}
 
     for _ in run.steps():
@@ -100,16 +100,10 @@ def mix_samples(
     augment, denoise = make_augmentation(settings), settings.denoise_weight > 0
     real = Examples(rows, *shared, augment=augment, denoise=denoise)
     created = [Examples(more, *shared, augment=augment, created=True) for more in created_rows]
-    size, more = settings.real_batch_size, created_batch_size(settings)
+    size, more = settings.real_batch_size, settings.created_size
     if settings.mix == "union" and created:
         return [(Draws([real, *created], settings.seed), size + more)]
     return [
         (Draws([real], settings.seed), size),
         *((Draws([c], settings.seed), more) for c in created),
     ]
-
-
-def created_batch_size(settings: SelfImproveSettings) -> int:
-    """Created samples a micro-batch; as many as real ones unless said otherwise."""
-    own = settings.created_batch_size
-    return settings.real_batch_size if own is None else own

@@ -329,6 +329,12 @@ class SelfImproveSettings(TrainSettings):
         if self.mix == "union" and self.denoise_weight:
             raise InputError("--denoise_weight needs real samples in every step: --mix paired")
 
+    @property
+    def created_size(self) -> int:
+        """Created samples a micro-batch; as many as real ones unless said otherwise."""
+        own = self.created_batch_size
+        return self.real_batch_size if own is None else own
+
 
 @dataclass(kw_only=True)
 class EvaluateSettings:

@@ -1,4 +1,7 @@
-"""Jinja templates: cards and sentences the Hub shows, the pages of reports and of the app."""
+"""Jinja templates: cards and sentences the Hub shows, the pages of reports and of the app.
+
+With the papers that cards cite, and the licences that the Hub has an id for.
+"""
 
 from pathlib import Path
 from typing import Any

@@ -24,6 +24,11 @@ HOSTILE = [
 ]
 
 
+def snippets(card: str) -> list[str]:
+    """The blocks of Python of a card."""
+    return [part.split("\n```")[0] for part in card.split("```python\n")[1:]]
+
+
 class Page(HTMLParser):
     """What a browser makes of a card: its elements with where they lead, and all words."""
 

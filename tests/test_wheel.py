@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from datasets import load_dataset
+from huggingface_hub import DatasetCard, ModelCard
 from safetensors.torch import load_file
 
+from d2i1_data.card import model_card
 from d2i1_data.sources.rooms import Rooms
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +90,25 @@ def test_the_demo_compares_both_arms(demo: Path) -> None:
     assert results["reopened"] == {"rows": 8, "identical": True}
     assert set(results["seconds"]) >= {"warm-up", "create", "real-only", "self-improve", "evaluate"}
     assert (demo / "preview.png").stat().st_size > 1000
+
+
+def test_cards_tell_of_the_whole_demo(demo: Path) -> None:
+    card = ModelCard(model_card(demo / "pipeline", results=[demo / "results.json"]))
+    results = json.loads((demo / "results.json").read_text())
+    values = {one.metric_name: one.metric_value for one in card.data.eval_results or []}
+    for task, figures in results["table"]["self-improve theta_C"].items():
+        for name, value in figures.items():
+            assert values.get(f"{task} {name}", value) == value
+    assert values["normals mean"] == results["table"]["self-improve theta_C"]["normals"]["mean"]
+    assert card.data.license == "apache-2.0"  # that of the embedded base
+    heads = "| warm-up | real-only theta&#95;E | real-only theta&#95;C | self-improve theta&#95;E |"
+    assert f"| rooms test, 8 samples {heads}" in card.text
+    typed = card.text.replace(" \\\n   ", "")
+    assert "d2i1 warm-up --source rooms:train --max_train_steps 40 --max_train_samples 6" in typed
+    assert "d2i1 self-improve --source rooms:train --max_train_steps 20" in typed
+    made = DatasetCard((demo / "dataset/README.md").read_text())
+    assert "- apache-2.0: base" in made.text and "- cc0-1.0: source rooms" in made.text
+    assert made.data.license == "other"  # as both apply
 
 
 def test_the_loop_turns(demo: Path) -> None:

@@ -21,18 +21,19 @@ def named(place: str) -> str:
     return Path(place).expanduser().name
 
 
-def named_source(spec: str) -> str:
-    """A `--source` by the names of its parts."""
-    kind, colon, rest = spec.partition(":")
-    place, split_colon, split = rest.partition(":")
-    if not colon or kind == "rooms":
+def named_source(spec: str, name: str | None) -> str:
+    """A `--source` without its place. name: the source's own, of a dataset perhaps its id."""
+    kind, _, rest = spec.partition(":")
+    place, colon, split = rest.partition(":")
+    if kind == "rooms":
         return spec
-    return f"{kind}:{named(place)}{split_colon}{split}"
+    known = name if kind == "dataset" and name else Path(place).name
+    return f"{kind}:{known}{colon}{split}"
 
 
-def told(given: Mapping[str, Any], kind: type) -> list[str]:
+def flags(given: Mapping[str, Any], kind: type) -> list[str]:
     """Flags and values of settings that differ from the defaults of their dataclass."""
-    flags = []
+    found = []
     for field in fields(kind):
         default = field.default
         if field.default_factory is not MISSING:
@@ -41,14 +42,14 @@ def told(given: Mapping[str, Any], kind: type) -> list[str]:
             continue
         value = given[field.name]
         text = value if isinstance(value, str) else json.dumps(value)
-        flags += [f"--{field.name}", text]
-    return flags
+        found += [f"--{field.name}", text]
+    return found
 
 
-def as_typed(act: str, flags: list[str]) -> str:
-    """A command of a shell, over as many lines as it needs."""
+def as_typed(act: str, given: list[str]) -> str:
+    """A command of a shell, over as many lines as it needs. given: flags and values by turns."""
     lines = [f"d2i1 {act}"]
-    for flag, value in zip(flags[::2], flags[1::2], strict=True):
+    for flag, value in zip(given[::2], given[1::2], strict=True):
         part = f"{flag} {shlex.quote(value)}"
         if len(lines[-1]) + len(part) + 3 > WIDTH:
             lines.append("   ")

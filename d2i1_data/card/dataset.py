@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,7 +12,6 @@ from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 
-from ..diff2in1.hosts import HOSTS
 from ..plan import PLAN
 from ..preview import PREVIEW, preview
 from ..record import read_json, read_record, told
@@ -22,14 +22,25 @@ from ..write import dataset_shards, write_text
 from . import command, licence
 from .columns import SCORES, Columns, Shard, read_columns
 from .links import Links
-from .text import Written, citation, classes, code, is_repository, linked, listed, render
+from .text import (
+    Written,
+    citations,
+    classes,
+    code,
+    escaped,
+    is_repository,
+    linked,
+    listed,
+    render,
+    title,
+)
 
 PREVIEWS = 4
 SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
 KINDS = {"create": CreateSettings, "label": LabelSettings, "import": ImportSettings}
 # fields of the provenance that are told as they are; the others stand in sentences of their own
 SHOWN = (
-    *("host", "checkpoint", "fingerprint", "create_with", "labels_from", "strength", "steps"),
+    *("host", "fingerprint", "create_with", "labels_from", "strength", "steps"),
     *("guidance", "negative_prompt", "scheduler", "precision", "seed"),
 )
 
@@ -54,9 +65,11 @@ def dataset_card(
     """
     links, tasks = links or Links(), _tasks(folder)
     columns = read_columns(dataset_shards(folder) if shards is None else shards, list(tasks))
+    made = links.checkpoint is not None and columns.values("fingerprint") == [links.checkpoint]
+    maker = links.model if made else None
     body = render(
         "dataset.md.jinja",
-        title=Written(_title(tasks)),
+        title=title(tasks),
         name=links.name or folder.resolve().name,
         links=links,
         tasks=list(tasks.values()),
@@ -65,20 +78,17 @@ def dataset_card(
         coded=[code(name) for name in tasks],
         columns=columns,
         least=min(columns.values("strength"), default=None),
-        made=_made(columns, _versions(folder)),
-        scored=[(task, score) for task, own in columns.scores.items() for score in own],
+        made=_made(columns, read_json(folder / METADATA).get("versions", {})),
+        example=_example(columns),
         quality=_quality(columns),
-        command=_command(folder, links),
+        command=_command(folder, maker),
+        maker=maker,
         pictures=_pictures(folder, tasks),
         preview=(folder / PREVIEW).is_file(),
         licences=_listed(columns),
-        citations=_citations(columns),
+        citations=citations(columns.values("base"), columns.values("host")),
     )
     return f"---\n{_metadata(tasks, columns).to_yaml()}\n---\n\n{body}"
-
-
-def _title(tasks: Mapping[str, Task]) -> str:
-    return f"Diff-2-in-1: {', '.join(tasks)}"
 
 
 def _tasks(folder: Path) -> dict[str, Task]:
@@ -92,7 +102,7 @@ def _metadata(tasks: Mapping[str, Task], columns: Columns) -> DatasetCardData:
     synthetic = ["synthetic"] if columns.kinds["created"] else []
     sources = [name for name, _ in columns.origins if name and is_repository(name)]
     data = DatasetCardData(
-        pretty_name=_title(tasks),
+        pretty_name=str(title(tasks)),
         annotations_creators=["machine-generated"] if made else None,
         size_categories=[next((v for k, v in SIZES.items() if count < k), "n>1M")],
         source_datasets=sorted(set(sources)) or None,
@@ -128,21 +138,26 @@ def _listed(columns: Columns) -> dict[str, list[str]]:
     return found
 
 
-def _made(columns: Columns, versions: str) -> list[tuple[str, object]]:
+def _made(columns: Columns, versions: Mapping[str, str]) -> list[tuple[str, object]]:
     """How the rows were made, as far as all of them say."""
     found: list[tuple[str, object]] = []
     for origin in columns.origins.values():
-        licence = f", licence {origin.licence}" if origin.licence else ""
+        name = str(origin.name or "unnamed")
+        shown = linked(name, "datasets/") if is_repository(name) else escaped(name)
+        licence = f", licence {escaped(origin.licence)}" if origin.licence else ""
         rows = f"{origin.rows:,} rows from {len(origin.images):,} images"
-        found.append(("source", f"{origin.name or 'unnamed'}: {rows}{licence}"))
-    found += [("base", linked(base)) for base in columns.values("base")]
+        found.append(("source", Written(f"{shown}: {rows}{licence}")))
+    for key in ("base", "checkpoint"):
+        found += [(key, linked(value)) for value in columns.values(key)]
     for name in SHOWN:
-        if columns.values(name) not in ([], [""]):
+        if any(columns.values(name)):
             found.append((name.replace("_", " "), told(columns.provenance[name])))
     if columns.skipped:
         found.append(("source images left out", f"{columns.skipped:,}"))
     found += [(what, f"{count:,}") for what, count in columns.notes.items()]
-    return [*found, *([("versions", versions)] if versions else [])]
+    if versions:
+        found.append(("versions", listed(f"{name} {number}" for name, number in versions.items())))
+    return found
 
 
 def _quality(columns: Columns) -> list[list[object]]:
@@ -155,24 +170,28 @@ def _quality(columns: Columns) -> list[list[object]]:
     ]
 
 
-def _command(folder: Path, links: Links) -> str | None:
-    """The command of the folder's last run, with names instead of places."""
-    given = read_record(str(folder)).run
+def _example(columns: Columns) -> dict[str, Any] | None:
+    """A score to filter by, the one that tells most where it was measured, and its median."""
+    for task, own in columns.scores.items():
+        score = "flip" if "flip" in own else next(iter(own))
+        return {"task": task, "score": score, "median": f"{np.median(own[score]):.2f}"}
+    return None
+
+
+def _command(folder: Path, maker: str | None) -> str | None:
+    """The command of the folder's last run, with names instead of places; None if that is not
+    known. maker: the id of the pipeline, if it has one."""
+    given, plan = read_record(str(folder)).run, read_json(folder / PLAN)
     kind = KINDS.get(str(given.get("act")))
     if kind is None:
         return None
-    given = {**given, "source": command.named_source(str(given["source"]))}
-    if "pipeline" in given:  # the plan knows which names are the Hub's
-        checkpoint = read_json(folder / PLAN).get("checkpoint")
-        own = checkpoint or Path(str(given["pipeline"])).name
-        given["pipeline"] = links.model or own
-    flags = [*command.told(given, kind), "--output_dir", folder.resolve().name]
+    # the plan knows what is on the Hub
+    given = {**given, "source": command.named_source(str(given["source"]), plan.get("source"))}
+    if "pipeline" in given:
+        own = plan.get("checkpoint") or Path(str(given["pipeline"])).name
+        given["pipeline"] = maker or own
+    flags = [*command.flags(given, kind), "--output_dir", folder.resolve().name]
     return command.as_typed(str(given["act"]), flags)
-
-
-def _versions(folder: Path) -> str:
-    versions = read_json(folder / METADATA).get("versions", {})
-    return ", ".join(f"{name} {number}" for name, number in versions.items())
 
 
 def _pictures(folder: Path, tasks: Mapping[str, Task]) -> dict[str, str]:
@@ -188,10 +207,3 @@ def _pictures(folder: Path, tasks: Mapping[str, Task]) -> dict[str, str]:
     names = [*tasks, "copies", "quality"]
     there = {name for name in names if (folder / "report" / f"{name}.png").is_file()}
     return {name: known[name] for name in names if name in there and name in known}
-
-
-def _citations(columns: Columns) -> list[str]:
-    hosts = [host for host in columns.values("host") if host in HOSTS]
-    base = ["base"] if any(is_repository(base) for base in columns.values("base")) else []
-    found = (citation(name) for name in ("diff2in1", *base, *hosts))
-    return [entry for entry in found if entry]

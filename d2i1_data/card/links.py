@@ -9,6 +9,8 @@ class Links:
 
     name: of the thing itself, what it is opened by, None is its folder's name. The others are the
     ids of its siblings, `user/name`, which the card points at, None where there is none.
+    checkpoint: the fingerprint of `model`; only where it is that of a dataset's rows, these are
+    said to be made with it.
     """
 
     name: str | None = None
@@ -16,3 +18,4 @@ class Links:
     adapter: str | None = None
     dataset: str | None = None
     space: str | None = None
+    checkpoint: str | None = None

@@ -7,7 +7,6 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from ..diff2in1.hosts import HOSTS
 from ..loading import embedded, read_index, read_training
 from ..preview import PREVIEW
 from ..schema import read_tasks
@@ -16,7 +15,7 @@ from ..write import write_text
 from . import command, licence
 from .links import Links
 from .results import Results, model_index, read_results, tables
-from .text import Written, citation, classes, code, is_repository, render
+from .text import Written, citations, classes, code, is_repository, listed, render, title
 
 
 def write_model_card(folder: Path, links: Links | None = None) -> None:
@@ -36,12 +35,12 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
     tasks = read_tasks(perception["tasks"], str(folder))
     training = read_training(folder)
     measured = [read_results(file, folder) for file in results]
-    base, host = str(index.get("base")), str(index["perception"][1]).lower()
+    base, host = index.get("base"), str(index["perception"][1]).lower()
     stages = training.get("stages", [])
     validation = stages[-1].get("validation") if stages else None
     body = render(
         "model.md.jinja",
-        title=Written(_title(tasks)),
+        title=title(tasks),
         name=links.name or folder.resolve().name,
         links=links,
         tasks=list(tasks.values()),
@@ -57,19 +56,15 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
         stages=[stage["stage"] for stage in stages],
         training=_training(stages),
         sources=list(dict.fromkeys(stage["source"]["name"] for stage in stages)),
-        commands=[command.as_typed(stage["stage"], stage["command"]) for stage in stages],
+        commands=[_command(stage) for stage in stages],
         pictured=list(validation["tasks"]) if validation else [],
         preview=validation is not None and (folder / PREVIEW).is_file(),
         results=tables(measured, validation),
         licence=training.get("base_licence"),
-        citations=_citations(base, host),
+        citations=citations([base] if base else [], [host]),
     )
     data = _metadata(tasks, index, training, links, measured)
     return f"---\n{data.to_yaml()}\n---\n\n{body}"
-
-
-def _title(tasks: Mapping[str, Task]) -> str:
-    return f"Diff-2-in-1: {', '.join(tasks)}"
 
 
 def _metadata(
@@ -80,23 +75,20 @@ def _metadata(
     measured: Sequence[Results],
 ) -> ModelCardData:
     """What the Hub reads; the arXiv id it takes from the link in the text."""
-    adapter, base = "unet" not in index, str(index.get("base"))
+    adapter, base = "unet" not in index, index.get("base")
     on_hub = is_repository(base)
     trained = index.get("trained_unet", "none") != "none"
     # a frozen U-Net is the base's own, unchanged: the Hub has no word for that
     relation = "adapter" if adapter else "finetune" if trained else None
-    used = [
-        stage[key]["name"]
-        for stage in training.get("stages", [])
-        for key in ("source", "created")
-        if stage.get(key)
-    ]
-    datasets = dict.fromkeys(filter(None, (links.dataset, *filter(is_repository, used))))
+    stages = training.get("stages", [])
+    used = [stage[key]["name"] for stage in stages for key in ("source", "created") if key in stage]
+    own = links.dataset if any("created" in stage for stage in stages) else None
+    datasets = dict.fromkeys(filter(None, (own, *filter(is_repository, used))))
     results = model_index(measured, tasks)
     return ModelCardData(
         library_name="diffusers",
         pipeline_tag=_pipeline_tag(tasks),
-        model_name=_title(tasks) if results else None,
+        model_name=str(title(tasks)) if results else None,
         eval_results=results or None,
         base_model=base if on_hub else None,
         base_model_relation=relation if on_hub else None,
@@ -117,9 +109,15 @@ def _pipeline_tag(tasks: Mapping[str, Task]) -> str:
     return "image-to-image" if more or first == "other" else first
 
 
+def _command(stage: Mapping[str, Any]) -> str:
+    """What was typed to train, but for the name of its folder."""
+    act = str(stage["stage"])
+    return command.as_typed(act, [*stage["command"], "--output_dir", act])
+
+
 def _training(stages: Sequence[Mapping[str, Any]]) -> list[list[str]]:
     """What each stage learned from, and for how long: a row a fact, a column a stage."""
-    facts = {
+    facts: dict[str, list[str]] = {
         "real data": [_learned(stage.get("source")) for stage in stages],
         "created data": [_learned(stage.get("created")) for stage in stages],
         "steps": [f"{stage['steps']:,}" for stage in stages],
@@ -128,7 +126,7 @@ def _training(stages: Sequence[Mapping[str, Any]]) -> list[list[str]]:
         ],
         "processes": [str(stage["processes"]) for stage in stages],
         "versions": [
-            ", ".join(f"{name} {number}" for name, number in stage["versions"].items())
+            listed(f"{name} {number}" for name, number in stage["versions"].items())
             for stage in stages
         ],
     }
@@ -141,12 +139,3 @@ def _learned(rows: Mapping[str, Any] | None) -> str:
     split = f", split {rows['split']}" if "split" in rows else ""
     licence = f", licence {rows['licence']}" if "licence" in rows else ""
     return f"{rows['name']}{split}, {rows['rows']:,} samples{licence}"
-
-
-def _citations(base: str, host: str) -> list[str]:
-    names = [
-        "diff2in1",
-        *(["base"] if is_repository(base) else []),
-        *(h for h in HOSTS if h == host),
-    ]
-    return [entry for entry in map(citation, names) if entry]

@@ -42,7 +42,8 @@ def tables(results: Sequence[Results], validation: Mapping[str, Any] | None) -> 
     """
     columns = {_where(one._asdict()): one.tasks for one in results if not one.table}
     if validation is not None:
-        columns[f"while training: {_where(validation)}"] = validation["tasks"]
+        chosen = f", chosen by {validation['best_metric']}" if "best_metric" in validation else ""
+        columns[f"while training: {_where(validation)}{chosen}"] = validation["tasks"]
     compared = [(_where(one._asdict()), one.table) for one in results if one.table]
     return [
         *([_table("", columns)] if columns else []),

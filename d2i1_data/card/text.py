@@ -12,6 +12,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 import hub_cards
 
 from ..diff2in1.families import LabelMap
+from ..diff2in1.hosts import HOSTS
 from ..tasks import Task
 
 LONGEST = 200  # characters of a name
@@ -101,10 +102,19 @@ def classes(tasks: Mapping[str, Task]) -> dict[str, Written]:
     }
 
 
-def citation(name: str) -> str | None:
-    """The BibTeX entry of this name, if there is one."""
-    file = hub_cards.FOLDER / "citations" / f"{name}.bib"
-    return file.read_text().strip() if file.is_file() else None
+def title(tasks: Iterable[str]) -> Written:
+    """What a card stands under."""
+    return Written(f"Diff-2-in-1: {', '.join(tasks)}")
+
+
+def citations(bases: Iterable[str], hosts: Iterable[str]) -> Written:
+    """BibTeX of the paper, of Stable Diffusion for bases of the Hub, and of hosts with a paper."""
+    base = ["base"] if any(map(is_repository, bases)) else []
+    names = ("diff2in1", *base, *(host for host in hosts if host in HOSTS))
+    files = (hub_cards.FOLDER / "citations" / f"{name}.bib" for name in names)
+    return fenced(
+        "\n\n".join(file.read_text().strip() for file in files if file.is_file()), "bibtex"
+    )
 
 
 def render(template: str, **values: Any) -> str:
@@ -119,7 +129,6 @@ def render(template: str, **values: Any) -> str:
         listed=listed,
         literal=literal,
         number="{:,}".format,
-        repository=is_repository,
         table=table,
         written=Written,
     )

@@ -24,7 +24,7 @@ from d2i1_data.tasks import TASKS
 from d2i1_data.write import RUN, shard_path, write_metadata, write_shard
 from d2i1_train.cli import read_settings
 from tests.made import run, samples
-from tests.pages import HOSTILE, Page
+from tests.pages import HOSTILE, Page, snippets
 
 
 def make_dataset(folder: Path, text: str = "word", **given: Any) -> Path:
@@ -116,6 +116,19 @@ def test_the_command_makes_the_same_again(made: Path) -> None:
             assert getattr(settings, key) == value, key
 
 
+def test_what_loads_it_works(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = snippets((made / "README.md").read_text())
+    monkeypatch.chdir(made.parent)
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert found["rows"].num_rows == 7
+    least = float(code.split(">= ")[1].split()[0])
+    scores = [one.quality["normals"].flip or 0 for one in samples(made)]
+    assert least == pytest.approx(np.median(scores), abs=0.006)
+    assert len(found["good"]) == sum(score >= least for score in scores)
+    assert {*next(iter(found["some"]))} == {"image", "normals", "quality"}
+
+
 def test_no_place_of_this_machine_is_told(made: Path, photos: Path, tmp_path: Path) -> None:
     run("import", "--source", f"folder:{photos}", "--output_dir", tmp_path / "imported")
     for card in (made / "README.md", tmp_path / "imported/README.md"):
@@ -125,7 +138,8 @@ def test_no_place_of_this_machine_is_told(made: Path, photos: Path, tmp_path: Pa
 
 
 def test_links_change_names_alone(made: Path) -> None:
-    links = Links(name="alice/rooms", model="alice/model", space="alice/space")
+    (checkpoint,) = {one.provenance.fingerprint for one in samples(made)}
+    links = Links("alice/rooms", "alice/model", space="alice/space", checkpoint=checkpoint)
     assert dataset_card(made) == (made / "README.md").read_text()
     texts = (dataset_card(made, links=one) for one in (Links(), links))
     alone, linked = (text.replace(" \\\n    ", " ").splitlines() for text in texts)
@@ -134,7 +148,14 @@ def test_links_change_names_alone(made: Path) -> None:
     text = "\n".join(linked)
     assert 'name = "alice/rooms"' in text and "--pipeline alice/model" in text
     assert "[alice/model](https://huggingface.co/alice/model)" in text
+    assert "Made with [alice/model]" in text
     assert "[alice/space](https://huggingface.co/spaces/alice/space)" in text
+
+
+def test_a_dataset_is_made_with_a_model_only_if_it_was(made: Path) -> None:
+    text = dataset_card(made, Links(model="alice/model", checkpoint="another"))
+    assert "Made with" not in text and "Model: [alice/model]" in text
+    assert "--pipeline pipeline" in text and dataset_card(made, Links()) == dataset_card(made)
 
 
 def test_counts_are_those_of_all_shards(made: Path, photos: Path, tmp_path: Path) -> None:

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import StableDiffusionPipeline
 from huggingface_hub import ModelCard
 
 from d2i1_data.card import Links, model_card
 from d2i1_data.errors import InputError
 from d2i1_data.loading import TRAINING, fingerprint, open_pipeline
-from d2i1_data.sources.rooms import CLASSES
+from d2i1_data.sources.rooms import CLASSES, Rooms
 from d2i1_train.cli import read_settings
 from tests.made import run
-from tests.pages import HOSTILE, Page
+from tests.pages import HOSTILE, Page, snippets
 
 VALIDATE = ("--validation_source", "rooms:val", "--num_validation_samples", 2)
 ON_TWO_ROOMS = ("--source", "rooms:train", "--max_train_samples", 2, "--resolution", 32)
@@ -161,6 +162,30 @@ def test_an_adapter_says_what_it_is(tuned: Path) -> None:
     assert "the LoRA switched off" in adapter.text and "`base_unet`" in whole.text
     assert "--train_unet lora --rank 2" in adapter.text
     assert "preview.png" not in adapter.text  # it was not validated
+
+
+def test_what_loads_them_works(
+    improved: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = Rooms("test")[0].image
+    own, without_us = snippets((improved / "README.md").read_text())
+    monkeypatch.chdir(improved.parent)
+    found: dict[str, Any] = {"image": image}
+    exec(own, found)
+    assert found["made"].images[0].size == (64, 64)
+    seen = found["pipe"].predict(image).predictions
+    exec(without_us, found)
+    again = found["pipe"].predict(image).predictions
+    assert all((seen[name][0] == again[name][0]).all() for name in seen)
+    own, plain = snippets((tuned / "adapter/README.md").read_text())
+    monkeypatch.chdir(tuned)
+    base = tuned.parent / "base"
+    found = {"image": image}
+    exec(own.replace("where the base lies", str(base)), found)
+    assert {*found["seen"].predictions} == {"normals", "depth"}
+    found["pipe"] = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
+    exec(plain, found)
+    assert found["pipe"].get_active_adapters()
 
 
 def test_a_base_on_the_hub_is_named_with_its_relation(

@@ -199,7 +199,7 @@ def test_header_says_rank_and_alpha_and_no_path(warm: Warm, tiny_base: Path) -> 
     assert (told["unet.r"], told["unet.lora_alpha"], told["unet.use_rslora"]) == (4, 8, True)
     assert told["unet.target_modules"] == sorted(told["unet.target_modules"])  # not by chance
     texts = [f.read_text() for f in folder.rglob("*") if f.suffix in (".json", ".md")]
-    assert len(texts) == 3
+    assert len(texts) == 4
     for text in (str(header), *texts):
         assert str(tiny_base.parent) not in text and str(warm("lora").parent) not in text
 
