@@ -23,7 +23,7 @@ def free_port() -> int:
 def served(
     command: Sequence[object], folder: Path, env: Mapping[str, str], refused: str | None = None
 ) -> Iterator[str]:
-    """The address that a command prints when it serves; it must end well when interrupted.
+    """The address that a command prints when it serves; it must end well when told to.
 
     refused: the error with which the server may log a traceback.
     """
@@ -41,7 +41,7 @@ def served(
     reader.start()
     try:
         yield _address(process, said)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0, "".join(said)
         reader.join()
         wrong = [line for line in said if line.startswith("Traceback")]
