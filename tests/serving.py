@@ -20,8 +20,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(command: Sequence[object], folder: Path, env: Mapping[str, str]) -> Iterator[str]:
-    """The address that a command prints when it serves; it must end well when interrupted."""
+def served(
+    command: Sequence[object], folder: Path, env: Mapping[str, str], refused: str | None = None
+) -> Iterator[str]:
+    """The address that a command prints when it serves; it must end well when told to.
+
+    refused: the error with which the server may log a traceback.
+    """
     process = subprocess.Popen(
         [str(word) for word in command],
         cwd=folder,
@@ -36,9 +41,11 @@ def served(command: Sequence[object], folder: Path, env: Mapping[str, str]) -> I
     reader.start()
     try:
         yield _address(process, said)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 0, "".join(said)
-        assert "Traceback" not in "".join(said), "".join(said)
+        reader.join()
+        wrong = [line for line in said if line.startswith("Traceback")]
+        assert len(wrong) == sum(f"{refused}: " in line for line in said), "".join(said)
     finally:
         process.kill()
         process.wait()

@@ -1,6 +1,7 @@
 """The app: a page that shows what a pipeline perceives in an image, and creates variations."""
 
 import os
+import signal
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -11,7 +12,7 @@ LARGEST_FILE = "50mb"
 
 
 def app(settings: AppSettings) -> None:
-    """Serve the page until the process is interrupted; its address is printed.
+    """Serve the page until the process is interrupted or told to end; its address is printed.
 
     What visitors upload and download lies in a temporary folder, which goes with the process.
     """
@@ -44,4 +45,5 @@ def app(settings: AppSettings) -> None:
             raise InputError(f"the page cannot be served: {error}") from error
         told = f"{address} and {public}" if public else address
         print(f"{settings.pipeline} is served at {told}, until Ctrl-C", flush=True)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the folder would stay
         page.block_thread()

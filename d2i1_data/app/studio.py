@@ -5,6 +5,7 @@ It makes rows as `d2i1 label` and `d2i1 create` do, with the same makers.
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..card import write_card
 from ..errors import InputError
-from ..makers import Creator, Labeller, prepare
+from ..makers import Creator, Labeller, Skipped, prepare
 from ..plan import Item
 from ..sample import Provenance, Sample, image_sha256
 from ..schema import read_tasks
@@ -73,11 +74,12 @@ class Studio:
             "precision": settings.precision,
             "threads": settings.threads,
             "confidence_maps": True,
+            "on_bad_row": "skip",  # what cannot be made is told without advice on flags
         }
         self.labelling = LabelSettings(**self.common)
         self.pipe, self.known = prepare(self.labelling)
-        known = Path(settings.pipeline).expanduser().is_dir()
-        self.name = Path(settings.pipeline).resolve().name if known else settings.pipeline
+        here = Path(settings.pipeline).expanduser()
+        self.name = here.resolve().name if here.is_dir() else settings.pipeline
         self.strength: float = self.pipe.config.default_strength
         steps = settings.num_inference_steps or self.pipe.config.default_num_inference_steps
         self.steps = min(steps, settings.max_inference_steps)
@@ -129,9 +131,13 @@ class Studio:
                 f"this image has {width} x {height} pixels; this pipeline needs more than"
                 f" {self.pipe.stride} on one side"
             )
-        item = Item(maker.source.identity(0), 0)
-        (sample,) = maker.make([item], {}, lambda count: None)
-        return sample
+        source, skipped = maker.source.identity(0), Skipped()
+        made = list(maker.make([Item(source, 0)], skipped, lambda count: None))
+        for why in skipped.values():
+            raise InputError(why)
+        # rows of one upload may be put together: what is made otherwise is called otherwise
+        how = fingerprint(made[0].caption, asdict(made[0].provenance))
+        return replace(made[0], id=f"{source}-{how[:8]}")
 
     def pack(self, sample: Sample, folder: Path) -> Path:
         """A zip in a new folder below this one: a dataset of one row, which `load_dataset` and all

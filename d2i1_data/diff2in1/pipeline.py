@@ -548,7 +548,7 @@ def write_card(folder: Path, name: str) -> None:
         card = importlib.import_module("d2i1_data.card")
     except ModuleNotFoundError:
         return
-    (folder / "README.md").write_text(card.model_card(folder, card.Links(name=name)))
+    card.write_model_card(folder, card.Links(name=name))
 
 
 def write_index(folder: Path, **entries: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from ..card import Links
 from ..errors import InputError
 from ..hub import Repository, size_of
+from ..loading import fingerprint
 from ..settings import PublishSettings
 from .checkpoint import Checkpoint, check_model
 from .dataset import Dataset
@@ -53,6 +54,7 @@ def parcels(settings: PublishSettings) -> list[Parcel]:
         adapter=adapter if settings.adapter else None,
         dataset=own if settings.dataset else None,
         space=own if settings.space else None,
+        checkpoint=fingerprint(_folder(model, "pipeline")) if model and here else None,
     )
     found: list[Parcel] = []
     append, overwrite = settings.append, settings.overwrite

@@ -2,9 +2,12 @@
 
 import base64
 import io
+import json
 import os
 import shutil
+import socket
 import sys
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -106,6 +109,24 @@ def test_provenance_says_how_a_row_was_made(studio: Studio, pipeline: Path) -> N
     labelled = studio.label(ROOM).provenance
     assert (labelled.strength, labelled.steps, labelled.labels_from) == (0, 0, "image")
     assert labelled.noise_seed is None and labelled.source_sha256 == image_sha256(ROOM)
+
+
+def test_rows_of_one_upload_have_names_of_their_own(studio: Studio) -> None:
+    def create(prompt: str = "", strength: float = 0.6, steps: int = 1, seed: int = 0) -> Sample:
+        return studio.create(ROOM, prompt, strength, steps, seed)
+
+    rows = [create(), create("a"), create(strength=0.5), create(steps=2), create(seed=1)]
+    ids = {row.id for row in (studio.label(ROOM), *rows)}
+    assert len(ids) == 6 and create().id == rows[0].id
+    assert {name.rpartition("-")[0] for name in ids} == {f"upload-{image_sha256(ROOM)[:12]}"}
+
+
+def test_what_cannot_be_made_is_told(pipeline: Path) -> None:
+    studio = Studio(AppSettings(pipeline=str(pipeline)))
+    for weight in studio.pipe.perception.parameters():
+        weight.data.fill_(float("nan"))
+    with pytest.raises(InputError, match=r"the checkpoint gives NaN$"):
+        studio.label(ROOM)
 
 
 @pytest.mark.parametrize(
@@ -347,6 +368,14 @@ def test_wrong_flags_are_told(
     assert wrong in d2i1("app", "--pipeline", pipeline, *flags, code=2)
 
 
+def test_a_port_that_is_taken_is_told(pipeline: Path, d2i1: Callable[..., str]) -> None:
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = d2i1("app", "--pipeline", pipeline, "--port", port, code=2)
+    assert "the page cannot be served" in said and str(port) in said
+
+
 def test_without_gradio_it_says_how_to_get_it(
     pipeline: Path, d2i1: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -393,7 +422,7 @@ def address(pipeline: Path, places: dict[str, Path]) -> Iterator[str]:
     env = {**os.environ, "PYTHONPATH": root, "HOME": str(places["home"])}
     own = {"TMPDIR": "", "HF_HOME": "hf", "MPLCONFIGDIR": "fonts"}  # caches of libraries
     env |= {name: str(places["temporary"] / part) for name, part in own.items()}
-    with served(command, places["work"], env) as address:
+    with served(command, places["work"], env, "InvalidPathError") as address:
         assert address.startswith("http://127.0.0.1:")
         yield address
     assert not list(places["temporary"].glob("diff2in1-*"))
@@ -509,9 +538,21 @@ def test_what_is_no_image_is_told_to_the_visitor(
     assert not visitor.page.locator("#seen-row").is_visible()
 
 
-def test_the_api_has_names(address: str) -> None:
+def test_the_api_has_names_and_reads_uploads_only(address: str, pipeline: Path) -> None:
     client = pytest.importorskip("gradio_client").Client(address, verbose=False)
     known = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert sorted(known) == ["/create", "/predict"]
     given = [one["parameter_name"] for one in known["/create"]["parameters"]]
     assert given == ["image", "prompt", "strength", "steps", "seed"]
+    own = pipeline.parent / "own.png"
+    Image.fromarray(ROOM).save(own)
+    for name in (own, pipeline / "model_index.json"):
+        body = {"data": [{"path": str(name), "meta": {"_type": "gradio.FileData"}}]}
+        asked = f"{address}gradio_api/call/predict"
+        head = {"Content-Type": "application/json"}
+        request = urllib.request.Request(asked, json.dumps(body).encode(), head)
+        with urllib.request.urlopen(request) as answer:
+            event = json.load(answer)["event_id"]
+        with urllib.request.urlopen(f"{asked}/{event}") as answer:
+            said = answer.read().decode()
+        assert "event: error" in said and "base64" not in said
