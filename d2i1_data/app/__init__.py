@@ -16,7 +16,16 @@ def app(settings: AppSettings) -> None:
 
     What visitors upload and download lies in a temporary folder, which goes with the process.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # asked when gradio is imported
+    with TemporaryDirectory(prefix="diff2in1-") as folder:
+        # gradio looks at both when it is imported
+        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=folder)
+        try:
+            _serve(settings, Path(folder))
+        finally:
+            del os.environ["GRADIO_TEMP_DIR"]
+
+
+def _serve(settings: AppSettings, folder: Path) -> None:
     try:
         from .page import CSS, THEME, build_page
     except ModuleNotFoundError as error:
@@ -25,25 +34,23 @@ def app(settings: AppSettings) -> None:
         raise InputError("gradio is not installed: pip install 'diff2in1[app]'") from error
     from .studio import Studio
 
-    with TemporaryDirectory(prefix="diff2in1-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        page = build_page(Studio(settings), Path(folder))
-        try:
-            _, address, public = page.launch(
-                server_name=settings.host,
-                server_port=settings.port,
-                share=settings.share,
-                max_file_size=LARGEST_FILE,
-                ssr_mode=False,
-                footer_links=["api", "settings"],
-                theme=THEME,
-                css=CSS,
-                quiet=True,
-                prevent_thread_lock=True,
-            )
-        except OSError as error:  # gradio's own for a port that is taken, or an unknown host
-            raise InputError(f"the page cannot be served: {error}") from error
-        told = f"{address} and {public}" if public else address
-        print(f"{settings.pipeline} is served at {told}, until Ctrl-C", flush=True)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the folder would stay
-        page.block_thread()
+    page = build_page(Studio(settings), folder)
+    try:
+        _, address, public = page.launch(
+            server_name=settings.host,
+            server_port=settings.port,
+            share=settings.share,
+            max_file_size=LARGEST_FILE,
+            ssr_mode=False,
+            footer_links=["api", "settings"],
+            theme=THEME,
+            css=CSS,
+            quiet=True,
+            prevent_thread_lock=True,
+        )
+    except OSError as error:  # gradio's own for a port that is taken, or an unknown host
+        raise InputError(f"the page cannot be served: {error}") from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the folder would stay
+    told = f"{address} and {public}" if public else address
+    print(f"{settings.pipeline} is served at {told}, until Ctrl-C", flush=True)
+    page.block_thread()
