@@ -26,7 +26,6 @@ from huggingface_hub.utils import (
     are_progress_bars_disabled,
     disable_progress_bars,
     enable_progress_bars,
-    is_xet_available,
     validate_repo_id,
 )
 from tqdm import tqdm
@@ -38,8 +37,7 @@ Content = Path | bytes
 T = TypeVar("T")
 
 FILES_A_COMMIT = 250  # what upload_folder of huggingface_hub begins with
-HEAVY = (".parquet", ".safetensors")  # kept by the Hub as they come, before the commit that is to
-FILES_AT_ONCE = 5  # of them
+HEAVY = (".parquet", ".safetensors")  # sent one by one before their commit: so each comes once
 TRIES = 8  # in a row without any progress
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
 CONFLICTS = (409, 412)  # somebody else's commit came first
@@ -208,13 +206,9 @@ class Repository:
         group = list(changes.files.items())[:FILES_A_COMMIT]
         adds = [CommitOperationAdd(path, content) for path, content in group]
         heavy = [add for add in adds if add.path_in_repo.endswith(HEAVY)]
-        at_once = 1 if is_xet_available() else FILES_AT_ONCE  # which keeps what is finished only
-        for start in range(0, len(heavy), at_once):
-            batch = heavy[start : start + at_once]
-            self.api.preupload_lfs_files(
-                self.id, batch, repo_type=self.kind, num_threads=at_once, free_memory=False
-            )
-            bar.update(sum(add.upload_info.size for add in batch))
+        for add in heavy:  # Xet keeps all that is sent at once, or nothing
+            self.api.preupload_lfs_files(self.id, [add], repo_type=self.kind, free_memory=False)
+            bar.update(add.upload_info.size)
         last = len(group) == len(changes.files)
         deletes = [CommitOperationDelete(path) for path in changes.gone] if last else []
         self.api.create_commit(

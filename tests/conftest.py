@@ -6,6 +6,7 @@ from tests.environment import HOME, HUB
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,6 +49,13 @@ def sending(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", request.param == "lfs")
     monkeypatch.setenv("HF_HUB_DISABLE_XET", str(int(request.param == "lfs")))
     return request.param
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """huggingface_hub waits seconds before it tries again; here it does not."""
+    impatient = SimpleNamespace(sleep=lambda seconds: None)
+    monkeypatch.setattr("huggingface_hub.utils._http.time", impatient)
 
 
 @pytest.fixture(scope="module")

@@ -40,14 +40,6 @@ SOON += [("lfs", "commit", 0), ("lfs", "commit", 409), ("lfs", "preupload", 429)
 BUSY = b"Cannot create repo: another conflicting operation is in progress"  # as the Hub says it
 
 
-@pytest.fixture
-def storage(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """`lfs` or `xet`: how large files travel."""
-    way = str(getattr(request, "param", "lfs"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", way == "lfs")
-    return way
-
-
 @pytest.fixture(scope="module")
 def folder(create: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven samples in seven shards."""
@@ -55,7 +47,7 @@ def folder(create: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+def _soon(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("d2i1_data.hub.FIRST_WAIT", 0.01)
 
 
@@ -74,12 +66,12 @@ def assert_complete(hub: Hub, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("storage", "route", "status"),
+    ("sending", "route", "status"),
     [pytest.param(*one, marks=() if one in SOON else pytest.mark.slow) for one in EVERY],
-    indirect=["storage"],
+    indirect=["sending"],
 )
 def test_what_passes_is_survived(
-    hub: Hub, folder: Path, storage: str, route: str, status: int
+    hub: Hub, folder: Path, sending: str, route: str, status: int
 ) -> None:
     """No answer at all, a conflict, too many requests, overload: twice, at every route."""
     method, path = {**ROUTES, **OF_LFS, **OF_XET}[route]
@@ -166,8 +158,7 @@ def test_a_missing_pipeline(hub: Hub, d2i1: D2i1, name: str, tmp_path: Path) -> 
     assert f"pipeline {name}: neither a folder nor on the Hub" in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("storage", ["lfs", "xet"], indirect=True)
-def test_a_full_quota(hub: Hub, d2i1: D2i1, folder: Path, storage: str) -> None:
+def test_a_full_quota(hub: Hub, d2i1: D2i1, folder: Path, sending: str) -> None:
     hub.quota = 1000
     error = d2i1("publish", folder, "--repo_id", "rooms", code=2)
     assert "datasets/alice/rooms: " in last(error) and "storage" in last(error)
@@ -190,16 +181,17 @@ def test_a_bad_card_is_told_before_anything_is_sent(
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("xet", "kills"),
-    [(False, 1), *(pytest.param(x, 6, marks=pytest.mark.slow) for x in (False, True))],
+    ("sending", "kills"),
+    [("lfs", 1), *(pytest.param(way, 6, marks=pytest.mark.slow) for way in ("lfs", "xet"))],
+    indirect=["sending"],
 )
 def test_killed_at_random_and_restarted(
-    hub: Hub, folder: Path, tmp_path: Path, xet: bool, kills: int
+    hub: Hub, folder: Path, tmp_path: Path, sending: str, kills: int
 ) -> None:
     """SIGKILL at random moments of sending, then one run is let through to its end."""
     hub.delay = 0.05
     command = [sys.executable, "-m", "d2i1_train.cli", "publish", str(folder), "--repo_id", "rooms"]
-    environment = os.environ | {"HF_HUB_DISABLE_XET": "0" if xet else "1", "HF_HOME": str(tmp_path)}
+    environment = os.environ | {"HF_HOME": str(tmp_path)}
     chance, killed = random.Random(0), 0
     while killed < kills:
         seen = len(hub.log)

@@ -7,7 +7,6 @@ import sys
 import time
 from hashlib import sha256
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,13 +29,6 @@ FILES = {
 def folder(tmp_path: Path) -> Path:
     """A small file, a large one, and one that comes in parts."""
     return written(tmp_path / "files", FILES)
-
-
-@pytest.fixture
-def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """huggingface_hub waits seconds before it tries again; here it does not."""
-    impatient = SimpleNamespace(sleep=lambda seconds: None)
-    monkeypatch.setattr("huggingface_hub.utils._http.time", impatient)
 
 
 def arrived(hub: Hub) -> bool:
