@@ -78,7 +78,7 @@ def test_our_own_readers_take_it(hub: Hub, created: Callable[..., Path]) -> None
 def test_the_card_names_the_repository(hub: Hub, created: Callable[..., Path]) -> None:
     run("publish", created(0), "--repo_id", "rooms")
     card = DatasetCard.load("alice/rooms")
-    assert 'load_dataset("alice/rooms"' in card.text
+    assert 'name = "alice/rooms"' in card.text
     assert card.data.dataset_info["splits"][0]["num_examples"] == 7
     assert card.data.configs[0]["data_files"][0]["path"] == "data/train-*.parquet"
 
