@@ -113,7 +113,7 @@ class Repository:
         try:
             validate_repo_id(name)
         except HFValidationError as error:
-            raise InputError(f"--repo_id {name!r}: {error}") from error
+            raise InputError(f"repository {name!r}: {error}") from error
         self.id = name if "/" in name else f"{whoami()}/{name}"
 
     def __str__(self) -> str:

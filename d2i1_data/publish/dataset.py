@@ -17,8 +17,9 @@ from ..schema import METADATA
 from ..write import dataset_shards, shard_path
 from .parcel import CARD, Parcel
 
+DATA = "data/"
 PICTURES = ("preview.png", "report/*.png")  # those the card shows
-SHARD = re.compile(r"data/train-\d+\.parquet")
+SHARD = re.compile(r"data/train-(\d+).*\.parquet")  # ours, and what push_to_hub makes of them
 PLANS = re.compile(r"plan-\d+\.json")  # of what was appended
 
 
@@ -54,11 +55,11 @@ class Dataset(Parcel):
 
     def changes(self, held: Held) -> Changes:
         self.check(held)
-        old = [name for name in held.files if SHARD.fullmatch(name) or PLANS.fullmatch(name)]
-        theirs = [] if self.overwrite else [name for name in old if SHARD.fullmatch(name)]
+        theirs = [] if self.overwrite else [name for name in held.files if SHARD.fullmatch(name)]
         ours = self._numbered(held, theirs)
         others = tuple(sorted(set(theirs) - set(ours)))
         files = self._about(held, ours, appended=bool(others)) | {CARD: self._card(held, others)}
+        old = [name for name in held.files if name.startswith(DATA) or PLANS.fullmatch(name)]
         gone = [name for name in old if name not in files] if self.overwrite else []
         return Changes({n: f for n, f in files.items() if not held.has(n, f)}, gone)
 
@@ -131,4 +132,5 @@ class Dataset(Parcel):
 
 
 def _number(name: str) -> int:
-    return int(name.removesuffix(".parquet").rpartition("-")[2])
+    match = SHARD.fullmatch(name)
+    return int(match[1]) if match else 0

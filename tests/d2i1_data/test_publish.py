@@ -38,7 +38,7 @@ def created(
 def data(hub: Hub, repo_id: str = "alice/rooms") -> dict[str, bytes]:
     """The shards of a repository."""
     files = hub.files(repo_id, "dataset")
-    return {name: file for name, file in files.items() if name.startswith("data/")}
+    return {name: files[name] for name in sorted(files) if name.startswith("data/")}
 
 
 def shard_bytes(*folders: Path) -> list[bytes]:
@@ -182,6 +182,19 @@ def test_overwrite_replaces(hub: Hub, created: Callable[..., Path]) -> None:
     assert list(data(hub).values()) == shard_bytes(created(2))
     assert "plan-00003.json" not in hub.files("alice/rooms", "dataset")
     assert len(load_dataset("alice/rooms", split="train")) == 7
+
+
+def test_append_to_what_datasets_pushed(hub: Hub, created: Callable[..., Path]) -> None:
+    """`Dataset.push_to_hub` names shards in its own way; ours come beside them."""
+    run("publish", created(0), "--repo_id", "rooms")
+    load_dataset("alice/rooms", split="train").push_to_hub("alice/rooms")
+    assert list(data(hub)) == ["data/train-00000-of-00001.parquet"]
+    run("publish", created(1), "--repo_id", "rooms", "--append")
+    numbers = [name.removeprefix("data/train-")[:5] for name in sorted(data(hub))]
+    assert numbers == ["00000", "00001", "00002", "00003"]
+    assert len(load_dataset("alice/rooms", split="train")) == 14
+    run("publish", created(2), "--repo_id", "rooms", "--overwrite")
+    assert list(data(hub).values()) == shard_bytes(created(2))
 
 
 def test_two_append_at_once(
@@ -343,7 +356,7 @@ def test_what_is_wrong_is_told_before_anything_is_sent(
         assert wrong in d2i1("publish", "--repo_id", "alice/all", *flags, code=2)
     for name in ("a/b/c", "alice/..", "alice/a--b", "../x"):
         said = d2i1("publish", broken / "dataset", "--repo_id", name, code=2)
-        assert f"--repo_id {name!r}" in said and said.count("\n") == 1
+        assert f"repository {name!r}: " in said and said.count("\n") == 1
     assert not [entry for entry in hub.log if entry.method != "GET"]
 
 
