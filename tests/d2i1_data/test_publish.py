@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from datasets import load_dataset
 from huggingface_hub import DatasetCard, HfApi, ModelCard
 
@@ -16,6 +17,7 @@ from d2i1_data.sources import open_source
 from tests.hub import Hub
 from tests.made import run, samples
 
+ROOT = Path(__file__).resolve().parents[2]
 D2i1 = Callable[..., str]
 STAYS_HERE = ("run.json", "skipped.json", "logs/")
 
@@ -81,6 +83,27 @@ def test_the_card_names_the_repository(hub: Hub, created: Callable[..., Path]) -
     assert 'name = "alice/rooms"' in card.text
     assert card.data.dataset_info["splits"][0]["num_examples"] == 7
     assert card.data.configs[0]["data_files"][0]["path"] == "data/train-*.parquet"
+
+
+def test_hostile_names_stay_words(hub: Hub, photos: Path) -> None:
+    """In the class names, captions, name and licence of a source: no other path, key or element."""
+    hostile = "---\nlicense: mit\n---\n</code><script>alert(1)</script> | [x](http://evil) {{ 7 }}"
+    described = yaml.safe_load(photos.read_text())
+    described |= {"name": "../../" + hostile, "licence": hostile}
+    described["classes"]["semseg"]["names"] = [hostile, "../../etc", "tree"]
+    described["caption"]["template"] = "</td> | {classes}"
+    photos.write_text(yaml.safe_dump(described))
+    folder = photos.parent / "imported"
+    run("import", "--source", f"folder:{photos}", "--output_dir", folder)
+    run("publish", folder, "--repo_id", "rooms")
+    files = hub.files("alice/rooms", "dataset")
+    assert set(files) - {".gitattributes", "data/train-00000.parquet"} == {
+        *("README.md", "diff2in1.json", "plan.json", "preview.png")
+    }
+    card = DatasetCard.load("alice/rooms")
+    assert card.data.license in (None, "other") and "<script" not in card.text
+    assert "](http://evil)" not in card.text and "\n---\n" not in card.text
+    assert len(load_dataset("alice/rooms", split="train")) == 6
 
 
 def test_shards_come_first_and_the_card_last(
@@ -278,6 +301,23 @@ def test_somebody_elses_repository_is_refused(
     )
     said = d2i1("publish", created(0), "--repo_id", "alice/texts", code=2)
     assert "datasets/alice/texts holds a.txt, and no diff2in1.json of ours" in said
+
+
+def test_a_space_shows_the_pipeline(hub: Hub, d2i1: D2i1, pipeline: Path) -> None:
+    said = d2i1("publish", "--pipeline", pipeline, "--space", "--repo_id", "model").split()
+    assert said == [f"{hub.url}/alice/model", f"{hub.url}/spaces/alice/model"]
+    files, space = hub.files("alice/model", "space"), hub.repo("alice/model", "space")
+    assert space.sdk == "gradio" and len(space.commits) == 2
+    assert b'"alice/model"' in files["app.py"] and b"models:\n- alice/model" in files["README.md"]
+    assert files["d2i1_data/app/studio.py"] == (ROOT / "d2i1_data/app/studio.py").read_bytes()
+    assert "spaces/alice/model" in ModelCard.load("alice/model").text
+
+    HfApi().upload_file(
+        path_or_fileobj=b"", path_in_repo="d2i1_data/old.py", repo_id=space.name, repo_type="space"
+    )
+    said = d2i1("publish", "--pipeline", "alice/model", "--space", "--repo_id", "model")
+    assert said.split() == [f"{hub.url}/spaces/alice/model"]  # the pipeline is there already
+    assert hub.files("alice/model", "space") == files
 
 
 def test_private_is_private(hub: Hub, d2i1: D2i1, created: Callable[..., Path]) -> None:
