@@ -219,7 +219,12 @@ def read_index(folder: Path, kind: str) -> dict[str, Any]:
     file = folder / "model_index.json"
     if not file.is_file():
         raise InputError(f"{kind} {folder}: no model_index.json there, expected diffusers layout")
-    index: dict[str, Any] = json.loads(file.read_text())
+    try:
+        index = json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(f"{file}: not readable as JSON: {error}") from error
+    if not isinstance(index, dict):
+        raise InputError(f"{file}: expected an object, got {type(index).__name__}")
     return index
 
 

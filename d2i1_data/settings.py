@@ -1,7 +1,7 @@
 """What can be set when data is written. Fields are flags, YAML keys and documentation at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from string import Formatter
 from typing import Any, Literal
 
@@ -258,12 +258,13 @@ class PublishSettings:
     pipeline: str | None = None
     """Folder of a pipeline to publish; or the Hub id of one, which the others' cards link to."""
     adapter: str | None = None
+    """Folder of an adapter to publish: a LoRA and a perception model."""
     dataset: str | None = None
     """Folder of a dataset to publish."""
     run: str | None = None
     """Folder with any of pipeline/, adapter/, dataset/ and results.json, such as a demo's."""
-    results: list[str] = field(default_factory=list)
-    """What `d2i1 evaluate --output_file` wrote of the pipeline: figures of its card."""
+    results: str | list[str] | None = None
+    """What `d2i1 evaluate --output_file` wrote of the pipeline, a file or several: its figures."""
     space: bool = False
     """Also a Space that shows the pipeline, see `d2i1 app`."""
     private: bool = False
@@ -285,6 +286,8 @@ class PublishSettings:
             raise InputError("--append is for a --dataset")
         if self.space and not (self.pipeline or self.run):
             raise InputError("--space needs a --pipeline to show")
+        if self.results and not (self.pipeline or self.adapter or self.run):
+            raise InputError("--results says nothing without a --pipeline or --adapter")
 
 
 @dataclass(kw_only=True)

@@ -53,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"d2i1 {act}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"d2i1 {act}: stopped", file=sys.stderr)
+        return 130
     except RuntimeError as error:
         if not _process_lost(error):
             raise

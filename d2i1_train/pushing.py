@@ -19,8 +19,10 @@ from .checkpoint import complete_checkpoints
 from .settings import TrainSettings
 
 STAGED = ".push"  # holds what is on its way, which pruning must not take from under it
-NUMBERED = re.compile(r"checkpoint-(\d+)/")
-COUNTERS = "counters.json"  # last: what resumes looks for it
+FILE = re.compile(r"checkpoint-(0|[1-9]\d*)/(.*)")
+COUNTERS = "counters.json"  # the last file of a checkpoint: with it, it is complete
+
+logger = logging.getLogger(__name__)
 
 
 class Pusher:
@@ -31,36 +33,49 @@ class Pusher:
     """
 
     def __init__(self, settings: TrainSettings) -> None:
-        """Makes the repository: a token that may not write ends a run before it begins."""
+        """Makes the repository: a token that may not write, or what others have there, ends a run
+        before it begins."""
         self.folder, self.limit = Path(settings.output_dir), settings.checkpoints_total_limit
         name = settings.hub_model_id or self.folder.resolve().name
         self.private, self.repository = settings.hub_private_repo, Repository(name, "model")
-        self.repository.create(self.private)
-        check_model(self.repository, self.repository.held(), whole=True)
+        held = self.repository.create(self.private)
+        check_model(self.repository, held, whole=True)
+        if _numbers(held) and settings.resume_from_checkpoint is None:
+            raise InputError(
+                f"{self.repository} holds checkpoints of another run: continue it with"
+                " --resume_from_checkpoint latest, or choose another --hub_model_id"
+            )
         self.waiting: Path | None = None
         self.sending: threading.Thread | None = None
         self.lock = threading.Lock()
 
     def fetch_latest(self) -> None:
         """Bring the newest checkpoint of the repository to a machine that has none."""
-        numbers = _numbers(self.repository.held())
-        if not numbers or complete_checkpoints(self.folder):
+        held = self.repository.held()
+        complete = [n for n in _numbers(held) if f"checkpoint-{n}/{COUNTERS}" in held.files]
+        if not complete or complete_checkpoints(self.folder):
             return
-        name, staged = f"checkpoint-{max(numbers)}", self.folder / STAGED
-        patiently(
-            str(self.repository),
-            lambda: snapshot_download(
-                self.repository.id, allow_patterns=f"{name}/*", local_dir=staged
-            ),
+        name, staged = f"checkpoint-{max(complete)}", self.folder / STAGED
+        fetch = partial(
+            snapshot_download,
+            self.repository.id,
+            revision=held.commit,
+            allow_patterns=f"{name}/*",
+            local_dir=staged,
         )
+        patiently(str(self.repository), fetch)
         os.replace(staged / name, self.folder / name)
         shutil.rmtree(staged)
 
     def offer(self, checkpoint: Path) -> None:
         """Send a complete checkpoint when its turn comes; returns at once."""
         staged = self.folder / STAGED / checkpoint.name
-        shutil.rmtree(staged, ignore_errors=True)
-        shutil.copytree(checkpoint, staged, copy_function=_link)
+        try:
+            shutil.rmtree(staged, ignore_errors=True)
+            shutil.copytree(checkpoint, staged, copy_function=_link)
+        except OSError as error:
+            logger.warning("%s is not pushed: %s", checkpoint.name, error)
+            return
         with self.lock:
             overtaken, self.waiting = self.waiting, staged
             if self.sending is None:
@@ -71,8 +86,8 @@ class Pusher:
 
     def finish(self) -> None:
         """Wait for what is on its way, then publish all that the run left."""
-        if self.sending is not None:
-            self.sending.join()
+        if sending := self.sending:
+            sending.join()
         shutil.rmtree(self.folder / STAGED, ignore_errors=True)
         own = self.repository.id
         try:
@@ -92,23 +107,24 @@ class Pusher:
                     return
             try:
                 self.repository.bring(partial(self._lacking, staged), staged.name, quiet=True)
-            except InputError as error:
-                logging.getLogger(__name__).warning("%s was not pushed: %s", staged.name, error)
-            shutil.rmtree(staged)
+            except Exception as error:  # training does not end for it, nor the next one's turn
+                logger.warning("%s was not pushed: %s", staged.name, error)
+            shutil.rmtree(staged, ignore_errors=True)
 
     def _lacking(self, staged: Path, held: Held) -> Changes:
-        """A checkpoint's files, and what the limit leaves no room for."""
+        """A checkpoint's files, and what the limit leaves no room for of those before it."""
         names = sorted((file.name for file in staged.iterdir()), key=lambda n: (n == COUNTERS, n))
         files: dict[str, Content] = {f"{staged.name}/{name}": staged / name for name in names}
-        old = _numbers(held) - {int(staged.name.rpartition("-")[2])}
-        spare = sorted(old)[: 1 - self.limit or None] if self.limit else []
+        own = int(staged.name.rpartition("-")[2])
+        before = sorted(number for number in _numbers(held) if number < own)
+        spare = before[: 1 - self.limit or None] if self.limit else []
         gone = [path for path in held.files if _number(path) in spare]
         return Changes({n: f for n, f in files.items() if not held.has(n, f)}, gone)
 
 
 def _number(path: str) -> int | None:
     """The step of the checkpoint that a file in a repository is of."""
-    match = NUMBERED.match(path)
+    match = FILE.fullmatch(path)
     return int(match[1]) if match else None
 
 

@@ -494,13 +494,14 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
     def save_pretrained(  # type: ignore[override]
         self,
         save_directory: str | Path,
+        *options: Any,
         push_to_hub: bool = False,
         repo_id: str | None = None,
         private: bool | None = None,
         token: str | None = None,
         commit_message: str | None = None,
         create_pr: bool = False,
-        **options: Any,
+        **more: Any,
     ) -> None:
         """Write everything, with the code of pipeline and host as one file each.
 
@@ -514,21 +515,44 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
                 raise ValueError(
                     f"{name} has a LoRA adapter: call fuse_lora() and unload_lora_weights() first"
                 )
-        super().save_pretrained(save_directory, **options)
+        super().save_pretrained(save_directory, *options, **more)
         folder = Path(save_directory)
         (folder / "pipeline.py").write_text(join_modules(type(self).__module__))
         write_index(folder, perception=["diff2in1", type(self.perception).__name__])
         if push_to_hub:
-            name = repo_id or folder.name
-            name = create_repo(name, private=private, token=token, exist_ok=True).repo_id
-            write_card(folder, name)
-            self._upload_folder(folder, name, token, commit_message, create_pr)
+            self._push(folder, repo_id or folder.name, private, token, commit_message, create_pr)
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> None:  # type: ignore[override]
-        """Send what `save_pretrained` writes, with its options; diffusers' own way would send an
-        empty card, and not the code."""
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        subfolder: str | None = None,
+    ) -> str:
+        """Send what `save_pretrained` writes, with a card; its commit. diffusers' own way would
+        send an empty card, and not the code."""
+        if subfolder:
+            raise ValueError(f"subfolder {subfolder!r}: a pipeline loads from the top only")
         with TemporaryDirectory() as folder:
-            self.save_pretrained(folder, push_to_hub=True, repo_id=repo_id, **options)
+            self.save_pretrained(folder, safe_serialization, variant)
+            return self._push(Path(folder), repo_id, private, token, commit_message, create_pr)
+
+    def _push(
+        self,
+        folder: Path,
+        repo_id: str,
+        private: bool | None,
+        token: str | None,
+        commit_message: str | None,
+        create_pr: bool,
+    ) -> str:
+        name = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+        write_card(folder, name)
+        return str(self._upload_folder(folder, name, token, commit_message, create_pr))
 
 
 def _to_array(one: Tensor) -> NDArray[np.float32]:
@@ -546,7 +570,9 @@ def write_card(folder: Path, name: str) -> None:
     """README.md; a published file, without our package, leaves it to whoever publishes again."""
     try:
         card = importlib.import_module("d2i1_data.card")
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("d2i1_data"):
+            raise
         return
     card.write_model_card(folder, card.Links(name=name))
 

@@ -8,9 +8,9 @@ from typing import Any
 from ..card import Links
 from ..errors import InputError
 from ..hub import Repository, size_of
-from ..loading import fingerprint
+from ..loading import check_id, fingerprint
 from ..settings import PublishSettings
-from .checkpoint import Checkpoint, check_model
+from .checkpoint import INDEX, Checkpoint, check_model, complete_files
 from .dataset import Dataset
 from .parcel import CARD, Parcel
 from .space import Space
@@ -27,49 +27,51 @@ def publish(settings: PublishSettings) -> str:
     plans = ["\n".join(_plan(parcel, settings.private)) for parcel in wanted]
     if settings.dry_run:
         return "\n\n".join(plans)
+    for parcel in wanted:  # all that may be wrong, before gigabytes are sent
+        card = parcel.changes(parcel.repository.create(settings.private)).files.get(CARD)
+        if isinstance(card, bytes):
+            parcel.repository.check_card(card.decode())
     for parcel in wanted:
-        send(parcel, settings.private)
+        parcel.repository.bring(parcel.changes, "Publish with diff2in1")
     return "\n".join(parcel.repository.url for parcel in wanted)
-
-
-def send(parcel: Parcel, private: bool, quiet: bool = False) -> None:
-    """Make a repository hold a parcel; interrupted and called again, it continues."""
-    repository = parcel.repository
-    repository.create(private)
-    card = parcel.changes(repository.held()).files.get(CARD)
-    if isinstance(card, bytes):
-        repository.check_card(card.decode())  # before gigabytes are sent
-    repository.bring(parcel.changes, "Publish with diff2in1", quiet)
 
 
 def parcels(settings: PublishSettings) -> list[Parcel]:
     """What the settings name, data first, each with a card that links to the others."""
     settings = _found(settings)
-    model = settings.pipeline
+    model, overwrite = settings.pipeline, settings.overwrite
+    here = model is not None and Path(model).expanduser().is_dir()
+    if model and here:
+        complete_files(Path(model).expanduser(), whole=True)
+    elif model:
+        _check_published(model)
     own = Repository(settings.repo_id, "model").id  # with its user
-    here = model is None or Path(model).expanduser().is_dir()
-    adapter = f"{own}-adapter" if model and settings.adapter else own
+    adapter = f"{own}-adapter" if here else own
     links = Links(
-        model=(own if here else model) if model else None,
+        model=own if here else model,
         adapter=adapter if settings.adapter else None,
         dataset=own if settings.dataset else None,
         space=own if settings.space else None,
-        checkpoint=fingerprint(_folder(model, "pipeline")) if model and here else None,
+        checkpoint=fingerprint(Path(model).expanduser()) if model and here else None,
     )
+    given = settings.results or []
+    figures = [Path(file) for file in ([given] if isinstance(given, str) else given)]
     found: list[Parcel] = []
-    append, overwrite = settings.append, settings.overwrite
     if settings.dataset:
         folder = _folder(settings.dataset, "dataset")
-        found.append(Dataset(own, folder, replace(links, name=own), append, overwrite))
-    places = {adapter: settings.adapter, own: model} if model and here else {own: settings.adapter}
-    for name, place in places.items():
+        found.append(Dataset(own, folder, replace(links, name=own), settings.append, overwrite))
+    checkpoints = {adapter: settings.adapter} | ({own: model} if here else {})
+    for name, place in checkpoints.items():
         if place:
             # figures are of the pipeline, unless the adapter comes alone
-            results = [Path(file) for file in settings.results] if name == own else []
-            folder, named = _folder(place, "pipeline"), replace(links, name=name)
-            found.append(Checkpoint(name, folder, named, results, overwrite))
+            results = figures if name == own else []
+            whole, named = place == model, replace(links, name=name)
+            folder = _folder(place, "pipeline" if whole else "adapter")
+            found.append(Checkpoint(name, folder, whole, named, results, overwrite))
     if settings.space and links.model:
         found.append(Space(own, links.model, overwrite))
+    if not found:
+        raise InputError(f"--pipeline {model}: is on the Hub already, and nothing else was named")
     return found
 
 
@@ -83,7 +85,15 @@ def _found(settings: PublishSettings) -> PublishSettings:
         raise InputError(f"--run {run}: holds none of {', '.join(OF_A_RUN)}")
     given: dict[str, Any] = {n: getattr(settings, n) or there.get(n) for n in OF_A_RUN}
     results = settings.results or [str(f) for f in [run / RESULTS] if f.is_file()]
-    return replace(settings, results=results, **given)
+    return replace(settings, run=None, results=results, **given)
+
+
+def _check_published(model: str) -> None:
+    """Refuse what is neither a folder nor a pipeline on the Hub."""
+    check_id(model, "pipeline")
+    held = Repository(model, "model").held_if_any()
+    if INDEX not in held.files:
+        raise InputError(f"--pipeline {model}: neither a folder nor a pipeline on the Hub")
 
 
 def _folder(name: str, kind: str) -> Path:
@@ -96,10 +106,10 @@ def _folder(name: str, kind: str) -> Path:
 def _plan(parcel: Parcel, private: bool) -> Iterator[str]:
     """What would be sent, a line a file."""
     held = parcel.repository.held_if_any()
+    parcel.repository.refuse_public(held, private)
     changes = parcel.changes(held)
-    state = "as it is" if held.commit else f"new, {'private' if private else 'public'}"
-    total = sum(map(size_of, changes.files.values()))
-    yield f"{parcel.repository} ({state}): {len(changes.files)} files, {total:,} bytes"
+    state = "as it is" if held.commit else "new, private" if private else "new"
+    yield f"{parcel.repository} ({state}): {len(changes.files)} files, {changes.size:,} bytes"
     for name, content in changes.files.items():
         what = "replace" if name in held.files else "add"
         yield f"  {what:8}{name}  {size_of(content):,}"

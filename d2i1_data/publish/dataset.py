@@ -13,14 +13,13 @@ from ..engine import missing_shards
 from ..errors import InputError
 from ..hub import Changes, Content, Held, patiently
 from ..plan import PLAN, read_plan
-from ..schema import METADATA
+from ..schema import METADATA, read_metadata
 from ..write import dataset_shards, shard_path
-from .parcel import CARD, Parcel
+from .parcel import CARD, Parcel, read_object
 
-DATA = "data/"
 PICTURES = ("preview.png", "report/*.png")  # those the card shows
-SHARD = re.compile(r"data/train-(\d+).*\.parquet")  # ours, and what push_to_hub makes of them
-PLANS = re.compile(r"plan-\d+\.json")  # of what was appended
+SHARD = re.compile(r"data/train-(\d*).*\.parquet")  # what our card's pattern makes a dataset read
+PLANS = re.compile(r"plan(-\d+)?\.json")  # those with a number are of what was appended
 
 
 class Dataset(Parcel):
@@ -46,6 +45,9 @@ class Dataset(Parcel):
         self.shards = dataset_shards(folder)
         if not self.shards or not (folder / METADATA).is_file():
             raise InputError(f"dataset {folder}: no shards of ours there; see d2i1 create")
+        if lost := [shard for shard in self.shards if not shard.exists()]:
+            raise InputError(f"{lost[0]} is a link to nothing")
+        read_metadata((folder / METADATA).read_text(), str(folder / METADATA))
         if (folder / PLAN).is_file() and (missing := missing_shards(read_plan(folder), folder)):
             raise InputError(
                 f"dataset {folder}: {len(missing)} shards are still to be made; the command that"
@@ -53,39 +55,45 @@ class Dataset(Parcel):
             )
         self.cards: dict[tuple[str, ...], bytes] = {}  # by the other shards it tells of
 
-    def changes(self, held: Held) -> Changes:
-        self.check(held)
+    def lacking(self, held: Held) -> Changes:
         theirs = [] if self.overwrite else [name for name in held.files if SHARD.fullmatch(name)]
         ours = self._numbered(held, theirs)
         others = tuple(sorted(set(theirs) - set(ours)))
         files = self._about(held, ours, appended=bool(others)) | {CARD: self._card(held, others)}
-        old = [name for name in held.files if name.startswith(DATA) or PLANS.fullmatch(name)]
+        old = [name for name in held.files if SHARD.fullmatch(name) or PLANS.fullmatch(name)]
         gone = [name for name in old if name not in files] if self.overwrite else []
         return Changes({n: f for n, f in files.items() if not held.has(n, f)}, gone)
 
     def _numbered(self, held: Held, theirs: list[str]) -> dict[str, Content]:
         """Our shards under the names they have, or get, in the repository."""
-        names = [f"data/{shard.name}" for shard in self.shards]
         alike: dict[int, list[str]] = {}
         for name in theirs:
             alike.setdefault(held.files[name].size, []).append(name)
 
         def known(shard: Path) -> str | None:
             candidates = alike.get(shard.stat().st_size, [])
-            return next((name for name in candidates if held.has(name, shard)), None)
+            at = next((name for name in candidates if held.has(name, shard)), None)
+            if at:
+                candidates.remove(at)  # two equal shards are two
+            return at
 
+        names = [f"data/{shard.name}" for shard in self.shards]
         there = [known(shard) for shard in self.shards]
-        taken = [n for n, at in zip(names, there, strict=True) if at is None and n in theirs]
         others = sorted(set(theirs) - set(filter(None, there)))
         if None in there and others and not self.append:
+            taken = [n for n, at in zip(names, there, strict=True) if at is None and n in others]
             raise InputError(
                 f"{self.repository} holds other samples, such as {(taken or others)[0]}: add these"
                 " with --append, or replace those with --overwrite"
             )
-        if others:
-            free = count(1 + max(map(_number, theirs)))
-            names = [at or f"data/{shard_path(self.folder, next(free)).name}" for at in there]
-        return {at or n: shard for at, n, shard in zip(there, names, self.shards, strict=True)}
+        # those of a dataset that holds no others keep their numbers
+        free = count(1 + max(map(_number, theirs if others else (*theirs, *names)), default=0))
+        numbered: dict[str, Content] = {}
+        for shard, name, at in zip(self.shards, names, there, strict=True):
+            if at is None and (others or name in theirs):
+                name = f"data/{shard_path(self.folder, next(free)).name}"
+            numbered[at or name] = shard
+        return numbered
 
     def _about(self, held: Held, ours: Mapping[str, Content], appended: bool) -> dict[str, Content]:
         """Our shards between the sign that they are ours, of one that is still empty, and what
@@ -106,8 +114,8 @@ class Dataset(Parcel):
 
     def _check_tasks(self, held: Held) -> None:
         """Shards of one dataset have the same classes."""
-        theirs = json.loads(self.repository.read(METADATA, held))["tasks"]
         ours = json.loads((self.folder / METADATA).read_text())["tasks"]
+        theirs = read_object(self.repository, METADATA, held).get("tasks", {})
         differing = sorted(
             name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)
         )
@@ -133,4 +141,4 @@ class Dataset(Parcel):
 
 def _number(name: str) -> int:
     match = SHARD.fullmatch(name)
-    return int(match[1]) if match else 0
+    return int(match[1] or 0) if match else 0

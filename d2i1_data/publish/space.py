@@ -10,7 +10,7 @@ PACKAGES = ("d2i1_data/", "hub_cards/")  # whose old files go
 class Space(Parcel):
     """The app with the code it needs, and a card that names the pipeline."""
 
-    kind, sign = "space", "app.py"
+    kind, sign = "space", "d2i1_data/space.py"
 
     def __init__(self, repo_id: str, pipeline: str, overwrite: bool) -> None:
         super().__init__(repo_id, overwrite)
@@ -18,8 +18,7 @@ class Space(Parcel):
         self.files: dict[str, Content] = {n: f for n, f in files.items() if n != CARD}
         self.files[CARD] = files[CARD]
 
-    def changes(self, held: Held) -> Changes:
-        self.check(held)
+    def lacking(self, held: Held) -> Changes:
         lacking = {name: file for name, file in self.files.items() if not held.has(name, file)}
         ours = [name for name in held.files if name.startswith(PACKAGES)]
         return Changes(lacking, [name for name in ours if name not in self.files])

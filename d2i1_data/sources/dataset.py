@@ -42,7 +42,7 @@ class Dataset:
         self.tasks = read_metadata(metadata, f"{path}/{METADATA}")
         self.fingerprint = fingerprint(self.name, split, metadata, min_quality)
         try:
-            rows = datasets.load_dataset(path, split=split or "train")
+            rows = _load(path, split or "train")
         except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
             message = " ".join(str(error).split())
             raise InputError(f"dataset {path}: cannot be loaded: {message}") from error
@@ -124,6 +124,14 @@ class Dataset:
         if not 0 <= least <= 1:
             raise InputError(f"--min_quality: {name} {least}: expected 0 to 1")
         return task, score
+
+
+def _load(path: str, split: str) -> datasets.Dataset:
+    """The rows of a split. The shards of a folder are named: by the folder alone, `datasets` takes
+    one of the same name, rows and bytes for the same, and gives what it keeps of that."""
+    pattern = f"data/{split}-*.parquet"
+    here = Path(path).is_dir() and any(Path(path).glob(pattern))
+    return datasets.load_dataset(path, split=split, data_files={split: pattern} if here else None)
 
 
 def _metadata(path: str) -> str:

@@ -13,6 +13,7 @@ import datasets
 import numpy as np
 import pytest
 
+from d2i1_data.card import write_card
 from d2i1_data.errors import InputError
 from d2i1_data.sample import Provenance, Quality, Sample
 from d2i1_data.schema import FEATURES, METADATA
@@ -126,6 +127,16 @@ def test_metadata_has_class_names(written: Path) -> None:
     source = Dataset(str(written))
     for name, task in Rooms.tasks.items():
         assert source.tasks[name].family.config() == task.family.config()
+
+
+def test_folders_of_one_name_and_size_are_not_confused(tmp_path: Path) -> None:
+    """By name and size alone `datasets` would give what it keeps of the other."""
+    for name in ("one", "two"):
+        folder, room = tmp_path / name / "same", Rooms("train")[0]
+        write_shard(shard_path(folder, 0), [replace(room, id=name)], Rooms.tasks)
+        write_metadata(folder, Rooms.tasks)
+        write_card(folder)
+        assert [sample.id for sample in Dataset(str(folder))] == [name]
 
 
 WITHOUT_US = """

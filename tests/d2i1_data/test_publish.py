@@ -109,7 +109,7 @@ def test_hostile_names_stay_words(hub: Hub, photos: Path) -> None:
 def test_shards_come_first_and_the_card_last(
     hub: Hub, created: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("d2i1_data.hub.FILES_A_COMMIT", 2)
+    monkeypatch.setattr("d2i1_data.hub.repository.FILES_A_COMMIT", 2)
     run("publish", created(0), "--repo_id", "rooms")
     trees = [set(commit.tree) for commit in reversed(hub.repo("alice/rooms", "dataset").commits)]
     history = [after - before for before, after in pairwise(trees)]
@@ -170,7 +170,7 @@ def test_append_adds_and_deletes_nothing(hub: Hub, created: Callable[..., Path])
 def test_append_continues_where_it_was_stopped(
     hub: Hub, created: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, d2i1: D2i1
 ) -> None:
-    monkeypatch.setattr("d2i1_data.hub.FILES_A_COMMIT", 1)
+    monkeypatch.setattr("d2i1_data.hub.repository.FILES_A_COMMIT", 1)
     run("publish", created(0), "--repo_id", "rooms")
     settings = ("publish", created(1), "--repo_id", "rooms", "--append")
     at = len(hub.repo("alice/rooms", "dataset").commits)
@@ -203,7 +203,7 @@ def test_overwrite_replaces(hub: Hub, created: Callable[..., Path]) -> None:
     for seed, flag in ((0, "--append"), (1, "--append"), (2, "--overwrite")):
         run("publish", created(seed), "--repo_id", "rooms", flag)
     assert list(data(hub).values()) == shard_bytes(created(2))
-    assert "plan-00003.json" not in hub.files("alice/rooms", "dataset")
+    assert [name for name in hub.files("alice/rooms", "dataset") if "plan" in name] == ["plan.json"]
     assert len(load_dataset("alice/rooms", split="train")) == 7
 
 
@@ -224,7 +224,7 @@ def test_two_append_at_once(
     hub: Hub, created: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between our look and our commit somebody else appends: theirs stays, ours comes after."""
-    monkeypatch.setattr("d2i1_data.hub.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("d2i1_data.hub.patience.FIRST_WAIT", 0.01)
     run("publish", created(0), "--repo_id", "rooms")
     commit, raced = HfApi.create_commit, []
 
@@ -279,6 +279,67 @@ def test_a_model_is_brought_up_to_date(hub: Hub, pipeline: Path, tmp_path: Path)
     assert "unet/more.safetensors" not in files and "checkpoint-1/counters.json" in files
 
 
+def test_less_does_not_replace_a_whole_pipeline(
+    hub: Hub, d2i1: D2i1, pipeline: Path, tmp_path: Path
+) -> None:
+    run("publish", "--pipeline", pipeline, "--repo_id", "model")
+    before = hub.files("alice/model")
+    folder = shutil.copytree(pipeline, tmp_path / "linked")
+    (folder / "vae").rename(tmp_path / "vae")
+    (folder / "vae").symlink_to(tmp_path / "vae")
+    run("publish", "--pipeline", folder, "--repo_id", "model")  # through the link
+    assert hub.files("alice/model").keys() == before.keys()
+    (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    said = d2i1("publish", "--pipeline", folder, "--repo_id", "model", code=2)
+    assert "linked: vae/*.safetensors missing" in said
+    (folder / "vae").unlink()
+    said = d2i1("publish", "--pipeline", folder, "--repo_id", "model", code=2)
+    assert "linked: vae/*.safetensors missing" in said
+    (folder / "unet" / "more.safetensors").symlink_to(tmp_path / "nothing")
+    assert "link to nothing" in d2i1("publish", "--pipeline", folder, "--repo_id", "model", code=2)
+    assert hub.files("alice/model").keys() == before.keys()
+
+
+def test_a_readme_of_their_own_is_not_replaced(hub: Hub, d2i1: D2i1, pipeline: Path) -> None:
+    for name, text, code in (("a", "---\nlicense: mit\n---\n", 0), ("b", "# My own text", 2)):
+        HfApi().create_repo(f"alice/{name}")
+        HfApi().upload_file(
+            path_or_fileobj=text.encode(), path_in_repo="README.md", repo_id=f"alice/{name}"
+        )
+        d2i1("publish", "--pipeline", pipeline, "--repo_id", name, code=code)
+    assert hub.files("alice/b")["README.md"] == b"# My own text"
+
+
+def test_what_the_hub_ignores_is_told(hub: Hub, d2i1: D2i1, created: Callable[..., Path]) -> None:
+    HfApi().create_repo("alice/rooms", repo_type="dataset")
+    HfApi().upload_file(
+        path_or_fileobj=b"*.png\n",
+        path_in_repo=".gitignore",
+        repo_id="alice/rooms",
+        repo_type="dataset",
+    )
+    flags = ("--repo_id", "rooms", "--overwrite")
+    said = d2i1("publish", created(0), *flags, code=2)
+    assert "did not take preview.png; does its .gitignore name it?" in said
+
+
+def test_equal_and_moved_shards(hub: Hub, created: Callable[..., Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(created(0), tmp_path / "moved")
+    (folder / "plan.json").unlink()
+    first, second, third = sorted((folder / "data").iterdir())
+    third.unlink()
+    shutil.copy(first, third)  # equal to the first
+    run("publish", folder, "--repo_id", "rooms")
+    assert list(data(hub).values()) == shard_bytes(folder)
+    assert len(load_dataset("alice/rooms", split="train")) == 9
+    second.rename(tmp_path / "kept")
+    shutil.copy(created(1) / "data" / first.name, first)  # another one in its place
+    shutil.copy(tmp_path / "kept", folder / "data" / "train-00003.parquet")
+    run("publish", folder, "--repo_id", "rooms", "--append")
+    assert set(shard_bytes(folder)) <= set(data(hub).values())
+    assert load_dataset("alice/rooms", split="train").num_rows == 3 * len(data(hub))
+
+
 def test_somebody_elses_repository_is_refused(
     hub: Hub, d2i1: D2i1, pipeline: Path, created: Callable[..., Path]
 ) -> None:
@@ -312,7 +373,19 @@ def test_a_space_shows_the_pipeline(hub: Hub, d2i1: D2i1, pipeline: Path) -> Non
     assert files["d2i1_data/app/studio.py"] == (ROOT / "d2i1_data/app/studio.py").read_bytes()
     assert "spaces/alice/model" in ModelCard.load("alice/model").text
 
-    HfApi().upload_file(
+    api = HfApi()
+    api.create_repo("alice/theirs", repo_type="space", space_sdk="gradio")
+    api.upload_file(
+        path_or_fileobj=b"years of work",
+        path_in_repo="app.py",
+        repo_id="alice/theirs",
+        repo_type="space",
+    )
+    flags = ("--pipeline", "alice/model", "--space", "--repo_id", "theirs")
+    assert "spaces/alice/theirs holds app.py" in d2i1("publish", *flags, code=2)
+    assert hub.files("alice/theirs", "space")["app.py"] == b"years of work"
+
+    api.upload_file(
         path_or_fileobj=b"", path_in_repo="d2i1_data/old.py", repo_id=space.name, repo_type="space"
     )
     said = d2i1("publish", "--pipeline", "alice/model", "--space", "--repo_id", "model")
@@ -326,6 +399,10 @@ def test_private_is_private(hub: Hub, d2i1: D2i1, created: Callable[..., Path]) 
     run("publish", created(0), "--repo_id", "open")
     said = d2i1("publish", created(0), "--repo_id", "open", "--private", code=2)
     assert "datasets/alice/open exists and is public" in said
+    flags = ("--repo_id", "open", "--private", "--dry_run")
+    assert "exists and is public" in d2i1("publish", created(0), *flags, code=2)
+    run("publish", created(0), "--repo_id", "hidden")  # stays as it is
+    assert hub.repo("alice/hidden", "dataset").private
     assert not hub.repo("alice/open", "dataset").private
 
 
@@ -384,6 +461,9 @@ def test_what_is_wrong_is_told_before_anything_is_sent(
     (broken / "pipeline" / "model_index.json").write_text('{"_class_name": "Other"}')
     said = d2i1("publish", "--run", broken, "--repo_id", "alice/all", code=2)
     assert "is a Other, expected a Diff2in1Pipeline" in said
+    (broken / "pipeline" / "model_index.json").write_text("{")
+    said = d2i1("publish", "--run", broken, "--repo_id", "alice/all", code=2)
+    assert "model_index.json: not readable as JSON" in said
     (tmp_path / "empty").mkdir()
     said = d2i1("publish", "--run", tmp_path / "empty", "--repo_id", "alice/all", code=2)
     assert "holds none of pipeline, adapter, dataset" in said
@@ -392,6 +472,11 @@ def test_what_is_wrong_is_told_before_anything_is_sent(
         (("--dataset", broken / "dataset", "--append", "--overwrite"), "exclude each other"),
         (("--pipeline", broken / "pipeline", "--append"), "--append is for a --dataset"),
         (("--dataset", broken / "dataset", "--space"), "--space needs a --pipeline"),
+        (("--dataset", broken / "dataset", "--results", "x.json"), "--results says nothing"),
+        (("--adapter", lora_run / "pipeline"), "is a whole pipeline; publish it with --pipeline"),
+        (("--pipeline", lora_run / "adapter"), "is an adapter; publish it with --adapter"),
+        (("--pipeline", "runs/mistyped"), "neither a folder nor a pipeline on the Hub"),
+        (("--pipeline", tmp_path / "mistyped"), "no such folder, and not a Hub id"),
     ):
         assert wrong in d2i1("publish", "--repo_id", "alice/all", *flags, code=2)
     for name in ("a/b/c", "alice/..", "alice/a--b", "../x"):

@@ -2,7 +2,6 @@
 
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from datasets import load_dataset
 from huggingface_hub import HfApi
 
+from d2i1_train.cli import main
 from tests.hub import Hub
 from tests.made import run
 
@@ -48,7 +49,7 @@ def folder(create: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(autouse=True)
 def _soon(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("d2i1_data.hub.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("d2i1_data.hub.patience.FIRST_WAIT", 0.01)
 
 
 def last(said: str) -> str:
@@ -79,6 +80,32 @@ def test_what_passes_is_survived(
     run("publish", folder, "--repo_id", "rooms")
     assert not hub.faults, "nothing was asked there"
     assert_complete(hub, folder)
+
+
+@pytest.mark.parametrize("path", [r"/resolve/", r"/paths-info/", r"/tree/", r"/commit/"])
+def test_an_append_survives(
+    hub: Hub, folder: Path, create: Callable[..., Path], tmp_path: Path, path: str
+) -> None:
+    run("publish", folder, "--repo_id", "rooms")
+    more = create(tmp_path / "more", "--seed", 1)
+    for method in ("GET", "HEAD", "POST"):
+        hub.fail(method, path, 503, times=2, headers={"Retry-After": "0"})
+    run("publish", more, "--repo_id", "rooms", "--append")
+    assert load_dataset("alice/rooms", split="train").num_rows == 14
+
+
+def test_an_overwrite_that_is_stopped_is_completed(
+    hub: Hub, d2i1: D2i1, folder: Path, create: Callable[..., Path], tmp_path: Path
+) -> None:
+    run("publish", folder, "--repo_id", "rooms")
+    other = create(tmp_path / "other", "--seed", 1)
+    hub.fail("POST", r"/commit/", 403)
+    d2i1("publish", other, "--repo_id", "rooms", "--overwrite", code=2)
+    assert load_dataset("alice/rooms", split="train").num_rows == 7  # still the first
+    run("publish", other, "--repo_id", "rooms", "--overwrite")
+    assert len([n for n in hub.files("alice/rooms", "dataset") if n.startswith("data/")]) == 3
+    rows = load_dataset("alice/rooms", split="train")
+    assert {row["seed"] for row in rows["provenance"]} == {1}
 
 
 def test_a_lost_answer_does_not_commit_twice(
@@ -215,15 +242,31 @@ def test_killed_at_random_and_restarted(
 
 
 def test_the_token_is_nowhere(
-    hub: Hub, d2i1: D2i1, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    hub: Hub,
+    create: Callable[..., Path],
+    pipeline: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    copy = shutil.copytree(folder, tmp_path / "copy")
-    said = d2i1("publish", copy, "--repo_id", "rooms")
-    said += d2i1("publish", copy, "--repo_id", "rooms", "--dry_run")
-    said += d2i1("publish", copy, "--repo_id", "bob/rooms", code=2)
-    assert hub.token not in said
+    """Neither told nor written, here or there; nor any place of this machine written there."""
+    caplog.set_level("DEBUG")
+    folder = create(tmp_path / "created")
+    report = ("report", folder, "--max_samples", "2")
+    for command in (
+        report,
+        ("publish", folder, "--pipeline", pipeline, "--repo_id", "rooms", "--dry_run"),
+        ("publish", folder, "--pipeline", pipeline, "--repo_id", "rooms"),
+        ("publish", folder, "--repo_id", "bob/rooms"),
+    ):
+        main([str(argument) for argument in command])
+    said = capfd.readouterr()
+    assert "alice/rooms" in said.out and "bob/rooms" in said.err
+    assert hub.token not in said.out + said.err + caplog.text
     for file in (one for one in tmp_path.rglob("*") if one.is_file()):
         assert hub.token.encode() not in file.read_bytes(), file
-    for data in hub.files("alice/rooms", "dataset").values():
-        assert hub.token.encode() not in data
-        assert str(tmp_path).encode() not in data
+    sent = {**hub.files("alice/rooms", "dataset"), **hub.files("alice/rooms")}
+    assert "report/quality.png" in sent and "training.json" in sent
+    for name, data in sent.items():
+        for secret in (hub.token, str(tmp_path), str(pipeline.parent)):
+            assert secret.encode() not in data, (name, secret)
