@@ -154,8 +154,7 @@ def _index_on_hub(name: str, revision: str | None) -> tuple[dict[str, Any], str]
     try:
         file = Path(hf_hub_download(name, "model_index.json", revision=revision))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"base {name}: neither a folder nor on the Hub: {first}") from error
+        raise _unfound("base", name, error) from error
     return json.loads(file.read_text()), file.parent.name
 
 
@@ -204,8 +203,13 @@ def fetch(name: str, kind: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=WANTED, ignore_patterns=UNWANTED))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"{kind} {name}: neither a folder nor on the Hub: {first}") from error
+        raise _unfound(kind, name, error) from error
+
+
+def _unfound(kind: str, name: str, error: Exception) -> InputError:
+    from .hub import reason
+
+    return InputError(f"{kind} {name}: neither a folder nor on the Hub: {reason(error)}")
 
 
 def check_id(name: str, kind: str) -> None:

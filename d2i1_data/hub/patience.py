@@ -1,5 +1,6 @@
 """Patience with the Hub: what may pass is waited for, what does not is told in one line."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -14,9 +15,10 @@ from huggingface_hub.errors import (
 from ..errors import InputError
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 TRIES = 8  # in a row without any progress
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
+FIRST_WAIT, LONGEST_WAIT, TOLD = 1.0, 60.0, 3.0  # seconds
 CONFLICTS = (409, 412)  # somebody else's commit came first
 TEMPORARY = (*CONFLICTS, 408, 425, 429, 500, 502, 503, 504)
 FORBIDDEN = "no right to write there, or its storage is full"
@@ -41,7 +43,10 @@ class Patience:
         response = getattr(_http(error), "response", None)
         asked = response.headers.get("Retry-After", "") if response is not None else ""
         wait = float(asked) if asked.isdigit() else FIRST_WAIT * 2 ** (self.failures - 1)
-        time.sleep(min(wait, LONGEST_WAIT))
+        wait = min(wait, LONGEST_WAIT)
+        if wait > TOLD:
+            logger.warning("%s: %s; again in %.0f s", self.about, reason(error), wait)
+        time.sleep(wait)
 
 
 def patiently(about: str, call: Callable[[], T]) -> T:
@@ -61,25 +66,27 @@ def whoami() -> str:
 
 def explain(error: Exception, about: str) -> InputError:
     """An error of the Hub's clients as one line."""
-    if isinstance(error, InputError):
-        return error
+    return error if isinstance(error, InputError) else InputError(f"{about}: {reason(error)}")
+
+
+def reason(error: Exception) -> str:
+    """Why the Hub's clients could not do something, in a line."""
     if isinstance(error, LocalTokenNotFoundError):
-        return InputError(f"{about}: no token of the Hub: {LOG_IN}")
+        return f"no token of the Hub: {LOG_IN}"
     if isinstance(error, OfflineModeIsEnabled):
-        return InputError(f"{about}: HF_HUB_OFFLINE is set, so nothing can be sent")
+        return "HF_HUB_OFFLINE is set, so the Hub is not asked"
     found = _http(error)
     if found is None:
         hint = f" ({FORBIDDEN})" if "403 Forbidden" in str(error) else ""  # of hf_xet
-        return InputError(f"{about}: {_line(error)}{hint}")
+        return f"{_line(error)}{hint}"
     status = found.response.status_code
     said = found.server_message or _line(found)
-    if status == 401:
-        return InputError(f"{about}: the Hub does not accept the token, or there is none: {LOG_IN}")
-    if status == 403:
-        return InputError(f"{about}: the Hub refuses (403): {said}")
-    if status == 404:
-        return InputError(f"{about}: not on the Hub, or hidden from this token ({said})")
-    return InputError(f"{about}: the Hub answers {status}: {said}")
+    known = {
+        401: f"the Hub does not accept the token, or there is none: {LOG_IN}",
+        403: f"the Hub refuses (403): {said}",
+        404: f"not on the Hub, or hidden from this token ({said})",
+    }
+    return known.get(status, f"the Hub answers {status}: {said}")
 
 
 def _line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from ..errors import InputError
+from ..hub import reason
 from ..sample import Quality, Sample
 from ..schema import FEATURES, METADATA, from_row, read_metadata
 from ..tasks import Task
@@ -144,5 +145,5 @@ def _metadata(path: str) -> str:
     try:
         return Path(hf_hub_download(path, METADATA, repo_type="dataset")).read_text()
     except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
-        message = str(error).strip().splitlines()[0]
-        raise InputError(f"dataset {path}: neither a folder nor on the Hub: {message}") from error
+        why = reason(error)
+        raise InputError(f"dataset {path}: neither a folder nor on the Hub: {why}") from error

@@ -178,11 +178,17 @@ def test_a_repository_that_vanishes(hub: Hub, d2i1: D2i1, folder: Path) -> None:
     assert "datasets/alice/rooms: not on the Hub" in last(error)
 
 
-@pytest.mark.parametrize("name", ["alice/nothing", "bob/secret"])
-def test_a_missing_pipeline(hub: Hub, d2i1: D2i1, name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("token", ["right", "wrong"])
+def test_a_missing_pipeline(
+    hub: Hub, d2i1: D2i1, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if token == "wrong":
+        monkeypatch.setenv("HF_TOKEN", "hf_" + "wrong" * 7)
     flags = ("--source", "rooms:test", "--max_samples", 1)
-    error = d2i1("evaluate", "--pipeline", name, *flags, code=2)
-    assert f"pipeline {name}: neither a folder nor on the Hub" in error and error.count("\n") == 1
+    error = d2i1("evaluate", "--pipeline", "alice/nothing", *flags, code=2)
+    assert error.count("\n") == 1
+    assert "pipeline alice/nothing: neither a folder nor on the Hub: " in error
+    assert ("does not accept the token" if token == "wrong" else "hidden from this token") in error
 
 
 def test_a_full_quota(hub: Hub, d2i1: D2i1, folder: Path, sending: str) -> None:
