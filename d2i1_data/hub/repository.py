@@ -26,7 +26,8 @@ Kind = Literal["model", "dataset", "space"]
 Content = Path | bytes
 
 FILES_A_COMMIT = 250  # what upload_folder of huggingface_hub begins with
-HEAVY = (".parquet", ".safetensors", ".bin")  # sent one by one before their commit, so only once
+# sent one by one before their commit, so that each comes once, whatever happens in between
+HEAVY = (".parquet", ".safetensors", ".bin", ".png")
 
 
 @dataclass(frozen=True)
