@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import HfApi
 from safetensors.torch import load_file
@@ -125,10 +126,17 @@ def test_only_a_complete_checkpoint_is_fetched(
     assert (tmp_path / "two" / "warm" / "checkpoint-7").is_dir()
 
 
-def test_a_lora_is_pushed_apart_too(hub: Hub, train: Callable[..., str], tmp_path: Path) -> None:
+def test_a_lora_is_pushed_apart_too(
+    hub: Hub, train: Callable[..., str], tiny_base: Path, tmp_path: Path
+) -> None:
     train(tmp_path / "lora", "--train_unet", "lora", "--rank", 2)
     assert "pytorch_lora_weights.safetensors" in hub.files("alice/lora-adapter")
     assert "unet/config.json" in hub.files("alice/lora")
+    image = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    whole = Diff2in1Pipeline.from_pretrained("alice/lora").predict(image)
+    apart = Diff2in1Pipeline.from_adapter("alice/lora-adapter", str(tiny_base)).predict(image)
+    (one,), (other,) = whole.predictions["normals"], apart.predictions["normals"]
+    np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 @pytest.mark.slow
