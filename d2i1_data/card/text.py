@@ -52,6 +52,11 @@ def listed(parts: Iterable[object]) -> Written:
     return Written(", ".join(p if isinstance(p, Written) else escaped(p) for p in parts))
 
 
+def counted(number: int, noun: str) -> str:
+    """So many of a thing."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def literal(text: str) -> Written:
     """A string as Python and JSON write it, in ASCII, for a block of code."""
     return Written(json.dumps(text))
@@ -124,6 +129,7 @@ def render(template: str, **values: Any) -> str:
     )
     environment.globals.update(
         code=code,
+        counted=counted,
         fenced=fenced,
         linked=linked,
         listed=listed,
