@@ -38,8 +38,10 @@ from .text import (
 
 PREVIEWS = 4
 # the Hub's words for numbers of rows with up to three digits, with four, and so on
-SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
-SIZES += ("1B<n<10B", "10B<n<100B", "100B<n<1T", "n>1T")
+SIZES = (
+    *("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"),
+    *("1B<n<10B", "10B<n<100B", "100B<n<1T", "n>1T"),
+)
 KINDS = {"create": CreateSettings, "label": LabelSettings, "import": ImportSettings}
 # fields of the provenance that are told as they are; the others stand in sentences of their own
 SHOWN = (
@@ -164,7 +166,8 @@ def _made(columns: Columns, versions: Mapping[str, str]) -> list[tuple[str, obje
     for key in ("base", "checkpoint"):
         found += [(key, linked(value)) for value in columns.values(key)]
     for name in SHOWN:
-        if columns.values(name) and (columns.kinds["created"] or name not in OF_CREATING):
+        said = {*columns.values(name)} - {""}  # but zero is said
+        if said and (columns.kinds["created"] or name not in OF_CREATING):
             found.append((name.replace("_", " "), told(columns.provenance[name])))
     if columns.skipped:
         found.append(("source images left out", f"{columns.skipped:,}"))
