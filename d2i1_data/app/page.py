@@ -22,13 +22,13 @@ from .upload import FORMATS, read_upload
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 KEPT = 3600  # seconds, of what visitors upload and download
 WAITING = 32  # visitors
-WISHES = (  # what may be asked for, by whoever asks
+DOWNLOAD = "Download the row"
+WISHES = (  # and what each may be; who asks by the API may ask for anything
     ("prompt", (str,), "text"),
     ("strength", (int, float), "a number"),
     ("steps", (int,), "a whole number"),
     ("seed", (int,), "a whole number"),
 )
-DOWNLOAD = "Download the row"
 NOTHING_SEEN = '<div class="hint">The labels of the image appear here.</div>'
 NOTHING_MADE = '<div class="hint">What is created, and its labels, appear here.</div>'
 CREATING = (
@@ -68,7 +68,8 @@ def build_page(studio: Studio, folder: Path) -> gr.Blocks:
                 made_file = gr.DownloadButton(DOWNLOAD, visible=False, elem_id="made-row")
             with gr.Column(scale=4, min_width=320):
                 made = gr.HTML(NOTHING_MADE, elem_id="made", js_on_load=SPOKEN)
-        # what is shown is never of another image, and no image waits in vain
+        # What is shown is never of another image. Gradio forgets what is asked for while the same
+        # is being answered: here every image is looked at, and of wishes the last comes true.
         looked, asked = [image, on_page], [image, *wishes, on_page]
         shown, wished = [seen, seen_file, made, made_file], [button.click, wishes[0].submit]
         changed = image.change(_clear, looked, shown, queue=False, api_visibility="private")

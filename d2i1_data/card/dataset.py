@@ -25,7 +25,6 @@ from .links import Links
 from .text import (
     Written,
     citations,
-    classes,
     code,
     counted,
     escaped,
@@ -79,11 +78,9 @@ def dataset_card(
     maker = links.model if made else None
     body = render(
         "dataset.md.jinja",
-        title=title(tasks),
-        name=links.name or folder.resolve().name,
-        links=links,
-        tasks=list(tasks.values()),
-        classes=classes(tasks),
+        folder,
+        links,
+        tasks,
         unsure=listed(f"{task.family.unsure} ({name})" for name, task in tasks.items()),
         coded=[code(name) for name in tasks],
         columns=columns,

@@ -15,7 +15,7 @@ from ..write import write_text
 from . import command, licence
 from .links import Links
 from .results import Results, model_index, read_results, tables
-from .text import Written, citations, classes, code, is_repository, listed, render, title
+from .text import Written, citations, code, is_repository, listed, render, title
 
 
 def write_model_card(folder: Path, links: Links | None = None) -> None:
@@ -40,11 +40,9 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
     validation = stages[-1].get("validation") if stages else None
     body = render(
         "model.md.jinja",
-        title=title(tasks),
-        name=links.name or folder.resolve().name,
-        links=links,
-        tasks=list(tasks.values()),
-        classes=classes(tasks),
+        folder,
+        links,
+        tasks,
         base=base,
         findable=is_repository(base) or training.get("base_embedded", False),
         host=host,

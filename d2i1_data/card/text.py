@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError
@@ -14,6 +15,7 @@ import hub_cards
 from ..diff2in1.families import LabelMap
 from ..diff2in1.hosts import HOSTS
 from ..tasks import Task
+from .links import Links
 
 LONGEST = 200  # characters of a name
 # what Markdown, HTML and the Hub's mathematics read as more than itself: a full stop before a
@@ -122,8 +124,11 @@ def citations(bases: Iterable[str], hosts: Iterable[str]) -> Written:
     )
 
 
-def render(template: str, **values: Any) -> str:
-    """A template of `hub_cards` with every value escaped that is not `Written`."""
+def render(
+    template: str, folder: Path, links: Links, tasks: Mapping[str, Task], **values: Any
+) -> str:
+    """A template of `hub_cards`, of a thing in a folder that knows these tasks; every value is
+    escaped that is not `Written`."""
     environment = hub_cards.environment(
         finalize=lambda value: value if isinstance(value, Written) else escaped(value)
     )
@@ -138,5 +143,7 @@ def render(template: str, **values: Any) -> str:
         table=table,
         written=Written,
     )
+    values |= {"links": links, "name": links.name or folder.resolve().name}
+    values |= {"title": title(tasks), "tasks": [*tasks.values()], "classes": classes(tasks)}
     text = environment.get_template(template).render(**values)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
