@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 BASES = Path(__file__).parent / "bases"
 TRAINING = "training.json"  # how a pipeline or adapter was trained; computes nothing
-# what a card reads of every stage, and where there are such; ... is any key
+# what a card reads of every stage, and besides of those that say it; ... is every other key
 ROWS = {"name": str, "rows": int}
 STAGE: dict[Any, Any] = {"stage": str, "command": list, "source": ROWS, "steps": int}
 STAGE |= {"seen": {...: int}, "processes": int, "versions": {...: str}}

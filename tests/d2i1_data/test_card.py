@@ -112,6 +112,7 @@ def test_text_is_what_was_made(made: Path) -> None:
     assert "No label was made by hand" in page.words
     assert all(f"{n} {name}" in page.words for n, name in enumerate(CLASSES))
     assert "rooms: 7 rows from 3 images, licence cc0-1.0" in page.words
+    assert "of the base that made them, which does not say them." in page.words
     strengths = [one.provenance.strength for one in samples(made)]
     assert f"7 values, {min(strengths):g} to {max(strengths):g}" in page.words
     scores = [one.quality["semseg"].flip for one in samples(made)]
@@ -317,6 +318,7 @@ def test_created_images_are_under_the_terms_of_source_and_base(tmp_path: Path) -
     assert card.data.license == "other"
     assert "- mit: source mit" in card.text
     assert "openrail++: base" in Page(str(card)).words
+    assert "of the base that made them.\n" in Page(str(card)).words
 
 
 def test_the_licence_of_a_base_is_read_from_its_card(tmp_path: Path) -> None:
