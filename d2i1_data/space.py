@@ -1,7 +1,8 @@
 """A Space: the app of a pipeline, with all of our code that it needs, for the Hub to run."""
 
 import re
-from importlib.metadata import Distribution, distribution
+from collections.abc import Iterator
+from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
 from huggingface_hub import SpaceCardData
@@ -16,7 +17,8 @@ from .loading import check_id
 PACKAGE = "diff2in1"
 GRADIO = "6.31.0"  # the version the tests ran with, see constraints.txt
 ONLY_TRAINING = ("jsonargparse", "tensorboard")  # needs of the package, not of what is sent
-SENT = (".py", ".jinja", ".css", ".txt", ".bib")
+LICENCE = "licenses/LICENSE"
+DATA = ("*.jinja", "*.css", "licences.txt", "citations/*.bib")  # of hub_cards
 
 
 def space_files(pipeline: str, title: str | None = None) -> dict[str, bytes | Path]:
@@ -31,20 +33,30 @@ def space_files(pipeline: str, title: str | None = None) -> dict[str, bytes | Pa
         validate_repo_id(pipeline)  # it becomes part of code and of a page
     except HFValidationError as error:
         raise InputError(f"pipeline {pipeline!r}: {error}") from error
-    ours = distribution(PACKAGE)
-    licence = ours.read_text("licenses/LICENSE")
-    if licence is None:
-        raise InputError(f"the installed {PACKAGE} is older than its source: install it again")
+    # a build leaves another in a checkout, without the licence and perhaps of other days
+    found = (one for one in distributions(name=PACKAGE) if one.read_text(LICENCE))
+    ours = next(found, None)
+    if ours is None:
+        raise InputError(f"{PACKAGE} is not installed, or not with its licence: install it again")
     files: dict[str, bytes | Path] = {
         "README.md": _card(pipeline, title or f"Diff-2-in-1: {pipeline.split('/')[1]}", ours),
-        "LICENSE": licence.encode(),
+        "LICENSE": str(ours.read_text(LICENCE)).encode(),
         "app.py": hub_cards.render("space.py.jinja", pipeline=pipeline).encode(),
         "requirements.txt": "".join(f"{need}\n" for need in needs(ours)).encode(),
     }
-    for folder in (Path(__file__).parent, hub_cards.FOLDER):
-        for file in sorted(f for f in folder.rglob("*") if f.suffix in SENT):
+    for folder, patterns in ((Path(__file__).parent, ()), (hub_cards.FOLDER, DATA)):
+        data = (file for pattern in patterns for file in sorted(folder.glob(pattern)))
+        for file in (*modules(folder), *data):
             files[file.relative_to(folder.parent).as_posix()] = file
     return files
+
+
+def modules(package: Path) -> Iterator[Path]:
+    """The files of a package and of those in it, but nothing that only lies beside them."""
+    yield from sorted(file for file in package.glob("*.py") if file.stem.isidentifier())
+    for folder in sorted(package.iterdir()):
+        if (folder / "__init__.py").is_file():
+            yield from modules(folder)
 
 
 def needs(ours: Distribution) -> list[str]:

@@ -3,15 +3,17 @@
 No paths, machines or times; the stages before, if the pipeline that was begun with says them.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from d2i1_data.card import command
 from d2i1_data.card.licence import read_licence
+from d2i1_data.card.text import is_repository
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
-from d2i1_data.loading import fetch, read_training
+from d2i1_data.loading import embedded, fetch, read_training
 from d2i1_data.sources import Rows, split_of
 from d2i1_data.write import library_versions
 
@@ -29,13 +31,22 @@ PLACES = ("pipeline", "base_config")
 
 def training_facts(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
     """The content of training.json."""
-    before, settings = _before(run), run.settings
-    if isinstance(settings, WarmUpSettings):
-        licence = read_licence(settings.base, settings.revision)
+    before = _before(run)
+    stages = [*before.get("stages", []), _stage(run, pipe)]
+    return {**_of_base(run, pipe, before), "stages": stages}
+
+
+def _of_base(run: "Run", pipe: Diff2in1Pipeline, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the base."""
+    if isinstance(run.settings, WarmUpSettings):
+        name, revision = run.settings.base, run.settings.revision
+        found = {"base_licence": read_licence(name, revision), "base_embedded": name in embedded()}
     else:
-        licence = before.get("base_licence") or read_licence(str(pipe.config.base))
-    known = {"base_licence": licence} if licence else {}
-    return {**known, "stages": [*before.get("stages", []), _stage(run, pipe)]}
+        found = {key: before.get(key) for key in ("base_licence", "base_embedded")}
+        name, revision = str(pipe.config.base), pipe.config.base_revision
+        if not found["base_licence"] and is_repository(name):  # of a folder only a name is kept
+            found["base_licence"] = read_licence(name, revision)
+    return {key: value for key, value in found.items() if value}
 
 
 def _before(run: "Run") -> dict[str, Any]:

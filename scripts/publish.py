@@ -1,4 +1,4 @@
-"""A dataset in a layout of other tools: python scripts/publish.py DATASET --format coco ..."""
+"""Datasets, pipelines and runs on the Hub: python scripts/publish.py --run D --repo_id user/name"""
 
 import sys
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -140,8 +140,8 @@ class Studio:
         return replace(made[0], id=f"{source}-{how[:8]}")
 
     def pack(self, sample: Sample, folder: Path) -> Path:
-        """A zip in a new folder below this one: a dataset of one row, which `load_dataset` and all
-        of `d2i1` read once it is unpacked."""
+        """A zip in this folder, called by the row's id: a dataset of one row, which `load_dataset`
+        and all of `d2i1` read once it is unpacked."""
         licence = self.known.base_licence
         said = {"skipped": {}, "notes": {}, **({"base_licence": licence} if licence else {})}
         with TemporaryDirectory(dir=folder) as place:
@@ -149,5 +149,5 @@ class Studio:
             write_shard(shard_path(dataset, 0), [sample], self.tasks, lambda: said)
             write_metadata(dataset, self.tasks)
             write_card(dataset)
-            packed = Path(mkdtemp(dir=folder)) / sample.id
-            return Path(shutil.make_archive(str(packed), "zip", place, sample.id))
+            packed = Path(shutil.make_archive(str(dataset), "zip", place, sample.id))
+            return packed.replace(folder / packed.name)  # perhaps one that is being downloaded

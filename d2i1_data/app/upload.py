@@ -1,5 +1,6 @@
 """What a visitor uploads, as pixels, or told in one line why it cannot be used."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -29,8 +30,7 @@ def read_upload(file: str | Path, max_side: int) -> NDArray[np.uint8]:
                     " million; make it smaller first"
                 )
             picture.draft("RGB", (max_side, max_side))  # of a JPEG no more than is used is decoded
-            upright = ImageOps.exif_transpose(picture)
-            return np.asarray(_fitted(_rgb(upright), max_side))
+            return np.asarray(_fitted(_rgb(_upright(picture)), max_side))
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -39,6 +39,14 @@ def read_upload(file: str | Path, max_side: int) -> NDArray[np.uint8]:
         ) from error
     except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
         raise InputError(f"this file cannot be read; {allowed}") from error
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turned as its camera was; where what the camera noted is damaged, as it is stored."""
+    try:
+        return ImageOps.exif_transpose(picture)
+    except (struct.error, SyntaxError, ValueError):
+        return picture
 
 
 def _rgb(picture: Image.Image) -> Image.Image:

@@ -48,7 +48,7 @@ def flags(given: Mapping[str, Any], kind: type) -> list[str]:
 
 def as_typed(act: str, given: list[str]) -> str:
     """A command of a shell, over as many lines as it needs. given: flags and values by turns."""
-    lines = [f"d2i1 {act}"]
+    lines = [f"d2i1 {shlex.quote(act)}"]
     for flag, value in zip(given[::2], given[1::2], strict=True):
         part = f"{flag} {shlex.quote(value)}"
         if len(lines[-1]) + len(part) + 3 > WIDTH:

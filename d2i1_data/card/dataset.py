@@ -25,8 +25,8 @@ from .links import Links
 from .text import (
     Written,
     citations,
-    classes,
     code,
+    counted,
     escaped,
     is_repository,
     linked,
@@ -36,13 +36,18 @@ from .text import (
 )
 
 PREVIEWS = 4
-SIZES = {1_000: "n<1K", 10_000: "1K<n<10K", 100_000: "10K<n<100K", 1_000_000: "100K<n<1M"}
+# the Hub's words for numbers of rows with up to three digits, with four, and so on
+SIZES = (
+    *("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"),
+    *("1B<n<10B", "10B<n<100B", "100B<n<1T", "n>1T"),
+)
 KINDS = {"create": CreateSettings, "label": LabelSettings, "import": ImportSettings}
 # fields of the provenance that are told as they are; the others stand in sentences of their own
 SHOWN = (
     *("host", "fingerprint", "create_with", "labels_from", "strength", "steps"),
     *("guidance", "negative_prompt", "scheduler", "precision", "seed"),
 )
+OF_CREATING = ("strength", "steps")  # zero where a real image was only labelled
 
 
 def write_card(folder: Path) -> None:
@@ -61,29 +66,32 @@ def dataset_card(
     """The text of README.md: metadata for the Hub, then what people want to know.
 
     shards: all that the dataset is to have, if not those of the folder: paths, or open files where
-    some lie elsewhere already. Raises InputError where one of them cannot be read.
+    some lie elsewhere already; what the folder knows of its own alone is left out then. Raises
+    InputError where one of them cannot be read.
     """
     links, tasks = links or Links(), _tasks(folder)
-    columns = read_columns(dataset_shards(folder) if shards is None else shards, list(tasks))
+    own = dataset_shards(folder)
+    shards = own if shards is None else shards
+    alone = all(shard in own for shard in shards)
+    columns = read_columns(shards, list(tasks))
     made = links.checkpoint is not None and columns.values("fingerprint") == [links.checkpoint]
     maker = links.model if made else None
     body = render(
         "dataset.md.jinja",
-        title=title(tasks),
-        name=links.name or folder.resolve().name,
-        links=links,
-        tasks=list(tasks.values()),
-        classes=classes(tasks),
+        folder,
+        links,
+        tasks,
         unsure=listed(f"{task.family.unsure} ({name})" for name, task in tasks.items()),
         coded=[code(name) for name in tasks],
         columns=columns,
         least=min(columns.values("strength"), default=None),
-        made=_made(columns, read_json(folder / METADATA).get("versions", {})),
+        models=len(columns.values("fingerprint")),
+        made=_made(columns, read_json(folder / METADATA).get("versions", {}) if alone else {}),
         example=_example(columns),
         quality=_quality(columns),
-        command=_command(folder, maker),
+        command=_command(folder, maker) if alone else None,
         maker=maker,
-        pictures=_pictures(folder, tasks),
+        pictures=_pictures(folder, tasks) if alone else {},
         preview=(folder / PREVIEW).is_file(),
         licences=_listed(columns),
         citations=citations(columns.values("base"), columns.values("host")),
@@ -104,7 +112,7 @@ def _metadata(tasks: Mapping[str, Task], columns: Columns) -> DatasetCardData:
     data = DatasetCardData(
         pretty_name=str(title(tasks)),
         annotations_creators=["machine-generated"] if made else None,
-        size_categories=[next((v for k, v in SIZES.items() if count < k), "n>1M")],
+        size_categories=[size_category(count)],
         source_datasets=sorted(set(sources)) or None,
         task_categories=sorted({c for task in tasks.values() for c in task.categories}),
         tags=[*synthetic, "diff2in1", *sorted({tag for t in tasks.values() for tag in t.tags})],
@@ -119,11 +127,16 @@ def _metadata(tasks: Mapping[str, Task], columns: Columns) -> DatasetCardData:
     return data
 
 
+def size_category(count: int) -> str:
+    """The Hub's word for a number of rows."""
+    return SIZES[min(max(len(str(count)) - 3, 0), len(SIZES) - 1)]
+
+
 def _licences(columns: Columns) -> set[str | None]:
-    """Of the sources, and of what created the images, if that is known."""
+    """Of the sources, and of what created the images."""
     own = {origin.licence for origin in columns.origins.values()}
     created = columns.base_licences if columns.kinds["created"] else set()
-    return own | {name for name in created if name}
+    return own | created
 
 
 def _listed(columns: Columns) -> dict[str, list[str]]:
@@ -145,12 +158,13 @@ def _made(columns: Columns, versions: Mapping[str, str]) -> list[tuple[str, obje
         name = str(origin.name or "unnamed")
         shown = linked(name, "datasets/") if is_repository(name) else escaped(name)
         licence = f", licence {escaped(origin.licence)}" if origin.licence else ""
-        rows = f"{origin.rows:,} rows from {len(origin.images):,} images"
+        rows = f"{counted(origin.rows, 'row')} from {counted(len(origin.images), 'image')}"
         found.append(("source", Written(f"{shown}: {rows}{licence}")))
     for key in ("base", "checkpoint"):
         found += [(key, linked(value)) for value in columns.values(key)]
     for name in SHOWN:
-        if any(columns.values(name)):
+        said = {*columns.values(name)} - {""}  # but zero is said
+        if said and (columns.kinds["created"] or name not in OF_CREATING):
             found.append((name.replace("_", " "), told(columns.provenance[name])))
     if columns.skipped:
         found.append(("source images left out", f"{columns.skipped:,}"))

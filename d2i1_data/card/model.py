@@ -7,7 +7,7 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from ..loading import embedded, read_index, read_training
+from ..loading import read_index, read_training
 from ..preview import PREVIEW
 from ..schema import read_tasks
 from ..tasks import Task
@@ -15,7 +15,7 @@ from ..write import write_text
 from . import command, licence
 from .links import Links
 from .results import Results, model_index, read_results, tables
-from .text import Written, citations, classes, code, is_repository, listed, render, title
+from .text import Written, citations, code, is_repository, listed, render, title
 
 
 def write_model_card(folder: Path, links: Links | None = None) -> None:
@@ -40,13 +40,11 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
     validation = stages[-1].get("validation") if stages else None
     body = render(
         "model.md.jinja",
-        title=title(tasks),
-        name=links.name or folder.resolve().name,
-        links=links,
-        tasks=list(tasks.values()),
-        classes=classes(tasks),
+        folder,
+        links,
+        tasks,
         base=base,
-        findable=is_repository(base) or base in embedded(),
+        findable=is_repository(base) or training.get("base_embedded", False),
         host=host,
         adapter="unet" not in index,
         trained_unet=index.get("trained_unet", "none"),
@@ -78,7 +76,8 @@ def _metadata(
     adapter, base = "unet" not in index, index.get("base")
     on_hub = is_repository(base)
     trained = index.get("trained_unet", "none") != "none"
-    # a frozen U-Net is the base's own, unchanged: the Hub has no word for that
+    # a frozen U-Net is the base's own, unchanged: the Hub has no word for that, and without one
+    # takes it for a finetune
     relation = "adapter" if adapter else "finetune" if trained else None
     stages = training.get("stages", [])
     used = [stage[key]["name"] for stage in stages for key in ("source", "created") if key in stage]

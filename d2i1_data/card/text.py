@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError
@@ -14,6 +15,7 @@ import hub_cards
 from ..diff2in1.families import LabelMap
 from ..diff2in1.hosts import HOSTS
 from ..tasks import Task
+from .links import Links
 
 LONGEST = 200  # characters of a name
 # what Markdown, HTML and the Hub's mathematics read as more than itself: a full stop before a
@@ -50,6 +52,11 @@ def code(text: object) -> Written:
 def listed(parts: Iterable[object]) -> Written:
     """Any texts, with commas between them."""
     return Written(", ".join(p if isinstance(p, Written) else escaped(p) for p in parts))
+
+
+def counted(number: int, noun: str) -> str:
+    """So many of a thing."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def literal(text: str) -> Written:
@@ -117,13 +124,17 @@ def citations(bases: Iterable[str], hosts: Iterable[str]) -> Written:
     )
 
 
-def render(template: str, **values: Any) -> str:
-    """A template of `hub_cards` with every value escaped that is not `Written`."""
+def render(
+    template: str, folder: Path, links: Links, tasks: Mapping[str, Task], **values: Any
+) -> str:
+    """A template of `hub_cards`, of a thing in a folder that knows these tasks; every value is
+    escaped that is not `Written`."""
     environment = hub_cards.environment(
         finalize=lambda value: value if isinstance(value, Written) else escaped(value)
     )
     environment.globals.update(
         code=code,
+        counted=counted,
         fenced=fenced,
         linked=linked,
         listed=listed,
@@ -132,5 +143,7 @@ def render(template: str, **values: Any) -> str:
         table=table,
         written=Written,
     )
+    values |= {"links": links, "name": links.name or folder.resolve().name}
+    values |= {"title": title(tasks), "tasks": [*tasks.values()], "classes": classes(tasks)}
     text = environment.get_template(template).render(**values)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

@@ -255,6 +255,17 @@ def test_large_uploads_are_scaled_down(tmp_path: Path) -> None:
     assert read_upload(saved(tmp_path, "d.png", Image.new("L", (3000, 1))), 60).shape == (1, 60, 3)
 
 
+def test_damaged_notes_of_a_camera_hide_no_picture(tmp_path: Path) -> None:
+    exif, picture = Image.Exif(), Image.fromarray(ROOM)
+    exif[274], exif[270] = 6, "a room, as it was seen"
+    torn = exif.tobytes().replace(b"\x01\x0e", b"\x01\x15")  # words where a number should be
+    for name, own in (("a.jpg", exif), ("b.jpg", torn), ("c.jpg", None)):
+        saved(tmp_path, name, picture, **({"exif": own} if own else {}))
+    turned, kept, plain = (read_upload(tmp_path / name, 64) for name in ("a.jpg", "b.jpg", "c.jpg"))
+    np.testing.assert_array_equal(turned, np.rot90(plain, -1))
+    np.testing.assert_array_equal(kept, plain)
+
+
 def huge(folder: Path, width: int) -> Path:
     return saved(folder, f"{width}.png", Image.new("1", (width, 10_000)))
 
@@ -471,6 +482,7 @@ def test_a_visit(
     visitor, room = Visitor(browser, address, 1300), small()
     visitor.upload(saved(tmp_path, "room.png", Image.fromarray(room)))
     (image,) = visitor.pictures("seen", "image")
+    assert visitor.page.query_selector("#seen [aria-live=polite] .sheet")
     np.testing.assert_array_equal(image, room)
     seen = pipe.predict(room)
     stored = as_read(studio, seen.predictions)
@@ -524,6 +536,65 @@ def test_two_visitors_at_once(browser: Any, address: str, tmp_path: Path) -> Non
         assert wide <= 0, "the page is wider than the screen"
 
 
+def swap(visitor: Visitor, file: Path) -> None:
+    visitor.page.get_by_label("Remove Image").click()
+    visitor.upload(file)
+
+
+def test_labels_are_of_the_image_beside_them(browser: Any, address: str, tmp_path: Path) -> None:
+    """Another image takes the place of one that still waits to be looked at."""
+    rooms = [small(Rooms("test")[n].image) for n in (0, 5)]
+    files = [saved(tmp_path, f"{n}.png", Image.fromarray(room)) for n, room in enumerate(rooms)]
+    other, visitor = Visitor(browser, address, 1300), Visitor(browser, address, 1300)
+    other.upload(files[0])
+    other.pictures("seen", "image")
+    slowly(other)
+    visitor.upload(files[0])
+    visitor.page.wait_for_selector("#seen .progress-text")
+    swap(visitor, files[1])
+    np.testing.assert_array_equal(visitor.pictures("seen", "image")[0], rooms[1])
+    other.pictures("made", "image")
+    np.testing.assert_array_equal(visitor.pictures("seen", "image")[0], rooms[1])
+    (row,) = load_dataset(str(visitor.download("#seen-row", tmp_path)), split="train")
+    np.testing.assert_array_equal(np.asarray(row["image"]), rooms[1])
+
+
+def test_a_variation_is_of_the_image_above_it(browser: Any, address: str, tmp_path: Path) -> None:
+    """Another image takes the place of one of which a variation is being created."""
+    rooms = [small(Rooms("test")[n].image) for n in (0, 5)]
+    files = [saved(tmp_path, f"{n}.png", Image.fromarray(room)) for n, room in enumerate(rooms)]
+    visitor = Visitor(browser, address, 1300)
+    visitor.upload(files[0])
+    visitor.pictures("seen", "image")
+    slowly(visitor)
+    swap(visitor, files[1])
+    np.testing.assert_array_equal(visitor.pictures("seen", "image")[0], rooms[1])
+    assert not visitor.page.query_selector("#made .sheet")  # what came first was answered first
+    assert not visitor.page.locator("#made-row").is_visible()
+    visitor.page.click("#create")
+    visitor.pictures("made", "image")
+    (row,) = load_dataset(str(visitor.download("#made-row", tmp_path)), split="train")
+    assert row["provenance"]["source_sha256"] == image_sha256(rooms[1])
+
+
+def slowly(visitor: Visitor) -> None:
+    """Begin to create with many calls of the U-Net."""
+    visitor.page.locator("#steps input[type=number]").fill("100")
+    visitor.page.locator("#steps input[type=number]").press("Tab")
+    visitor.page.click("#create")
+    visitor.page.wait_for_selector("#made .progress-text")
+
+
+def test_an_image_as_high_as_a_tower_fits_the_screen(
+    browser: Any, address: str, tmp_path: Path
+) -> None:
+    visitor = Visitor(browser, address, 1300)
+    visitor.upload(saved(tmp_path, "tower.png", Image.new("RGB", (1, 5000))))
+    visitor.pictures("seen", "image")
+    for picture in visitor.page.query_selector_all("#seen img"):
+        assert picture.bounding_box()["height"] <= 450
+
+
 def test_what_is_no_image_is_told_to_the_visitor(
     browser: Any, address: str, tmp_path: Path
 ) -> None:
@@ -536,6 +607,31 @@ def test_what_is_no_image_is_told_to_the_visitor(
     visitor.page.get_by_text("This file cannot be read; expected an image").wait_for()
     assert not visitor.page.query_selector("#seen .sheet")  # nor what was there before
     assert not visitor.page.locator("#seen-row").is_visible()
+
+
+@pytest.mark.parametrize(
+    ("wish", "wrong"),
+    [
+        ({"prompt": None}, "Prompt: got nothing, expected text"),
+        ({"strength": "0.5"}, "Strength: got '0.5', expected a number"),
+        ({"strength": 0}, "Strength 0: expected more than 0"),
+        ({"steps": 2.5}, "Steps: got 2.5, expected a whole number"),
+        ({"steps": "2"}, "Steps: got '2', expected a whole number"),
+        ({"steps": True}, "Steps: got True, expected a whole number"),
+        ({"seed": None}, "Seed: got nothing, expected a whole number"),
+        ({"seed": [0]}, "Seed: got [0], expected a whole number"),
+        ({"seed": -1}, "Seed -1: expected 0 to"),
+    ],
+)
+def test_wishes_of_another_kind_are_told(
+    address: str, wish: dict[str, Any], wrong: str, tmp_path: Path
+) -> None:
+    client = pytest.importorskip("gradio_client")
+    file = client.handle_file(saved(tmp_path, "room.png", Image.fromarray(small())))
+    wishes = {"prompt": "a room", "strength": 0.6, "steps": 2, "seed": 0} | wish
+    with pytest.raises(client.exceptions.AppError) as told:
+        client.Client(address, verbose=False).predict(file, **wishes, api_name="/create")
+    assert wrong in str(told.value)
 
 
 def test_the_api_has_names_and_reads_uploads_only(address: str, pipeline: Path) -> None:

@@ -15,6 +15,7 @@ from huggingface_hub import DatasetCard
 from markdown_it import MarkdownIt
 
 from d2i1_data.card import Links, dataset_card, write_card
+from d2i1_data.card.dataset import SIZES, size_category
 from d2i1_data.card.licence import metadata, read_licence
 from d2i1_data.card.text import fenced, is_repository
 from d2i1_data.errors import InputError
@@ -23,6 +24,7 @@ from d2i1_data.sources.rooms import CLASSES
 from d2i1_data.tasks import TASKS
 from d2i1_data.write import RUN, shard_path, write_metadata, write_shard
 from d2i1_train.cli import read_settings
+from tests.hub.cards import WORDS
 from tests.made import run, samples
 from tests.pages import HOSTILE, Page, snippets
 
@@ -67,7 +69,8 @@ def made(create: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
 def test_metadata_is_what_the_folder_holds(made: Path) -> None:
     card = DatasetCard.load(made / "README.md")
     data = card.data.to_dict()
-    assert data["license"] == "cc0-1.0" and data["size_categories"] == ["n<1K"]
+    assert data["size_categories"] == ["n<1K"]
+    assert data["license"] == "other"  # nobody knows that of the tiny base
     assert data["task_categories"] == ["depth-estimation", "image-segmentation", "other"]
     assert {"synthetic", "diff2in1", "normals-estimation"} <= {*data["tags"]}
     assert data["annotations_creators"] == ["machine-generated"]
@@ -85,12 +88,31 @@ def test_metadata_is_what_the_folder_holds(made: Path) -> None:
     assert "arxiv.org/abs/2411.05005" in card.text  # from which the Hub takes the id
 
 
+@pytest.mark.parametrize(
+    ("count", "word"),
+    [
+        (0, "n<1K"),
+        (999, "n<1K"),
+        (1000, "1K<n<10K"),
+        (999_999, "100K<n<1M"),
+        (1_000_000, "1M<n<10M"),
+        (10**12 - 1, "100B<n<1T"),
+        (10**12, "n>1T"),
+        (10**15, "n>1T"),
+    ],
+)
+def test_sizes_are_in_words_of_the_hub(count: int, word: str) -> None:
+    assert size_category(count) == word in WORDS["sizes"]
+    assert {*SIZES} == {*WORDS["sizes"]} - {"other", "unknown"}
+
+
 def test_text_is_what_was_made(made: Path) -> None:
     page = Page((made / "README.md").read_text())
     assert "7 images created and labelled by one latent diffusion model" in page.words
     assert "No label was made by hand" in page.words
     assert all(f"{n} {name}" in page.words for n, name in enumerate(CLASSES))
     assert "rooms: 7 rows from 3 images, licence cc0-1.0" in page.words
+    assert "of the base that made them, which does not say them." in page.words
     strengths = [one.provenance.strength for one in samples(made)]
     assert f"7 values, {min(strengths):g} to {max(strengths):g}" in page.words
     scores = [one.quality["semseg"].flip for one in samples(made)]
@@ -122,6 +144,7 @@ def test_what_loads_it_works(made: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     found: dict[str, Any] = {}
     exec(code, found)
     assert found["rows"].num_rows == 7
+    assert "labels that agree most with those of the mirrored image" in code
     least = float(code.split(">= ")[1].split()[0])
     scores = [one.quality["normals"].flip or 0 for one in samples(made)]
     assert least == pytest.approx(np.median(scores), abs=0.006)
@@ -174,6 +197,31 @@ def test_counts_are_those_of_all_shards(made: Path, photos: Path, tmp_path: Path
     assert DatasetCard(dataset_card(made)).data.dataset_info["splits"][0]["num_examples"] == 7
 
 
+def test_of_several_datasets_nothing_is_told_that_only_one_is(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    shutil.copytree(made, folder)
+    run("report", "--dataset", folder)
+    alone = dataset_card(folder)
+    assert dataset_card(folder, shards=sorted((folder / "data").iterdir())) == alone
+    other = make_dataset(tmp_path / "other", "another")
+    both = [*sorted((folder / "data").iterdir()), *(other / "data").iterdir()]
+    card = dataset_card(folder, shards=both)
+    for word in ("```sh", "| versions |", "report/"):
+        assert word in alone and word not in card
+    assert "preview.png" in card and "| seed | 3 (7), 1 (2) |" in card
+    assert "9 images created and labelled by latent diffusion models." in card
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    folder, text = make_dataset(tmp_path / "made", seed=0), "1 row from 1 image,"
+    shard = shard_path(folder, 0)
+    table = pq.read_table(shard)
+    pq.write_table(table.slice(0, 1), shard)
+    card = dataset_card(folder)
+    assert "\n1 image created and labelled" in card and text in card
+    assert "| seed | 0 |" in card  # nor is nothing no seed
+
+
 def test_a_torn_shard_is_named(made: Path, tmp_path: Path) -> None:
     torn = tmp_path / "train-00000.parquet"
     torn.write_bytes(next((made / "data").iterdir()).read_bytes()[:500])
@@ -200,6 +248,7 @@ def test_labelled_and_imported_images_are_not_called_created(
     for word in ("opinion", "by hand", "latent diffusion", "## Quality"):
         assert word not in imported.text
     assert "opinion of a model" in " ".join(labelled.text.split())
+    assert "| strength |" not in labelled.text and "| steps |" not in labelled.text
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -269,6 +318,7 @@ def test_created_images_are_under_the_terms_of_source_and_base(tmp_path: Path) -
     assert card.data.license == "other"
     assert "- mit: source mit" in card.text
     assert "openrail++: base" in Page(str(card)).words
+    assert "of the base that made them.\n" in Page(str(card)).words
 
 
 def test_the_licence_of_a_base_is_read_from_its_card(tmp_path: Path) -> None:
@@ -322,7 +372,7 @@ def test_the_words_themselves_arrive(tmp_path: Path) -> None:
     text = "a | `b` <c> [d](e) *f* $g$ {{ h }} &amp; i_j"
     page = Page(make_dataset(tmp_path / "made", text).joinpath("README.md").read_text())
     assert f"0 {text}, 1 other" in page.words  # a class
-    assert f"{text}: 2 rows from 1 images, licence {text}" in page.words
+    assert f"{text}: 2 rows from 1 image, licence {text}" in page.words
     assert page.words.count(text) >= 10
 
 

@@ -242,7 +242,8 @@ def test_card_and_preview(created: Path) -> None:
     metadata = yaml.safe_load(front)
     (split,) = metadata["dataset_info"]["splits"]
     assert (split["name"], split["num_examples"]) == ("train", 7)
-    assert metadata["license"] == "cc0-1.0" and "synthetic" in metadata["tags"]
+    assert metadata["license"] == "other"  # that of the rooms is known, not that of the base
+    assert "synthetic" in metadata["tags"]
     assert metadata["annotations_creators"] == ["machine-generated"]
     assert "7 images created and labelled by one latent diffusion model" in body
     assert "No label was made by hand" in body and "## Quality" in body

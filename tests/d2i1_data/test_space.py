@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from d2i1_data.errors import InputError
-from d2i1_data.space import GRADIO, ONLY_TRAINING, space_files
+from d2i1_data.space import DATA, GRADIO, ONLY_TRAINING, modules, space_files
 from tests.serving import free_port, served
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +74,31 @@ def test_requirements_are_those_of_the_package(space: Path) -> None:
     ]
 
 
+def test_what_a_build_left_behind_is_not_asked(
+    space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = tmp_path / "diff2in1.egg-info"
+    stale.mkdir()
+    (stale / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: diff2in1\nVersion: 0.0.1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert version("diff2in1") == "0.0.1"
+    files = space_files(NAME)
+    for name in ("LICENSE", "README.md", "requirements.txt"):
+        assert files[name] == (space / name).read_bytes()
+
+
+def test_only_what_is_of_the_package_is_sent(space: Path, tmp_path: Path) -> None:
+    names = ("__init__.py", "page.py", "parts/__init__.py", "parts/sheet.py")
+    strays = ("page (copy).py", "notes.txt", "key.env", "old/page.py", ".checkpoints/page.py")
+    for name in (*names, *strays):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert [file.relative_to(tmp_path).as_posix() for file in modules(tmp_path)] == [*names]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert [*DATA] == project["tool"]["setuptools"]["package-data"]["hub_cards"]
+    assert (space / "hub_cards/licences.txt").is_file()
+
+
 def test_what_is_left_out_is_not_imported(space: Path) -> None:
     for file in space.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -85,7 +110,7 @@ def test_what_is_left_out_is_not_imported(space: Path) -> None:
 
 def test_no_weights_are_sent(space: Path) -> None:
     sizes = {file: file.stat().st_size for file in space.rglob("*") if file.is_file()}
-    assert {file.suffix for file in sizes} == {".py", ".jinja", ".css", ".md", ".txt", ""}
+    assert {file.suffix for file in sizes} == {".py", ".jinja", ".css", ".md", ".txt", ".bib", ""}
     assert sum(sizes.values()) < 1_000_000 and (space / "LICENSE").read_text().strip()
 
 

