@@ -13,11 +13,11 @@ from ..engine import missing_shards
 from ..errors import InputError
 from ..hub import Changes, Content, Held, patiently
 from ..plan import PLAN, read_plan
+from ..preview import PREVIEW
 from ..schema import METADATA, read_metadata
 from ..write import dataset_shards, shard_path
 from .parcel import CARD, Parcel, read_object
 
-PICTURES = ("preview.png", "report/*.png")  # those the card shows
 SHARD = re.compile(r"data/train-(\d*).*\.parquet")  # what our card's pattern makes a dataset read
 PLANS = re.compile(r"plan(-\d+)?\.json")  # those with a number are of what was appended
 
@@ -104,8 +104,10 @@ class Dataset(Parcel):
         else:
             files[METADATA] = self.folder / METADATA
         files |= ours
-        for picture in (p for pattern in PICTURES for p in sorted(self.folder.glob(pattern))):
-            files[picture.relative_to(self.folder).as_posix()] = picture
+        shown = [] if appended else sorted((self.folder / "report").glob("*.png"))  # of all rows
+        for picture in (self.folder / PREVIEW, *shown):
+            if picture.is_file():
+                files[picture.relative_to(self.folder).as_posix()] = picture
         plan = self.folder / PLAN
         if plan.is_file():
             apart = appended and PLAN in held.files and not held.has(PLAN, plan)
