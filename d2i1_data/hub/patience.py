@@ -61,7 +61,7 @@ def patiently(about: str, call: Callable[[], T]) -> T:
 
 def whoami() -> str:
     """The user whose token it is, from the environment or the Hub's own login."""
-    return str(patiently("the Hub", lambda: HfApi().whoami(cache=True))["name"])
+    return str(patiently(HfApi().endpoint, lambda: HfApi().whoami(cache=True))["name"])
 
 
 def explain(error: Exception, about: str) -> InputError:
