@@ -5,7 +5,7 @@ differs, and looking again. So an interruption, an answer that was lost, or some
 in between all end the same way: the next look tells what is left to do.
 """
 
-from .patience import explain, patiently, reason, whoami
+from .patience import patiently, reason
 from .repository import Changes, Content, Held, Kind, Repository, size_of
 
 __all__ = [
@@ -14,9 +14,7 @@ __all__ = [
     "Held",
     "Kind",
     "Repository",
-    "explain",
     "patiently",
     "reason",
     "size_of",
-    "whoami",
 ]
