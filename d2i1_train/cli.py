@@ -10,28 +10,45 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from d2i1_data import settings as data_settings
+from d2i1_data.app.settings import AppSettings
+from d2i1_data.creation.settings import (
+    CreateSettings,
+    ImportSettings,
+    LabelSettings,
+    VerifySettings,
+)
 from d2i1_data.errors import InputError
+from d2i1_data.export.settings import ExportSettings
+from d2i1_data.inspection.settings import JudgeSettings, ReportSettings
+from d2i1_data.publish.settings import PublishSettings
 
-from . import settings as train_settings
+from .scratch.settings import BaseSettings
+from .settings import (
+    DemoSettings,
+    EnvSettings,
+    EvaluateSettings,
+    SelfImproveSettings,
+    StudySettings,
+    WarmUpSettings,
+)
 
 ACTS = {
-    "demo": ("d2i1_train.demo:demo", train_settings.DemoSettings),
-    "base": ("d2i1_train.base:base", train_settings.BaseSettings),
-    "import": ("d2i1_data.create:import_source", data_settings.ImportSettings),
-    "warm-up": ("d2i1_train.warm_up:warm_up", train_settings.WarmUpSettings),
-    "create": ("d2i1_data.create:create", data_settings.CreateSettings),
-    "create --verify": ("d2i1_data.verify:verify", data_settings.VerifySettings),
-    "label": ("d2i1_data.create:label", data_settings.LabelSettings),
-    "self-improve": ("d2i1_train.self_improve:self_improve", train_settings.SelfImproveSettings),
-    "evaluate": ("d2i1_train.evaluate:evaluate", train_settings.EvaluateSettings),
-    "report": ("d2i1_data.report:report", data_settings.ReportSettings),
-    "judge": ("d2i1_data.judge:judge", data_settings.JudgeSettings),
-    "export": ("d2i1_data.export:export", data_settings.ExportSettings),
-    "publish": ("d2i1_data.publish:publish", data_settings.PublishSettings),
-    "app": ("d2i1_data.app:app", data_settings.AppSettings),
-    "study": ("d2i1_train.study:study", train_settings.StudySettings),
-    "env": ("d2i1_train.environment:env", train_settings.EnvSettings),
+    "demo": ("d2i1_train.demo:demo", DemoSettings),
+    "base": ("d2i1_train.scratch.base:base", BaseSettings),
+    "import": ("d2i1_data.creation.create:import_source", ImportSettings),
+    "warm-up": ("d2i1_train.warm_up:warm_up", WarmUpSettings),
+    "create": ("d2i1_data.creation.create:create", CreateSettings),
+    "create --verify": ("d2i1_data.creation.verify:verify", VerifySettings),
+    "label": ("d2i1_data.creation.create:label", LabelSettings),
+    "self-improve": ("d2i1_train.self_improve:self_improve", SelfImproveSettings),
+    "evaluate": ("d2i1_train.evaluate:evaluate", EvaluateSettings),
+    "report": ("d2i1_data.inspection.report.report:report", ReportSettings),
+    "judge": ("d2i1_data.inspection.judge:judge", JudgeSettings),
+    "export": ("d2i1_data.export.export:export", ExportSettings),
+    "publish": ("d2i1_data.publish.publish:publish", PublishSettings),
+    "app": ("d2i1_data.app.app:app", AppSettings),
+    "study": ("d2i1_train.study:study", StudySettings),
+    "env": ("d2i1_train.environment:env", EnvSettings),
 }
 LOST = "another process of this run ended; continue with {}"
 RESUME = "--resume_from_checkpoint latest"

@@ -13,18 +13,19 @@ from typing import Any
 
 import numpy as np
 
-from d2i1_data.create import create
+from d2i1_data.checkpoints.files import fingerprint
+from d2i1_data.creation.create import create
+from d2i1_data.creation.settings import CreateSettings
+from d2i1_data.dataset.files import require_folder
+from d2i1_data.dataset.preview import grid
+from d2i1_data.dataset.shards import RUN
 from d2i1_data.errors import InputError
-from d2i1_data.loading import fingerprint
-from d2i1_data.preview import grid
-from d2i1_data.settings import CreateSettings
+from d2i1_data.inspection.evaluation.measure import bootstrap, common_tasks, figures, measure
 from d2i1_data.sources import open_source
 from d2i1_data.tasks import TASKS
-from d2i1_data.write import RUN, require_folder
 
 from .cli import read_settings
-from .evaluate import bootstrap, common_tasks, figures, measure
-from .reopen import open_theta
+from .loop.reopen import open_theta
 from .self_improve import self_improve
 from .settings import DemoSettings, SelfImproveSettings, WarmUpSettings
 from .warm_up import warm_up
@@ -183,7 +184,9 @@ def show_created(folder: Path, dataset: Path, real: int, count: int = 6) -> None
 
 def as_text(results: dict[str, Any], folder: Path) -> str:
     """The table, one line on the difference, and where things lie."""
-    shown = {name: TASKS[name].meter.shown for name in next(iter(results["table"].values()))}
+    shown = {
+        name: TASKS[name].meter.table_metrics for name in next(iter(results["table"].values()))
+    }
     width = max(len(name) for name in results["table"])
     header = "; ".join(f"{name} {', '.join(figures)}" for name, figures in shown.items())
     lines = ["", f"held-out rooms: {header}"]
@@ -206,9 +209,9 @@ def difference(verdict: dict[str, Any]) -> str:
     parts = []
     for name, values in verdict.items():
         meter = TASKS[name].meter
-        change, spread = (values[meter.metric][key] for key in ("difference", "spread"))
-        better = (change > 0) == meter.rises(meter.metric)
+        change, spread = (values[meter.headline][key] for key in ("difference", "spread"))
+        better = (change > 0) == meter.higher_is_better(meter.headline)
         beyond = abs(change) > 2 * spread
         word = ("better" if better else "worse") if beyond else "no clear difference"
-        parts.append(f"{name} {meter.metric} {change:+.4f} (spread {spread:.4f}): {word}")
+        parts.append(f"{name} {meter.headline} {change:+.4f} (spread {spread:.4f}): {word}")
     return "self-improving minus real-only, theta_C, clear beyond 2 spreads: " + "; ".join(parts)

@@ -7,18 +7,18 @@ from torch import Tensor
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
+from d2i1_data.inspection.evaluation.measure import common_tasks
 from d2i1_data.sources import Rows, open_rows
 from d2i1_data.tasks import TASKS
 
-from .augment import make_augmentation
-from .batches import Draws, Examples
-from .cache import Cache
-from .checkpoint import complete_checkpoints
-from .evaluate import common_tasks
+from .loop.augment import make_augmentation
+from .loop.batches import Draws, Examples
+from .loop.cache import Cache
+from .loop.checkpoint import complete_checkpoints
+from .loop.optimizer import optimizer_file
+from .loop.reopen import open_trainable
+from .loop.run import Run, open_training_rows
 from .objective import DENOISE, believe, objective
-from .optimizer import optimizer_file
-from .reopen import open_trainable
-from .run import Run, open_training_rows
 from .settings import SelfImproveSettings
 from .theta import Follower, Theta, make_theta, twin, with_theta
 

@@ -11,19 +11,19 @@ from typing import Any
 
 import torch
 
+from d2i1_data.dataset.files import write_text
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
+from d2i1_data.inspection.evaluation.measure import common_tasks, figures, measure, shown
+from d2i1_data.inspection.evaluation.sparsification import Curve, Sparsification, curve, plot
 from d2i1_data.sources import open_source
 from d2i1_data.tasks import TASKS
-from d2i1_data.write import write_text
 
-from .base.generation import Figures, Generation
-from .base.vae import save_grid
 from .cli import read_settings
-from .evaluate import common_tasks, figures, measure, shown
-from .reopen import open_theta
+from .loop.reopen import open_theta
+from .scratch.generation import Figures, Generation
+from .scratch.vae import save_grid
 from .settings import StudySettings, WarmUpSettings
-from .sparsification import Curve, Sparsification, curve, plot
 from .training_mean import training_means
 from .warm_up import warm_up
 

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from d2i1_data.dataset.files import write_text
 from d2i1_data.diff2in1.families import Family
+from d2i1_data.inspection.evaluation.measure import figures, shown, truth
 from d2i1_data.sources import Rows, Source, agreeing_tasks, open_rows, open_source
 from d2i1_data.tasks import Task
-from d2i1_data.write import write_text
 
-from .evaluate import figures, shown, truth
 from .settings import StudySettings, WarmUpSettings
 from .warm_up import choose_tasks
 

@@ -4,19 +4,19 @@ from pathlib import Path
 
 import torch
 
+from d2i1_data.checkpoints.bases import explained, find_base
+from d2i1_data.dataset.schema import describe_tasks
 from d2i1_data.diff2in1 import HOSTS, Base, Diff2in1Pipeline
 from d2i1_data.errors import InputError
-from d2i1_data.loading import explained, find_base
-from d2i1_data.schema import describe_tasks
 from d2i1_data.sources import Source, parse_resolution
 from d2i1_data.tasks import TASKS, Task
 
-from .augment import make_augmentation
-from .batches import Draws, Examples
-from .cache import Cache
-from .lora import add_lora
+from .loop.augment import make_augmentation
+from .loop.batches import Draws, Examples
+from .loop.cache import Cache
+from .loop.lora import add_lora
+from .loop.run import Run, open_training_rows
 from .objective import DENOISE, objective
-from .run import Run, open_training_rows
 from .settings import OF_HOST, WarmUpSettings
 from .theta import make_theta
 

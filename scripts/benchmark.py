@@ -18,15 +18,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from d2i1_data.checkpoints.bases import find_base
 from d2i1_data.diff2in1 import HOSTS, Diff2in1Pipeline
-from d2i1_data.loading import find_base
 from d2i1_data.sources import open_rows
 from d2i1_data.tasks import TASKS
-from d2i1_train.augment import Augmentation
-from d2i1_train.batches import Batch, Examples, stack
-from d2i1_train.cache import Cache
+from d2i1_train.loop.augment import Augmentation
+from d2i1_train.loop.batches import Batch, Examples, stack
+from d2i1_train.loop.cache import Cache
+from d2i1_train.loop.optimizer import make_optimizer
 from d2i1_train.objective import believe, objective
-from d2i1_train.optimizer import make_optimizer
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.theta import Theta, make_theta, twin
 from d2i1_train.warm_up import choose_tasks, mount

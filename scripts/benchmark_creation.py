@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from d2i1_data.conveyor import ahead
-from d2i1_data.makers import Creator, make_maker
-from d2i1_data.plan import Item, plan_shards
-from d2i1_data.sample import Sample
-from d2i1_data.settings import CreateSettings
-from d2i1_data.write import shard_path, write_shard
+from d2i1_data.creation.plan import Item, plan_shards
+from d2i1_data.creation.producers import Creator, make_producer
+from d2i1_data.creation.settings import CreateSettings
+from d2i1_data.dataset.prefetch import prefetch
+from d2i1_data.dataset.sample import Sample
+from d2i1_data.dataset.shards import shard_path, write_shard
 
 WAYS: dict[str, dict[str, Any]] = {
     "float32": {},
@@ -56,10 +56,10 @@ def main() -> None:
 def _creator(options: argparse.Namespace, **more: Any) -> tuple[Creator, list[Item]]:
     same = ("pipeline", "source", "resolution", "batch_size", "num_inference_steps", "threads")
     given = {name: getattr(options, name) for name in same} | more
-    maker = make_maker(CreateSettings(output_dir="", **given))
-    assert isinstance(maker, Creator)
-    (items,) = plan_shards(maker.source, maker.rows, options.samples, options.samples)
-    return maker, items
+    producer = make_producer(CreateSettings(output_dir="", **given))
+    assert isinstance(producer, Creator)
+    (items,) = plan_shards(producer.source, producer.rows, options.samples, options.samples)
+    return producer, items
 
 
 def _ignore(count: int) -> None:
@@ -71,17 +71,17 @@ def _ignore(count: int) -> None:
 
 def costs(options: argparse.Namespace) -> None:
     """Seconds a sample of images alone, with labels, with quality, and written; arms take turns."""
-    maker, items = _creator(options)
-    arms: dict[str, Callable[[], object]] = {"images alone": partial(_images, maker, items)}
+    producer, items = _creator(options)
+    arms: dict[str, Callable[[], object]] = {"images alone": partial(_images, producer, items)}
     for quality, name in (("none", "and labels"), ("fast", "and quality fast"), ("full", "full")):
-        arms[name] = partial(_samples, maker, items, quality)
-    arms["images and labels, written"] = partial(_written, maker, items)
+        arms[name] = partial(_samples, producer, items, quality)
+    arms["images and labels, written"] = partial(_written, producer, items)
     spent: dict[str, list[float]] = {name: [] for name in arms}
     for turn in range(options.rounds + 1):
         for name, act in arms.items():
             start = time.perf_counter()
             act()
-            if maker.pipe.device.type == "cuda":
+            if producer.pipe.device.type == "cuda":
                 torch.cuda.synchronize()
             if turn:  # the first is to warm up
                 spent[name].append((time.perf_counter() - start) / len(items))
@@ -96,22 +96,22 @@ def costs(options: argparse.Namespace) -> None:
     print(f"\nlabels {steps[0]}, quality fast {steps[1]}, full {steps[2]} more; writing {written}")
 
 
-def _images(maker: Creator, items: list[Item]) -> None:
-    begun = map(maker.begin, maker.batches(items, {}))
-    for _ in ahead(maker.develop, begun, bound=1):
+def _images(producer: Creator, items: list[Item]) -> None:
+    begun = map(producer.denoise, producer.batches(items, {}))
+    for _ in prefetch(producer.decode, begun, bound=1):
         pass
 
 
-def _samples(maker: Creator, items: list[Item], quality: str) -> list[Sample]:
-    maker.settings = dataclasses.replace(maker.settings, quality=quality)  # type: ignore[arg-type]
-    return list(maker.make(items, {}, _ignore))
+def _samples(producer: Creator, items: list[Item], quality: str) -> list[Sample]:
+    producer.settings = dataclasses.replace(producer.settings, quality=quality)  # type: ignore[arg-type]
+    return list(producer.make(items, {}, _ignore))
 
 
-def _written(maker: Creator, items: list[Item]) -> None:
-    maker.settings = dataclasses.replace(maker.settings, quality="none")
+def _written(producer: Creator, items: list[Item]) -> None:
+    producer.settings = dataclasses.replace(producer.settings, quality="none")
     with tempfile.TemporaryDirectory() as folder:
         path = shard_path(Path(folder), 0)
-        write_shard(path, maker.make(items, {}, _ignore), maker.tasks)
+        write_shard(path, producer.make(items, {}, _ignore), producer.tasks)
 
 
 # --- ways: what half precision and compilation change ---
@@ -126,21 +126,21 @@ def ways(options: argparse.Namespace) -> None:
         f"| | images/s | image, mean of 255 | {names} agree |\n|{'---|' * (len(plain.tasks) + 3)}"
     )
     for name, more in WAYS.items():
-        maker, _ = _creator(options, quality="none", **more)
-        _samples(maker, items, "none")
+        producer, _ = _creator(options, quality="none", **more)
+        _samples(producer, items, "none")
         start = time.perf_counter()
-        found = _samples(maker, items, "none")
+        found = _samples(producer, items, "none")
         rate = len(items) / (time.perf_counter() - start)
         pairs = list(zip(truth, found, strict=True))
         off = np.mean([np.abs(a.image.astype(int) - b.image).mean() for a, b in pairs])
         shares = [
-            np.mean([_agreement(maker, name, a, b) for a, b in pairs]) for name in maker.tasks
+            np.mean([_agreement(producer, name, a, b) for a, b in pairs]) for name in producer.tasks
         ]
         print(f"| {name} | {rate:.2f} | {off:.3f} | {' | '.join(f'{s:.2%}' for s in shares)} |")
 
 
-def _agreement(maker: Creator, name: str, one: Sample, other: Sample) -> float:
-    family = maker.families[name]
+def _agreement(producer: Creator, name: str, one: Sample, other: Sample) -> float:
+    family = producer.families[name]
     a, b = (family.to_tensor(sample.targets[name])[None] for sample in (one, other))
     return float(family.agreement(a, b))
 
@@ -150,21 +150,21 @@ def _agreement(maker: Creator, name: str, one: Sample, other: Sample) -> float:
 
 def memory(options: argparse.Namespace) -> None:
     """Resident memory of the process after every tenth of the samples."""
-    maker, items = _creator(options)
+    producer, items = _creator(options)
     print("| samples | resident MiB | peak MiB |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         size = len(items) // 10
         for part in range(10):
             own = items[part * size : (part + 1) * size]
-            write_shard(shard_path(Path(folder), part), _made(maker, own), maker.tasks)
+            write_shard(shard_path(Path(folder), part), _made(producer, own), producer.tasks)
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             now = pages * resource.getpagesize() / 2**20
             print(f"| {(part + 1) * size} | {now:.0f} | {peak:.0f} |", flush=True)
 
 
-def _made(maker: Creator, items: list[Item]) -> Iterator[Sample]:
-    return maker.make(items, {}, _ignore)
+def _made(producer: Creator, items: list[Item]) -> Iterator[Sample]:
+    return producer.make(items, {}, _ignore)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from d2i1_train.base.parts import assemble, train_tokenizer
-from d2i1_train.settings import BaseSettings
+from d2i1_train.scratch.parts import assemble, train_tokenizer
+from d2i1_train.scratch.settings import BaseSettings
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from d2i1_data.dataset.sample import Sample
+from d2i1_data.dataset.shards import shard_path, write_metadata, write_shard
 from d2i1_data.export.entries import file_name
-from d2i1_data.sample import Sample
-from d2i1_data.write import shard_path, write_metadata, write_shard
 
 
 def run(d2i1: Callable[..., str], dataset: Path, form: str, folder: Path, *flags: object) -> Path:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from d2i1_data.sample import Sample
+from d2i1_data.dataset.sample import Sample
 from d2i1_data.sources import open_source
 from d2i1_train.cli import main
 

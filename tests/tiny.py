@@ -9,17 +9,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from d2i1_data.dataset.schema import describe_tasks
 from d2i1_data.diff2in1 import Diff2in1Pipeline
-from d2i1_data.schema import describe_tasks
 from d2i1_data.sources.rooms import Rooms
-from d2i1_train.base.parts import (
+from d2i1_train.scratch.parts import (
     assemble,
     build_text_encoder,
     build_unet,
     build_vae,
     train_tokenizer,
 )
-from d2i1_train.settings import BaseSettings
+from d2i1_train.scratch.settings import BaseSettings
 
 TINY = BaseSettings(
     output_dir="unused",

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 import hub_cards
 
+from ..dataset.sample import Sample
 from ..errors import InputError
-from ..sample import Sample
 from .sheet import sheet
 from .studio import LONGEST_PROMPT, Studio
 from .upload import FORMATS, read_upload

@@ -9,9 +9,9 @@ import numpy as np
 
 import hub_cards
 
+from ..dataset.sample import Quality, Sample
+from ..dataset.schema import CONFIDENCE, from_row, to_row
 from ..diff2in1.families import Legend, encode_png
-from ..sample import Quality, Sample
-from ..schema import CONFIDENCE, from_row, to_row
 from ..tasks import Task
 
 SMALL = 256  # pixels a side; smaller pictures are enlarged with their pixels sharp

@@ -1,6 +1,6 @@
 """Studio: one pipeline that labels pictures and creates variations of them, one row at a time.
 
-It makes rows as `d2i1 label` and `d2i1 create` do, with the same makers.
+It makes rows as `d2i1 label` and `d2i1 create` do, with the same producers.
 """
 
 import shutil
@@ -14,15 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..card import write_card
+from ..creation.plan import Item
+from ..creation.producers import Creator, Labeller, Skipped, prepare
+from ..creation.settings import CreateSettings, LabelSettings
+from ..dataset.sample import Provenance, Sample, image_sha256
+from ..dataset.schema import read_tasks
+from ..dataset.shards import shard_path, write_metadata, write_shard
 from ..errors import InputError
-from ..makers import Creator, Labeller, Skipped, prepare
-from ..plan import Item
-from ..sample import Provenance, Sample, image_sha256
-from ..schema import read_tasks
-from ..settings import AppSettings, CreateSettings, LabelSettings
-from ..sources.base import fingerprint
+from ..sources.source import fingerprint
 from ..tasks import Task
-from ..write import shard_path, write_metadata, write_shard
+from .settings import AppSettings
 
 UPLOAD = "upload"  # name of the source
 LONGEST_PROMPT = 1000  # characters
@@ -123,16 +124,16 @@ class Studio:
         )
         return self._make(Creator(self.pipe, Upload(image, prompt), settings, self.known))
 
-    def _make(self, maker: Labeller) -> Sample:
-        """The one sample of a maker."""
-        height, width = maker.source.picture(0).size
+    def _make(self, producer: Labeller) -> Sample:
+        """The one sample of a producer."""
+        height, width = producer.source.picture(0).size
         if max(height, width) <= self.pipe.stride:  # too few latent pixels for a norm of groups
             raise InputError(
                 f"this image has {width} x {height} pixels; this pipeline needs more than"
                 f" {self.pipe.stride} on one side"
             )
-        source, skipped = maker.source.identity(0), Skipped()
-        made = list(maker.make([Item(source, 0)], skipped, lambda count: None))
+        source, skipped = producer.source.identity(0), Skipped()
+        made = list(producer.make([Item(source, 0)], skipped, lambda count: None))
         for why in skipped.values():
             raise InputError(why)
         # rows of one upload may be put together: what is made otherwise is called otherwise

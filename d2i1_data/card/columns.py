@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ..dataset.record import tally
+from ..dataset.sample import Provenance, Quality
+from ..dataset.shards import read_said
 from ..errors import InputError
-from ..record import tally
-from ..sample import Provenance, Quality
-from ..write import read_said
 
 OF_A_SAMPLE = ("source_id", "source_sha256", "noise_seed", "variant")
 SCORES = tuple(one.name for one in fields(Quality))

@@ -12,13 +12,13 @@ from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 
-from ..plan import PLAN
-from ..preview import PREVIEW, preview
-from ..record import read_json, read_record, told
-from ..schema import FEATURES, METADATA, from_row, read_metadata
-from ..settings import CreateSettings, ImportSettings, LabelSettings
+from ..creation.settings import CreateSettings, ImportSettings, LabelSettings
+from ..dataset.files import write_text
+from ..dataset.preview import PREVIEW, preview
+from ..dataset.record import read_json, read_record, told
+from ..dataset.schema import FEATURES, METADATA, from_row, read_metadata
+from ..dataset.shards import PLAN, dataset_shards
 from ..tasks import Task
-from ..write import dataset_shards, write_text
 from . import command, licence
 from .columns import SCORES, Columns, Shard, read_columns
 from .links import Links

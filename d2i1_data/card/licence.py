@@ -12,7 +12,7 @@ from huggingface_hub.repocard import metadata_load
 
 import hub_cards
 
-from ..loading import BASES, embedded
+from ..checkpoints.bases import BASES, embedded
 from .text import is_repository
 
 PATIENCE = 5  # seconds for a base's card, which may be on the Hub

@@ -7,11 +7,12 @@ from typing import Any
 
 from huggingface_hub import ModelCardData
 
-from ..loading import read_index, read_training
-from ..preview import PREVIEW
-from ..schema import read_tasks
+from ..checkpoints.files import read_index
+from ..checkpoints.training_record import read_training
+from ..dataset.files import write_text
+from ..dataset.preview import PREVIEW
+from ..dataset.schema import read_tasks
 from ..tasks import Task
-from ..write import write_text
 from . import command, licence
 from .links import Links
 from .results import Results, model_index, read_results, tables

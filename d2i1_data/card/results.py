@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult
 
+from ..checkpoints.files import fingerprint
 from ..errors import InputError
-from ..loading import fingerprint
 from ..tasks import TASKS, Task
 from .text import Written, is_repository, table
 
@@ -62,10 +62,10 @@ def _table(head: str, columns: Mapping[str, Figures]) -> Written:
     """Figures for tables, a row each, and how they are better."""
     rows = []
     for name, task in TASKS.items():
-        for figure in task.meter.shown:
+        for figure in task.meter.table_metrics:
             values = [own.get(name, {}).get(figure, math.nan) for own in columns.values()]
             if any(map(math.isfinite, values)):
-                arrow = "↑" if task.meter.rises(figure) else "↓"
+                arrow = "↑" if task.meter.higher_is_better(figure) else "↓"
                 cells = [f"{value:.4g}" if math.isfinite(value) else "" for value in values]
                 rows.append([f"{name} {figure} {arrow}", *cells])
     return table([head, *columns], rows)
@@ -126,6 +126,6 @@ def model_index(results: Sequence[Results], tasks: Mapping[str, Task]) -> list[E
         )
         for one in results
         for name, task in tasks.items()
-        for figure in task.meter.shown
+        for figure in task.meter.table_metrics
         if math.isfinite(one.tasks.get(name, {}).get(figure, math.nan))
     ]

@@ -5,7 +5,7 @@ import sys
 import diffusers
 import diffusers.pipelines
 
-from .base import Base
+from .checkpoint import Base
 from .families import FAMILIES, Family, make_family
 from .hosts import HOSTS
 from .one_pass import OnePass, one_pass, pyramid_channels

@@ -34,11 +34,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from .base import Base
+from .checkpoint import Base
 from .ddim import denoise, timesteps
 from .images import fit_longer_side, pad_to_stride, to_batches, to_uint8
 from .joined import join_modules
-from .windows import see_in_windows
+from .windows import predict_in_windows
 
 ADAPTER = "diff2in1"  # name of the LoRA that was trained, beside those of users
 TOKENIZING = threading.Lock()  # a fast tokenizer keeps padding and truncation as its state
@@ -417,14 +417,14 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         def see(part: Tensor) -> dict[str, Tensor]:
             latents = self.encode_image(pad_to_stride(part, self.stride))
             raw = self.perceive(latents, (part.shape[2], part.shape[3]))
-            return {name: families[name].settle(one) for name, one in raw.items()}
+            return {name: families[name].to_linear(one) for name, one in raw.items()}
 
-        settled = see_in_windows(see, pixels, window)
+        settled = predict_in_windows(see, pixels, window)
         if flip:
-            mirrored = see_in_windows(see, pixels.flip(-1), window)
+            mirrored = predict_in_windows(see, pixels.flip(-1), window)
             settled = {n: (s + families[n].flip(mirrored[n])) / 2 for n, s in settled.items()}
         settled = {n: F.interpolate(s, size, mode="bilinear") for n, s in settled.items()}
-        return {name: families[name].unsettle(one) for name, one in settled.items()}
+        return {name: families[name].from_linear(one) for name, one in settled.items()}
 
     def perceive(
         self, latents: Tensor, size: tuple[int, int], pyramid: tuple[Tensor, ...] | None = None
@@ -562,7 +562,9 @@ def _to_array(one: Tensor) -> NDArray[np.float32]:
 
 def find_base(name: str, revision: str | None = None, variant: str | None = None) -> Base:
     """A base by name; an embedded one's folder is known to our package, not to published files."""
-    base: Base = importlib.import_module("d2i1_data.loading").find_base(name, revision, variant)
+    base: Base = importlib.import_module("d2i1_data.checkpoints.bases").find_base(
+        name, revision, variant
+    )
     return base
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 
-def see_in_windows(
+def predict_in_windows(
     see: Callable[[Tensor], dict[str, Tensor]], pixels: Tensor, window: int | None
 ) -> dict[str, Tensor]:
     """Maps of pixels [B, 3, H, W], averaged where squares of side `window` overlap; None is all at

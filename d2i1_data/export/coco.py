@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..diff2in1.families import LabelMap, encode_png
-from ..settings import ExportSettings
 from ..tasks import Task
 from .entries import Entry, write_new
 from .json_list import JsonList, write_object
+from .settings import ExportSettings
 
 
 def write_coco(

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..dataset.schema import CONFIDENCE, decode_rgb, stored_bytes
 from ..diff2in1.families import encode_png
 from ..errors import InputError
-from ..schema import CONFIDENCE, decode_rgb, stored_bytes
-from ..sources.base import Size
 from ..sources.dataset import Dataset
+from ..sources.source import Size
 from ..tasks import Task
 
 LONGEST = 128  # characters of a file name; systems allow 255 bytes with the endings

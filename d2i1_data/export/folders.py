@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from ..diff2in1.families import LabelMap
-from ..settings import ExportSettings
 from ..tasks import Task
 from .entries import Entry, write_new
+from .settings import ExportSettings
 
 LAYOUT = "folder.yaml"
 

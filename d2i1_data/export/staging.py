@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
+from ..dataset.files import require_folder
 from ..errors import InputError
-from ..write import require_folder
 
 
 @contextmanager

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 
-from ..settings import ExportSettings
+from ..dataset.shards import write_metadata
 from ..tasks import Task
-from ..write import write_metadata
 from .entries import Entry
+from .settings import ExportSettings
 
 
 def write_webdataset(

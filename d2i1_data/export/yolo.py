@@ -8,10 +8,10 @@ import yaml
 from numpy.typing import NDArray
 
 from ..diff2in1.families import LabelMap
-from ..settings import ExportSettings
 from ..tasks import Task
 from .entries import Entry, write_new
 from .polygons import polygons
+from .settings import ExportSettings
 
 
 def write_yolo(

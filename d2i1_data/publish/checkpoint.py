@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..card import Links, model_card
+from ..checkpoints.bases import WEIGHED
+from ..checkpoints.files import read_index
+from ..checkpoints.training_record import TRAINING
+from ..dataset.preview import PREVIEW
 from ..errors import InputError
 from ..hub import Changes, Content, Held, Repository
-from ..loading import TRAINING, WEIGHED, read_index
-from ..preview import PREVIEW
 from .parcel import CARD, Parcel, read_object, refuse_foreign
 
 INDEX, CODE, LORA = "model_index.json", "pipeline.py", "pytorch_lora_weights.safetensors"

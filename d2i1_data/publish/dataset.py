@@ -9,13 +9,13 @@ from pathlib import Path
 from huggingface_hub import HfFileSystem
 
 from ..card import Links, dataset_card
-from ..engine import missing_shards
+from ..creation.plan import read_plan
+from ..creation.workers import missing_shards
+from ..dataset.preview import PREVIEW
+from ..dataset.schema import METADATA, read_metadata
+from ..dataset.shards import PLAN, dataset_shards, shard_path
 from ..errors import InputError
 from ..hub import Changes, Content, Held, patiently
-from ..plan import PLAN, read_plan
-from ..preview import PREVIEW
-from ..schema import METADATA, read_metadata
-from ..write import dataset_shards, shard_path
 from .parcel import CARD, Parcel, read_object
 
 SHARD = re.compile(r"data/train-(\d*).*\.parquet")  # what our card's pattern makes a dataset read

@@ -1,8 +1,8 @@
 """A Space that shows a pipeline, see `d2i1 app`."""
 
 from ..hub import Changes, Content, Held
-from ..space import space_files
 from .parcel import CARD, Parcel
+from .space_files import space_files
 
 PACKAGES = ("d2i1_data/", "hub_cards/")  # whose old files go
 
@@ -10,7 +10,7 @@ PACKAGES = ("d2i1_data/", "hub_cards/")  # whose old files go
 class Space(Parcel):
     """The app with the code it needs, and a card that names the pipeline."""
 
-    kind, sign = "space", "d2i1_data/space.py"
+    kind, sign = "space", "d2i1_data/publish/space_files.py"
 
     def __init__(self, repo_id: str, pipeline: str, overwrite: bool) -> None:
         super().__init__(repo_id, overwrite)

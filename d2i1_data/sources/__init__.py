@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ..errors import InputError
-from .base import (
+from .source import (
     Resized,
     Rows,
     Source,

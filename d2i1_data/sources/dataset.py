@@ -12,12 +12,12 @@ import pyarrow.compute as pc
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+from ..dataset.sample import Quality, Sample
+from ..dataset.schema import FEATURES, METADATA, from_row, read_metadata
 from ..errors import InputError
 from ..hub import reason
-from ..sample import Quality, Sample
-from ..schema import FEATURES, METADATA, from_row, read_metadata
 from ..tasks import Task
-from .base import fingerprint
+from .source import fingerprint
 
 SCORES = tuple(field.name for field in fields(Quality))
 

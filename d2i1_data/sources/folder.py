@@ -31,13 +31,13 @@ import yaml
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
+from ..checks import check_template
+from ..dataset.sample import Provenance, Sample, image_sha256
+from ..dataset.schema import decode_rgb
 from ..diff2in1.families import LabelMap, MetricMap, ProbabilityMap
 from ..errors import InputError
-from ..sample import Provenance, Sample, image_sha256
-from ..schema import decode_rgb
-from ..settings import check_template
 from ..tasks import TASKS, Task
-from .base import fingerprint, nearest
+from .source import fingerprint, nearest
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from ..dataset.sample import Provenance, Sample
 from ..errors import InputError
-from ..sample import Provenance, Sample
 from ..tasks import Task
-from .base import fingerprint
+from .source import fingerprint
 
 
 class Text:

@@ -1,8 +1,8 @@
 """Depth along the optical axis."""
 
 from ..diff2in1.families import MetricMap
-from .base import Task
 from .meters import DepthError
+from .task import Task
 
 DEPTH = Task(
     name="depth",

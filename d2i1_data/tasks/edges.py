@@ -1,8 +1,8 @@
 """Edges of objects; our extension, the paper has no such task."""
 
 from ..diff2in1.families import ProbabilityMap
-from .base import Task
 from .meters import AveragePrecision
+from .task import Task
 
 EDGES = Task(
     name="edges",

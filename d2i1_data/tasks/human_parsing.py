@@ -1,8 +1,8 @@
 """Human parsing: the parts of the body, as in PASCAL-Context."""
 
 from ..diff2in1.families import LabelMap
-from .base import Task
 from .meters import IntersectionOverUnion
+from .task import Task
 
 PARTS = ("background", "head", "torso", "upper arm", "lower arm", "upper leg", "lower leg")
 

@@ -16,18 +16,19 @@ from torch import Tensor
 class Meter(ABC):
     """The scoring of one task.
 
-    metric: the headline figure. shown: those for tables. rising: how the names of those begin that
-    are better when higher; of the others, lower is better. unit: of a pixel's error.
+    headline: the one metric that stands for the task. table_metrics: those that tables show.
+    higher_better_prefixes: beginnings of the names of metrics that are better when higher; of all
+    others, lower is better. unit: of a pixel's error.
     """
 
-    metric: ClassVar[str]
-    shown: ClassVar[tuple[str, ...]]
-    rising: ClassVar[tuple[str, ...]]
+    headline: ClassVar[str]
+    table_metrics: ClassVar[tuple[str, ...]]
+    higher_better_prefixes: ClassVar[tuple[str, ...]]
     unit: ClassVar[str]
 
-    def rises(self, figure: str) -> bool:
+    def higher_is_better(self, figure: str) -> bool:
         """Whether a figure is better when higher."""
-        return figure.startswith(self.rising)
+        return figure.startswith(self.higher_better_prefixes)
 
     @abstractmethod
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -63,9 +64,9 @@ class AngularError(Meter):
     Exact thresholds and pi, unlike several released evaluations.
     """
 
-    metric = "mean"
-    shown = ("mean", "median", "rmse", "under_11.25", "under_22.5", "under_30")
-    rising = ("under_",)
+    headline = "mean"
+    table_metrics = ("mean", "median", "rmse", "under_11.25", "under_22.5", "under_30")
+    higher_better_prefixes = ("under_",)
     unit = "degrees"
     thresholds = (5.0, 7.5, 11.25, 11.5, 22.5, 30.0)  # 11.5: what iDisc's evaluation calls 11.25
     bins = 18_000
@@ -97,9 +98,9 @@ class DepthError(Meter):
     1.25^k; of the log of prediction over truth its mean size to base 10, its RMSE, and silog, 100
     times its standard deviation."""
 
-    metric = "abs_rel"
-    shown = ("rmse", "abs_rel", "delta1")
-    rising = ("delta",)
+    headline = "abs_rel"
+    table_metrics = ("rmse", "abs_rel", "delta1")
+    higher_better_prefixes = ("delta",)
     unit = "share of the truth"
 
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -129,9 +130,9 @@ class DepthError(Meter):
 class IntersectionOverUnion(Meter):
     """Mean IoU over the classes that occur in truth or prediction, and pixel accuracy."""
 
-    metric = "miou"
-    shown = ("miou",)
-    rising = ("miou", "accuracy")
+    headline = "miou"
+    table_metrics = ("miou",)
+    higher_better_prefixes = ("miou", "accuracy")
     unit = "share of pixels"
 
     def __init__(self, classes: int) -> None:
@@ -160,9 +161,9 @@ class FMeasure(Meter):
     sigmoid.
     """
 
-    metric = "max_f"
-    shown = ("max_f", "mae")
-    rising = ("max_f",)
+    headline = "max_f"
+    table_metrics = ("max_f", "mae")
+    higher_better_prefixes = ("max_f",)
     unit = "difference of probability"
     thresholds = tuple(step / 20 for step in range(1, 20))
 
@@ -188,9 +189,9 @@ class FMeasure(Meter):
 class AveragePrecision(Meter):
     """Area under the precision-recall curve over 1000 levels of the predicted probability."""
 
-    metric = "ap"
-    shown = ("ap",)
-    rising = ("ap",)
+    headline = "ap"
+    table_metrics = ("ap",)
+    higher_better_prefixes = ("ap",)
     unit = "difference of probability"
     bins = 1000
 

@@ -1,8 +1,8 @@
 """Surface normals."""
 
 from ..diff2in1.families import UnitVector
-from .base import Task
 from .meters import AngularError
+from .task import Task
 
 NORMALS = Task(
     name="normals",

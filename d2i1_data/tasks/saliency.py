@@ -1,8 +1,8 @@
 """Saliency: how likely a pixel belongs to what people look at."""
 
 from ..diff2in1.families import ProbabilityMap
-from .base import Task
 from .meters import FMeasure
+from .task import Task
 
 SALIENCY = Task(
     name="saliency",

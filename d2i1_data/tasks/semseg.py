@@ -1,8 +1,8 @@
 """Semantic segmentation; a source names its own classes, the default is PASCAL's 21."""
 
 from ..diff2in1.families import LabelMap
-from .base import Task
 from .meters import IntersectionOverUnion
+from .task import Task
 
 PASCAL = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair"),

@@ -4,10 +4,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from d2i1_data.sample import Sample
+from d2i1_data.dataset.sample import Sample
+from d2i1_data.dataset.shards import shard_path, write_metadata, write_shard
 from d2i1_data.sources.dataset import Dataset
 from d2i1_data.tasks import Task
-from d2i1_data.write import shard_path, write_metadata, write_shard
 
 
 def save_dataset(folder: Path, samples: Iterable[Sample], tasks: dict[str, Task]) -> Path:

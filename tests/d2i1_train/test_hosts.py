@@ -15,12 +15,11 @@ from torch.nn import functional as F
 from d2i1_data.diff2in1 import Diff2in1Pipeline, Family
 from d2i1_data.diff2in1.attention import RecordingProcessor
 from d2i1_train.cli import main
-from d2i1_train.lora import add_lora
+from d2i1_train.loop.lora import add_lora
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.theta import Follower, Theta, make_theta, twin
+from tests.d2i1_train.test_processes import MODULE, assert_same_training, run_two
 from tests.tiny import MOUNTS, mount_tiny
-
-from .test_processes import MODULE, assert_same_training, run_two
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 28, 3), np.uint8)
 PIXELS = (32, 32)

@@ -12,8 +12,10 @@ from diffusers import StableDiffusionPipeline
 from huggingface_hub import ModelCard
 
 from d2i1_data.card import Links, model_card
+from d2i1_data.checkpoints.files import fingerprint
+from d2i1_data.checkpoints.pipelines import open_pipeline
+from d2i1_data.checkpoints.training_record import TRAINING
 from d2i1_data.errors import InputError
-from d2i1_data.loading import TRAINING, fingerprint, open_pipeline
 from d2i1_data.sources.rooms import CLASSES, Rooms
 from d2i1_train.cli import read_settings
 from tests.made import run
@@ -87,8 +89,8 @@ def test_training_is_told_with_the_stage_before(improved: Path) -> None:
 
 def test_validation_is_of_what_is_published(improved: Path) -> None:
     """Scored again by another way: `d2i1 evaluate` on the same rooms, resized alike."""
+    from d2i1_data.inspection.evaluation.measure import common_tasks, figures, measure
     from d2i1_data.sources import open_rows
-    from d2i1_train.evaluate import common_tasks, figures, measure
 
     pipe, rows = open_pipeline(str(improved)), open_rows("rooms:val", "32", 2)
     tasks = common_tasks(pipe, rows.source)

@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from d2i1_data.loading import open_pipeline
-from d2i1_train.checkpoint import complete_checkpoints
+from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_train.cli import LOST, RESUME, main
+from d2i1_train.loop.checkpoint import complete_checkpoints
 from tests.made import contents
 
 MODES = ("none", "lora", "full")

@@ -9,7 +9,7 @@ import yaml
 from safetensors.torch import load_file
 
 from d2i1_train.cli import PRESETS, read_settings
-from d2i1_train.settings import TrainSettings
+from d2i1_train.loop.settings import TrainSettings
 
 RECIPES = {
     "bae": "sd15-frozen",

@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_data.diff2in1 import Diff2in1Pipeline
-from d2i1_data.loading import open_pipeline
 from d2i1_data.sources import Rows, open_rows, open_source
-from d2i1_train.augment import Augmentation
-from d2i1_train.batches import Draws, Examples, stack
-from d2i1_train.cache import Cache
 from d2i1_train.cli import main
+from d2i1_train.loop.augment import Augmentation
+from d2i1_train.loop.batches import Draws, Examples, stack
+from d2i1_train.loop.cache import Cache
 from d2i1_train.objective import believe, objective
 from d2i1_train.self_improve import mix_samples, open_created_rows
 from d2i1_train.settings import SelfImproveSettings

@@ -13,7 +13,7 @@ from PIL import Image
 
 from d2i1_data.sources import open_rows, open_source
 from d2i1_train import training_mean
-from d2i1_train.base import generation
+from d2i1_train.scratch import generation
 from d2i1_train.study import with_error
 from d2i1_train.training_mean import FILE
 

@@ -14,21 +14,22 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from d2i1_data.checkpoints.bases import find_base
+from d2i1_data.checkpoints.pipelines import open_pipeline
+from d2i1_data.dataset.schema import describe_tasks
 from d2i1_data.diff2in1 import Diff2in1Output, Diff2in1Pipeline
 from d2i1_data.diff2in1.one_pass import OnePass, one_pass
 from d2i1_data.errors import InputError
-from d2i1_data.loading import find_base, open_pipeline
-from d2i1_data.schema import describe_tasks
 from d2i1_data.sources import open_rows, open_source
 from d2i1_data.sources.rooms import Rooms
-from d2i1_train.augment import Augmentation
-from d2i1_train.batches import Draws, Examples, seeded, stack
-from d2i1_train.cache import Cache
-from d2i1_train.checkpoint import load_tensors
 from d2i1_train.cli import main
-from d2i1_train.lora import save_adapter
+from d2i1_train.loop.augment import Augmentation
+from d2i1_train.loop.batches import Draws, Examples, seeded, stack
+from d2i1_train.loop.cache import Cache
+from d2i1_train.loop.checkpoint import load_tensors
+from d2i1_train.loop.lora import save_adapter
+from d2i1_train.loop.reopen import open_theta, open_trainable
 from d2i1_train.objective import objective
-from d2i1_train.reopen import open_theta, open_trainable
 from d2i1_train.settings import SelfImproveSettings, WarmUpSettings
 from d2i1_train.theta import NOISE_ONLY, Answer, Follower, Theta, make_theta, trained_tensors, twin
 from d2i1_train.warm_up import mount

@@ -23,16 +23,16 @@ from torch import Tensor
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.sources import open_rows
-from d2i1_train import batches
-from d2i1_train.augment import Augmentation
-from d2i1_train.batches import Examples
-from d2i1_train.cache import Cache
 from d2i1_train.cli import main
-from d2i1_train.lora import add_lora
-from d2i1_train.optimizer import make_optimizer, make_schedule
+from d2i1_train.loop import batches
+from d2i1_train.loop.augment import Augmentation
+from d2i1_train.loop.batches import Examples
+from d2i1_train.loop.cache import Cache
+from d2i1_train.loop.lora import add_lora
+from d2i1_train.loop.optimizer import make_optimizer, make_schedule
+from d2i1_train.loop.validation import Best, Validation
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.theta import make_theta
-from d2i1_train.validation import Best, Validation
 
 REAL = ("--source", "rooms:train", "--max_train_samples", 4, "--resolution", 32)
 REAL += ("--real_batch_size", 2)

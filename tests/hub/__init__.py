@@ -14,4 +14,4 @@ routes it serves. Pull requests, discussions, organisations, gated repositories 
 missing. `python -m tests.hub` runs it by hand.
 """
 
-from .server import Hub as Hub
+from tests.hub.server import Hub as Hub

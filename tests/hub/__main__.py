@@ -7,7 +7,7 @@ import sys
 import threading
 from pathlib import Path
 
-from .server import Hub
+from tests.hub.server import Hub
 
 
 def main() -> None:

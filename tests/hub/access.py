@@ -11,11 +11,11 @@ import string
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .store import Commit, Repo
-from .wire import Refused, Request
+from tests.hub.store import Commit, Repo
+from tests.hub.wire import Refused, Request
 
 if TYPE_CHECKING:
-    from .server import Hub
+    from tests.hub.server import Hub
 
 
 @dataclass(frozen=True)

@@ -20,13 +20,13 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import access
-from .shards import Chunk, File, FormatError, Term, chunks, files
-from .store import Repo
-from .wire import Answer, Refused, Request, Route, asked_range, in_json, ranged
+from tests.hub import access
+from tests.hub.shards import Chunk, File, FormatError, Term, chunks, files
+from tests.hub.store import Repo
+from tests.hub.wire import Answer, Refused, Request, Route, asked_range, in_json, ranged
 
 if TYPE_CHECKING:
-    from .server import Hub
+    from tests.hub.server import Hub
 
 LIFETIME = 3600  # seconds a token of the CAS is good for
 

@@ -19,13 +19,13 @@ from collections.abc import Callable
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, Any
 
-from . import access
-from .cards import errors_of, front_matter
-from .store import Blob, Repo
-from .wire import Answer, Refused, Request, Route, in_json
+from tests.hub import access
+from tests.hub.cards import errors_of, front_matter
+from tests.hub.store import Blob, Repo
+from tests.hub.wire import Answer, Refused, Request, Route, in_json
 
 if TYPE_CHECKING:
-    from .server import Hub
+    from tests.hub.server import Hub
 
 MOST_ASKED = 256  # files per question
 LARGEST_SMALL = 10 * 1024 * 1024

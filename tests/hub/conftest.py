@@ -6,8 +6,7 @@ import pytest
 from huggingface_hub import HfApi, get_session
 
 from tests.hub import Hub
-
-from .calls import Ask
+from tests.hub.calls import Ask
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import re
 import threading
 from dataclasses import dataclass
 
-from .wire import Answer
+from tests.hub.wire import Answer
 
 NO_ANSWER = 0  # the status of a connection that is closed instead
 

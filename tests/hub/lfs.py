@@ -18,12 +18,12 @@ import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from . import access
-from .store import Repo
-from .wire import Answer, Refused, Request, Route, in_json
+from tests.hub import access
+from tests.hub.store import Repo
+from tests.hub.wire import Answer, Refused, Request, Route, in_json
 
 if TYPE_CHECKING:
-    from .server import Hub
+    from tests.hub.server import Hub
 
 PART = 5 * 1024 * 1024  # what is larger comes in parts of this size
 

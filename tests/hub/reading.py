@@ -16,12 +16,12 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
-from . import access
-from .store import Blob, Commit, Repo
-from .wire import Answer, Refused, Request, Route, in_json, ranged
+from tests.hub import access
+from tests.hub.store import Blob, Commit, Repo
+from tests.hub.wire import Answer, Refused, Request, Route, in_json, ranged
 
 if TYPE_CHECKING:
-    from .server import Hub
+    from tests.hub.server import Hub
 
 PAGE = 1000  # entries, or a hundred if expanded
 

@@ -16,13 +16,13 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Any
 
-from . import access
-from .cards import WORDS, front_matter
-from .store import Blob, Commit, Repo
-from .wire import Answer, Refused, Request, Route, in_json
+from tests.hub import access
+from tests.hub.cards import WORDS, front_matter
+from tests.hub.store import Blob, Commit, Repo
+from tests.hub.wire import Answer, Refused, Request, Route, in_json
 
 if TYPE_CHECKING:
-    from .server import Hub
+    from tests.hub.server import Hub
 
 
 NAME = re.compile(r"(?!.*(--|\.\.))[A-Za-z0-9_]([A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")

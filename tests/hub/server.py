@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
-from . import cas, commits, lfs, reading, repositories
-from .access import Account, new_token
-from .faults import NO_ANSWER, Fault, Faults
-from .store import Blob, Repo, Store
-from .wire import Answer, Refused, Request, Route
+from tests.hub import cas, commits, lfs, reading, repositories
+from tests.hub.access import Account, new_token
+from tests.hub.faults import NO_ANSWER, Fault, Faults
+from tests.hub.store import Blob, Repo, Store
+from tests.hub.wire import Answer, Refused, Request, Route
 
 ROUTES = (
     *repositories.ROUTES,

@@ -16,8 +16,7 @@ from huggingface_hub import (
 )
 
 from tests.hub import Hub
-
-from .calls import Ask
+from tests.hub.calls import Ask
 
 
 def card(data: Any) -> str:

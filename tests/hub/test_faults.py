@@ -14,9 +14,8 @@ from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError
 
 from tests.hub import Hub
+from tests.hub.calls import Ask, refused, written
 from tests.hub.lfs import PART
-
-from .calls import Ask, refused, written
 
 FILES = {
     "a.txt": b"text",

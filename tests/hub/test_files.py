@@ -18,10 +18,9 @@ from huggingface_hub import (
 from huggingface_hub.errors import EntryNotFoundError, RevisionNotFoundError
 
 from tests.hub import Hub
+from tests.hub.calls import Ask, refused, written
 from tests.hub.lfs import PART
 from tests.hub.store import git_oid
-
-from .calls import Ask, refused, written
 
 RNG = np.random.default_rng(0)
 CONTENTS = {

@@ -7,8 +7,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
 from tests.hub import Hub
-
-from .calls import Ask, refused
+from tests.hub.calls import Ask, refused
 
 TYPES = ("model", "dataset", "space")
 

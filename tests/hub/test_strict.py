@@ -14,11 +14,10 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, get_session
 
 from tests.hub import Hub
+from tests.hub.calls import Ask
 from tests.hub.commits import LARGEST_SMALL
 from tests.hub.lfs import PART
 from tests.hub.shards import END
-
-from .calls import Ask
 
 Commit = Callable[..., Any]
 CONTENT = b"large" * 100

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote
 
 if TYPE_CHECKING:
-    from .server import Hub
+    from tests.hub.server import Hub
 
 PATTERNS = {
     "kind": "models|datasets|spaces",

@@ -7,7 +7,7 @@ B batch, C channels of the map, R channels of the raw prediction, H W pixels.
 
 from typing import Any
 
-from .base import Family, Legend, decode_png, encode_png, precise
+from .family import Family, Legend, decode_png, encode_png, precise
 from .label_map import LabelMap
 from .metric_map import MetricMap
 from .probability_map import ProbabilityMap

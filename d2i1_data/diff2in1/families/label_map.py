@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Family, Legend, decode_png, encode_png, mean_over, precise
+from .family import Family, Legend, decode_png, encode_png, mean_over, precise
 
 
 class LabelMap(Family):
@@ -52,11 +52,11 @@ class LabelMap(Family):
     def finish(self, raw: Tensor) -> Tensor:
         return raw.argmax(1, keepdim=True)
 
-    def settle(self, raw: Tensor) -> Tensor:
+    def to_linear(self, raw: Tensor) -> Tensor:
         """Probabilities, [B, K, H, W]."""
         return precise(raw).softmax(1)
 
-    def unsettle(self, settled: Tensor) -> Tensor:
+    def from_linear(self, settled: Tensor) -> Tensor:
         return settled.clamp(min=1e-12).log()
 
     def uncertainty(self, raw: Tensor) -> Tensor:

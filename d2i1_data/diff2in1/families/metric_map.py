@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .base import Colour, Family, Legend, decode_png, encode_png, mean_over, pooled_over, precise
+from .family import Colour, Family, Legend, decode_png, encode_png, mean_over, pooled_over, precise
 
 
 class MetricMap(Family):
@@ -31,11 +31,11 @@ class MetricMap(Family):
     def finish(self, raw: Tensor) -> Tensor:
         return precise(raw[:, :1]).clamp(-7, 7).exp()
 
-    def settle(self, raw: Tensor) -> Tensor:
+    def to_linear(self, raw: Tensor) -> Tensor:
         """Metres and raw log-scale, [B, 2, H, W]."""
         return torch.cat([self.finish(raw), precise(raw[:, 1:2])], 1)
 
-    def unsettle(self, settled: Tensor) -> Tensor:
+    def from_linear(self, settled: Tensor) -> Tensor:
         return torch.cat([settled[:, :1].log(), settled[:, 1:2]], 1)
 
     def within(self, prediction: Tensor, target: Tensor, metres: float) -> tuple[Tensor, Tensor]:

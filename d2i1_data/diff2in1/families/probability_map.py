@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Family, Legend, decode_png, encode_png, mean_over, precise
+from .family import Family, Legend, decode_png, encode_png, mean_over, precise
 
 
 class ProbabilityMap(Family):
@@ -23,11 +23,11 @@ class ProbabilityMap(Family):
     def finish(self, raw: Tensor) -> Tensor:
         return precise(raw).sigmoid()
 
-    def settle(self, raw: Tensor) -> Tensor:
+    def to_linear(self, raw: Tensor) -> Tensor:
         """The probability, [B, 1, H, W]."""
         return self.finish(raw)
 
-    def unsettle(self, settled: Tensor) -> Tensor:
+    def from_linear(self, settled: Tensor) -> Tensor:
         return settled.logit(1e-6)
 
     def uncertainty(self, raw: Tensor) -> Tensor:

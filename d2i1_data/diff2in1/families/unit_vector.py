@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from .base import Family, Legend, decode_png, encode_png, mean_over, pooled_over, precise
+from .family import Family, Legend, decode_png, encode_png, mean_over, pooled_over, precise
 
 
 class UnitVector(Family):
@@ -42,11 +42,11 @@ class UnitVector(Family):
         """The concentration, more than 0.01, [B, 1, H, W]."""
         return F.elu(precise(raw[:, 3:4])) + 1.01
 
-    def settle(self, raw: Tensor) -> Tensor:
+    def to_linear(self, raw: Tensor) -> Tensor:
         """Unit vector and concentration, [B, 4, H, W]."""
         return torch.cat([self.finish(raw), self.kappa(raw)], 1)
 
-    def unsettle(self, settled: Tensor) -> Tensor:
+    def from_linear(self, settled: Tensor) -> Tensor:
         excess = settled[:, 3:] - 1.01
         negative = torch.log1p(excess.clamp(-1 + 1e-6, 0))  # the inverse of elu
         return torch.cat([settled[:, :3], torch.where(excess > 0, excess, negative)], 1)

@@ -13,7 +13,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..adapter import PyramidAdapter
+from ..decoders import PyramidDecoder
 from ..families import UnitVector, precise
 from ..layers import group_norm, stretch
 from ..perception import Maps, Perception, Pyramid
@@ -92,7 +92,7 @@ class Bae(Perception):
                 " expected shares of 1"
             )
         encoder = [max(c * width // PUBLISHED, 2) for c in ENCODER]  # a norm needs two
-        self.adapter = PyramidAdapter(pyramid_channels, encoder, list(SCALES))
+        self.decoder = PyramidDecoder(pyramid_channels, encoder, list(SCALES))
         self.bottom = nn.Conv2d(encoder[0], encoder[0], 1)
         features = [8 * width, 4 * width, 2 * width, width]
         self.merge = nn.ModuleList(
@@ -113,7 +113,7 @@ class Bae(Perception):
         for x, refine, target in zip(
             features, self.refine, self._sizes(features[0], size), strict=True
         ):
-            said = family.settle(raw).to(x.dtype)
+            said = family.to_linear(raw).to(x.dtype)
             seen = torch.cat([stretch(x, target), stretch(said, target)], 1)
             raw = refine(seen.flatten(2)).unflatten(2, target)
         return {name: stretch(raw, size)}
@@ -130,8 +130,8 @@ class Bae(Perception):
         pooled = self.config.protocol == "host"
         known = family.valid(targets[name]).float()
         features = self._features(pyramid)
-        said = family.settle(self.coarse(features[0]))  # [B, 4, h, w]
-        raw = family.unsettle(stretch(said, size))
+        said = family.to_linear(self.coarse(features[0]))  # [B, 4, h, w]
+        raw = family.from_linear(stretch(said, size))
         loss = family.nll_loss(raw, targets[name], pooled=pooled)
         for x, refine, target in zip(
             features, self.refine, self._sizes(features[0], size), strict=True
@@ -144,7 +144,7 @@ class Bae(Perception):
             truth = _sample(targets[name], grid, "nearest")
             loss = loss + family.nll_loss(raw[..., None], truth[..., None], pooled=pooled)
             spots = index[:, None].expand(-1, 4, -1)
-            said = coarse.flatten(2).scatter(2, spots, family.settle(raw)).unflatten(2, target)
+            said = coarse.flatten(2).scatter(2, spots, family.to_linear(raw)).unflatten(2, target)
         return {name: loss}
 
     @property
@@ -155,7 +155,7 @@ class Bae(Perception):
 
     def _features(self, pyramid: Pyramid) -> list[Tensor]:
         """The decoder's maps from the latent's resolution up, [B, C, h, w]; three."""
-        x, *skips = self.adapter(pyramid)
+        x, *skips = self.decoder(pyramid)
         x = self.bottom(x)
         features = []
         for merge, skip in zip(self.merge, skips, strict=True):

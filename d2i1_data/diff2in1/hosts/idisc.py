@@ -14,7 +14,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..adapter import PyramidAdapter
+from ..decoders import PyramidDecoder
 from ..families import MetricMap, UnitVector, precise
 from ..layers import Norm, normed_conv, stretch
 from ..perception import Maps, Perception, Pyramid
@@ -70,7 +70,7 @@ class IDisc(Perception):
         self.check_options(width=width)
         encoder = [c * width // HIDDEN for c in SWIN_L]
         answers = 4 if self.only[1].name == UnitVector.name else 1
-        self.adapter = PyramidAdapter(pyramid_channels, encoder, list(SWIN_SCALES))
+        self.decoder = PyramidDecoder(pyramid_channels, encoder, list(SWIN_SCALES))
         self.mix = DeformableDecoder(encoder, width, norm)
         self.partitions = nn.ModuleList(Partition(width, width // 2, queries) for _ in encoder[1:])
         self.readers = nn.ModuleList(Reader(width, width // 2, answers) for _ in encoder[1:])
@@ -78,14 +78,14 @@ class IDisc(Perception):
     def forward(
         self, pyramid: Pyramid, size: tuple[int, int], maps: Maps | None = None
     ) -> dict[str, Tensor]:
-        merged, mixed = self.mix(self.adapter(pyramid))
+        merged, mixed = self.mix(self.decoder(pyramid))
         # the coarsest map has helped the others and is not read
         parts = [divide(x) for divide, x in zip(self.partitions, mixed[1:], strict=True)]
         read = [r(x, p) for r, x, p in zip(self.readers, merged[1:], parts, strict=True)]
         finest = merged[-1].shape[-2:]
         name, family = self.only
-        answers = torch.stack([stretch(family.settle(answer), finest) for answer in read])
-        return {name: family.unsettle(stretch(answers.mean(0), size))}
+        answers = torch.stack([stretch(family.to_linear(answer), finest) for answer in read])
+        return {name: family.from_linear(stretch(answers.mean(0), size))}
 
     def losses(
         self,

@@ -7,7 +7,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..adapter import FeatureAdapter
+from ..decoders import TopDownDecoder
 from ..families import precise
 from ..layers import Residual
 from ..perception import Maps, Perception, Pyramid
@@ -36,7 +36,7 @@ class Light(Perception):
         super().__init__()
         self.add_families(tasks)
         self.check_options(width=width)
-        self.adapter = FeatureAdapter(pyramid_channels, width)
+        self.decoder = TopDownDecoder(pyramid_channels, width)
         widths = [max(width >> i & ~7, 16) for i in range(upsamplings + 1)]  # groups of 8
         self.upsample = nn.ModuleList(
             nn.Sequential(nn.Conv2d(wide, slim, 3, padding=1), Residual(slim))
@@ -50,7 +50,7 @@ class Light(Perception):
     def forward(
         self, pyramid: Pyramid, size: tuple[int, int], maps: Maps | None = None
     ) -> dict[str, Tensor]:
-        x = self.adapter(pyramid)
+        x = self.decoder(pyramid)
         for block in self.upsample:
             x = block(F.interpolate(x, scale_factor=2.0, mode="bilinear"))
         x = F.silu(self.norm(x))

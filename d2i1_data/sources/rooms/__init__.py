@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
+from ...dataset.sample import Provenance, Sample, image_sha256
 from ...errors import InputError
-from ...sample import Provenance, Sample, image_sha256
 from ...tasks import DEPTH, EDGES, NORMALS, SALIENCY, SEMSEG, Task
-from ..base import fingerprint
+from ..source import fingerprint
 from .render import CLASSES, View, edges, render
 from .scene import COLOURS, SHAPES, Room, draw_room
 

@@ -11,8 +11,7 @@ from torch import Tensor
 from d2i1_data.diff2in1 import one_pass
 from d2i1_data.diff2in1.attention import RecordingProcessor, attention_levels, record_attention
 from d2i1_data.diff2in1.one_pass import last_channels, pyramid_channels
-
-from .test_one_pass import ALL_ATTENTION, V1_5, make_inputs, make_unet
+from tests.d2i1_data.diff2in1.test_one_pass import ALL_ATTENTION, V1_5, make_inputs, make_unet
 
 THREE_LEVELS = {
     "block_out_channels": (16, 24, 32),

@@ -126,12 +126,12 @@ def test_expected_error_is_that_of_samples(kappa: float) -> None:
 def test_settled_answers_come_back() -> None:
     vectors, distances = UnitVector(), MetricMap()
     raw = torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0)) * 4
-    settled = vectors.settle(raw)
+    settled = vectors.to_linear(raw)
     torch.testing.assert_close(settled[:, :3].norm(dim=1), torch.ones(2, 5, 6))
-    again = vectors.unsettle(settled)
+    again = vectors.from_linear(settled)
     torch.testing.assert_close(vectors.finish(again), vectors.finish(raw))
     torch.testing.assert_close(vectors.kappa(again), vectors.kappa(raw), atol=2e-6, rtol=1e-6)
-    again = distances.unsettle(distances.settle(raw[:, :2]))
+    again = distances.from_linear(distances.to_linear(raw[:, :2]))
     torch.testing.assert_close(distances.finish(again), distances.finish(raw[:, :2]))
     torch.testing.assert_close(distances.uncertainty(again), distances.uncertainty(raw[:, :2]))
 
@@ -208,7 +208,7 @@ def test_gradients_are_those_of_the_losses(pooled: bool) -> None:
         torch.autograd.gradcheck(loss, raw.detach().clone().requires_grad_())
 
     check(lambda x: vectors.nll_loss(x, target, pooled=pooled), raw)
-    check(lambda x: vectors.nll_loss(vectors.unsettle(vectors.settle(x)), target), raw)
+    check(lambda x: vectors.nll_loss(vectors.from_linear(vectors.to_linear(x)), target), raw)
     raw, metres = (torch.from_numpy(one) for one in draw_distances(2))
     check(lambda x: distances.silog(x, metres, 0.15, pooled=pooled), raw)
     check(lambda x: distances.scale_loss(torch.cat([raw[:, :1], x], 1), metres), raw[:, 1:])

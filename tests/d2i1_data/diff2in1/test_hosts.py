@@ -17,7 +17,7 @@ from transformers.models.deformable_detr.modeling_deformable_detr import (
 )
 
 from d2i1_data.diff2in1 import Diff2in1Output, Diff2in1Pipeline, Perception
-from d2i1_data.diff2in1.adapter import PyramidAdapter
+from d2i1_data.diff2in1.decoders import PyramidDecoder
 from d2i1_data.diff2in1.families import UnitVector
 from d2i1_data.diff2in1.hosts import HOSTS, Bae, IDisc, Light, Vpd
 from d2i1_data.diff2in1.hosts import bae as bae_module
@@ -91,7 +91,7 @@ def test_adapters_give_the_pyramids_of_the_hosts_encoders() -> None:
     for name, shapes in expected.items():
         host = on_meta(name)
         for width in (64, 80):
-            maps = host.adapter(pyramid_of(PYRAMID, (64, width), device="meta"))
+            maps = host.decoder(pyramid_of(PYRAMID, (64, width), device="meta"))
             sides = [(c, side, side * width // 64) for c, side in shapes]
             assert [tuple(one.shape[1:]) for one in maps] == sides
 
@@ -117,7 +117,7 @@ def adapter_parts(made: list[int], finer: list[int]) -> int:
 def test_bae_has_the_parameters_of_the_released_codes() -> None:
     """Diff-2-in-1's adapter in use, 21.9 M; the authors' decoder with group norm, 44.1 M."""
     host = on_meta("bae")
-    adapter, decoder = count(host.adapter), count(host) - count(host.adapter)
+    adapter, decoder = count(host.decoder), count(host) - count(host.decoder)
     assert adapter == adapter_parts([2048, 176, 64], [40, 24])
     assert adapter == pytest.approx(21.9e6, rel=0.01)
     expected = conv(2048, 2048)
@@ -134,7 +134,7 @@ def test_bae_has_the_parameters_of_the_released_codes() -> None:
 def test_idisc_has_the_parameters_of_the_released_code(name: str, answers: int) -> None:
     """Less what learns nothing there: biases before a batch norm, or equal within a softmax."""
     host, encoder, c, q, wide = on_meta(name), [1536, 768, 384, 192], 256, 128, 4
-    assert count(host.adapter) == adapter_parts(encoder[:-1], encoder[-1:])
+    assert count(host.decoder) == adapter_parts(encoder[:-1], encoder[-1:])
 
     def network(own: int) -> int:
         return 2 * own + conv(own, wide * own) + conv(wide * own, own)
@@ -155,8 +155,8 @@ def test_idisc_has_the_parameters_of_the_released_code(name: str, answers: int) 
     released = decoder + 3 * partition + 3 * reader
     idle = c + 3 * (q + q) + 3 * 2 * c  # of the last layer; norms, queries; keys
     spread = 3 * conv(c, 1) if name == "idisc-depth" else 0
-    assert count(host) - count(host.adapter) == released - idle + spread
-    assert count(host) - count(host.adapter) == pytest.approx(released, rel=0.01)
+    assert count(host) - count(host.decoder) == released - idle + spread
+    assert count(host) - count(host.decoder) == pytest.approx(released, rel=0.01)
 
 
 def test_vpd_has_the_parameters_of_the_released_code() -> None:
@@ -619,7 +619,7 @@ def test_adapters_read_bases_of_any_depth(levels: int) -> None:
     channels = [8, 12, 16, 20, 24][:levels]
     for scales in ([0.25, 0.5, 1.0, 2.0, 4.0], [0.25, 0.5, 1.0, 2.0]):
         made = [24, 16, 8, 8, 4][: len(scales)]
-        adapter = PyramidAdapter(channels, made, scales)
+        adapter = PyramidDecoder(channels, made, scales)
         for size in ((16, 16), (16, 24), (5, 9)):
             maps = adapter(pyramid_of(channels, size))
             sides = [[max(1, round(side * scale)) for side in size] for scale in scales]
@@ -720,7 +720,7 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 def assert_physical(pipe: Diff2in1Pipeline, found: Diff2in1Output, size: tuple[int, int]) -> None:
-    """Known everywhere, in the units of the family, at this size."""
+    """CheckpointInfo everywhere, in the units of the family, at this size."""
     assert found.images[0].size == size[::-1]
     for name, family in pipe.perception.families.items():
         (array,), (unsure,) = found.predictions[name], found.uncertainty[name]

@@ -9,9 +9,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from d2i1_data.dataset.schema import describe_tasks
 from d2i1_data.diff2in1 import Diff2in1Output, Diff2in1Pipeline
 from d2i1_data.diff2in1.ddim import ddim_step, timesteps
-from d2i1_data.schema import describe_tasks
 from d2i1_data.sources.rooms import Rooms
 from tests.tiny import save_tiny_base
 

@@ -13,10 +13,11 @@ import torch
 from diffusers import DiffusionPipeline
 from peft import LoraConfig
 
+from d2i1_data.checkpoints.bases import find_base
+from d2i1_data.checkpoints.files import fingerprint
 from d2i1_data.diff2in1 import Base, Diff2in1Output, Diff2in1Pipeline
 from d2i1_data.diff2in1.joined import join_modules
 from d2i1_data.errors import InputError
-from d2i1_data.loading import find_base, fingerprint
 from tests.tiny import MOUNTS, mount_tiny
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (18, 22, 3), np.uint8)

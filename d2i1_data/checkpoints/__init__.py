@@ -1,0 +1,1 @@
+"""Checkpoints that others wrote: bases and pipelines, found, checked and opened."""

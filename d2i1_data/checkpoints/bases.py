@@ -1,0 +1,157 @@
+"""Bases: opened by name, folder, file or Hub id, and checked first."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..diff2in1 import Base
+
+from .files import _unfound, check_id, read_index
+
+BASES = Path(__file__).parents[1] / "bases"
+PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+WEIGHED = ("vae", "text_encoder", "unet")  # parts with weights
+IN_ONE_FILE = {  # a single file's names of these parts
+    "unet": "model.diffusion_model.",
+    "vae": "first_stage_model.",
+    "text_encoder": "cond_stage_model.",
+}
+FIRST_CONVOLUTION = "model.diffusion_model.input_blocks.0.0.weight"
+
+
+def find_base(
+    name: str, revision: str | None = None, variant: str | None = None, config: str | None = None
+) -> "Base":
+    """A base by its name (an embedded one), folder, file or Hub id, see `diff2in1.Base`; checked.
+
+    Raises InputError that names what is missing or not supported.
+    """
+    from ..diff2in1 import Base
+
+    path = Path(name).expanduser()
+    embedded = path.name == name and (BASES / name / "model_index.json").is_file()
+    if path.is_dir() or embedded:
+        _refuse(name, "a folder", revision=revision, base_config=config)
+        folder = BASES / name if embedded else path
+        _check_index(name, read_index(folder, "base"))
+        _check_folder(folder, variant)
+        return Base(str(folder), variant=variant)
+    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        raise InputError(f"base {name}: unpickling can run code; convert it to .safetensors")
+    if path.suffix == ".safetensors":
+        _refuse(name, "one file", revision=revision, variant=variant)
+        if not path.is_file():
+            raise InputError(f"base {name}: no such file")
+        _check_single_file(path)
+        known = config and (BASES / config / "model_index.json").is_file()
+        return Base(str(path), config=str(BASES / str(config)) if known else config)
+    _refuse(name, "on the Hub", base_config=config)
+    check_id(name, "base")
+    index, commit = _index_on_hub(name, revision)
+    _check_index(name, index)
+    return Base(name, commit, variant)
+
+
+def _refuse(name: str, kind: str, **flags: str | None) -> None:
+    """Refuse settings that say nothing about a base of this kind."""
+    for flag, value in flags.items():
+        if value is not None:
+            raise InputError(f"--{flag} {value}: base {name} is {kind}, which has none")
+
+
+@contextmanager
+def explained(base: "Base") -> Iterator[None]:
+    """What goes wrong in loading a base, as an InputError that names it."""
+    from diffusers.loaders.single_file_utils import SingleFileComponentError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (ValueError, OSError, KeyError, SafetensorError, SingleFileComponentError) as error:
+        hint = ""
+        if base.is_file and base.config is None:
+            hint = "; its configs were asked of the Hub, --base_config names others"
+        raise InputError(f"base {base.path}: {error}{hint}") from error
+
+
+def _require(name: str, missing: list[str]) -> None:
+    if missing:
+        raise InputError(
+            f"base {name}: {', '.join(missing)} missing;"
+            f" a base has {', '.join(PARTS)} in diffusers layout"
+        )
+
+
+def _check_index(name: str, index: dict[str, Any]) -> None:
+    _require(name, [part for part in PARTS if index.get(part, [None])[0] is None])
+    more = [part for part in ("text_encoder_2", "transformer") if part in index]
+    if more:
+        raise InputError(
+            f"base {name}: is a {index.get('_class_name')} with {', '.join(more)};"
+            " expected Stable Diffusion 1.x or 2.x"
+        )
+
+
+def _check_folder(folder: Path, variant: str | None) -> None:
+    _require(str(folder), [part for part in PARTS if not (folder / part).is_dir()])
+    # a shard is called model.fp16-00001-of-00002.safetensors
+    middle = re.escape(f".{variant}" if variant else "")
+    wanted = re.compile(rf"[^.]+{middle}(-\d+-of-\d+)?\.safetensors")
+    for part in WEIGHED:
+        files = sorted(file.name for file in (folder / part).iterdir() if file.is_file())
+        if not any(wanted.fullmatch(file) for file in files):
+            held = ", ".join(file for file in files if not file.endswith(".json")) or "none"
+            asked = f" of variant {variant}" if variant else ""
+            raise InputError(
+                f"base {folder}: {part} has no .safetensors{asked}, only: {held};"
+                " --variant chooses, such as fp16"
+            )
+
+
+def _check_single_file(path: Path) -> None:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+            channels = 4
+            if FIRST_CONVOLUTION in names:
+                channels = file.get_slice(FIRST_CONVOLUTION).get_shape()[1]
+    except SafetensorError as error:
+        raise InputError(f"base {path}: not a complete safetensors file: {error}") from error
+    held = {part for part, start in IN_ONE_FILE.items() if any(n.startswith(start) for n in names)}
+    missing = [part for part in IN_ONE_FILE if part not in held]
+    if missing:
+        raise InputError(
+            f"base {path}: {', '.join(missing)} missing; expected a file of Stable Diffusion 1.x"
+            f" or 2.x, with weights called {', '.join(IN_ONE_FILE.values())}"
+        )
+    if channels != 4:
+        raise InputError(
+            f"base {path}: its U-Net takes {channels} channels, expected 4;"
+            " one for inpainting, depth or upscaling cannot be a base"
+        )
+
+
+def _index_on_hub(name: str, revision: str | None) -> tuple[dict[str, Any], str]:
+    """model_index.json alone, and its commit: what is wrong is told before gigabytes are loaded,
+    and what is loaded, now or later, is of one commit."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        file = Path(hf_hub_download(name, "model_index.json", revision=revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise _unfound("base", name, error) from error
+    return json.loads(file.read_text()), file.parent.name
+
+
+def embedded() -> list[str]:
+    """Names of the bases that come with the package."""
+    return [file.parent.name for file in BASES.glob("*/model_index.json")]

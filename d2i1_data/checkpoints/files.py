@@ -1,0 +1,69 @@
+"""Files of a checkpoint: fetched from the Hub, fingerprinted."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    pass
+
+from .training_record import TRAINING
+
+# of a repository on the Hub, leaving out what a base may hold besides
+WANTED = ["model_index.json", "*.py", "*/*.json", "*/*.txt", "*/*.py", "*/*.safetensors"]
+WANTED += ["pytorch_lora_weights.safetensors", "training.json"]
+UNWANTED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "checkpoint-*"]
+
+
+def fetch(name: str, kind: str) -> Path:
+    """A local folder, or the snapshot of a repository of the Hub."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    check_id(name, kind)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=WANTED, ignore_patterns=UNWANTED))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise _unfound(kind, name, error) from error
+
+
+def _unfound(kind: str, name: str, error: Exception) -> InputError:
+    from ..hub import reason
+
+    return InputError(f"{kind} {name}: neither a folder nor on the Hub: {reason(error)}")
+
+
+def check_id(name: str, kind: str) -> None:
+    """Refuse what is not the id of a repository on the Hub."""
+    if Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1:
+        raise InputError(f"{kind} {name}: no such folder, and not a Hub id of the form user/name")
+
+
+def read_index(folder: Path, kind: str) -> dict[str, Any]:
+    """model_index.json of a folder in diffusers layout."""
+    file = folder / "model_index.json"
+    if not file.is_file():
+        raise InputError(f"{kind} {folder}: no model_index.json there, expected diffusers layout")
+    try:
+        index = json.loads(file.read_text())
+    except ValueError as error:
+        raise InputError(f"{file}: not readable as JSON: {error}") from error
+    if not isinstance(index, dict):
+        raise InputError(f"{file}: expected an object, got {type(index).__name__}")
+    return index
+
+
+def fingerprint(folder: Path) -> str:
+    """sha256 over the names and contents of all weight and config files of a checkpoint."""
+    digest = hashlib.sha256()
+    files = (f for f in folder.rglob("*") if f.suffix in (".safetensors", ".json"))
+    for file in sorted(file for file in files if file != folder / TRAINING):
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

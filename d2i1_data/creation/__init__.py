@@ -1,0 +1,1 @@
+"""Creation: theta_C writes datasets, from the plan to the last shard."""

@@ -1,0 +1,117 @@
+"""Writing datasets: theta_C creates and labels, labels images as they are, or truth is imported.
+
+Each is a pure function of (checkpoint, source, settings, seed). The plan lists every sample and
+shard before the first image is made, so an interrupted run continues where it stopped.
+"""
+
+import json
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .settings import CreateSettings, ImportSettings, LabelSettings, WriteSettings
+
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .producers import Producer
+    from .workers import RayCluster
+
+PATIENCE = timedelta(days=7)  # of processes that wait for others to end their shards
+
+
+def import_source(settings: ImportSettings) -> Path:
+    """Write a dataset of real samples with their labels; its folder."""
+    return _write_dataset(settings)
+
+
+def label(settings: LabelSettings) -> Path:
+    """Write a dataset of the source's own images, labelled by theta_C; its folder."""
+    return _write_dataset(settings)
+
+
+def create(settings: CreateSettings) -> Path:
+    """Write a dataset of created, labelled images; its folder."""
+    return _write_dataset(settings)
+
+
+def _write_dataset(settings: WriteSettings) -> Path:
+    from accelerate import PartialState
+
+    from ..dataset.files import explained, require_folder, write_text
+    from ..dataset.shards import RUN, write_metadata
+    from .plan import claim_folder, locked, read_plan
+    from .producers import make_producer
+    from .workers import RayCluster, make_in_processes
+
+    folder, state = Path(settings.output_dir), PartialState(timeout=PATIENCE)
+    if settings.engine == "ray" and state.num_processes > 1:
+        raise InputError("--engine ray starts its own workers: run it in one process")
+    require_folder(folder)
+    producer = make_producer(settings)
+    cluster = RayCluster(settings) if settings.engine == "ray" else None
+    with ExitStack() as held:
+        held.enter_context(explained(folder))
+        if state.is_main_process:
+            plan = _plan(producer, settings, cluster)
+            folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(locked(folder))
+            claim_folder(folder, plan, settings.overwrite)
+            given = {"act": producer.act, **asdict(settings)}
+            for key in ("output_dir", "overwrite"):
+                del given[key]
+            write_text(folder / RUN, json.dumps(given, indent=2) + "\n")
+            write_metadata(folder, producer.tasks)
+        state.wait_for_everyone()
+        plan = read_plan(folder)
+        if cluster is not None:
+            cluster.make(plan, folder)
+        else:
+            make_in_processes(producer, plan, folder)
+        if state.is_main_process:
+            _finish(folder, producer, plan)
+    return folder
+
+
+def _plan(producer: "Producer", settings: WriteSettings, cluster: "RayCluster | None") -> "Plan":
+    """Every sample in its shard, and all else that decides their bytes."""
+    from ..dataset.shards import library_versions
+    from .plan import Plan, plan_shards
+
+    rows, count, balance = producer.rows, len(producer.rows), None
+    if not rows:
+        raise InputError(f"source {producer.source.name}: holds no sample")
+    if isinstance(settings, CreateSettings):
+        count, balance = settings.num_samples or count * settings.variants, settings.balance
+    size = settings.shard_size
+    facts: dict[str, Any] = {"act": producer.act, "resolution": settings.resolution}
+    facts |= {"samples": count, "shard_size": size, **producer.facts()}
+    if cluster is not None and "device" in facts:
+        facts["device"] = cluster.device
+    facts["versions"] = library_versions()
+    return Plan(facts, plan_shards(producer.source, rows, count, size, balance))
+
+
+def _finish(folder: Path, producer: "Producer", plan: "Plan") -> None:
+    """What is said of all shards together: the skipped samples, the card."""
+    from ..card import write_card
+    from ..dataset.files import write_text
+    from ..dataset.record import read_record
+    from ..dataset.shards import SKIPPED, dataset_shards, read_said
+    from .workers import missing_shards
+
+    if missing := missing_shards(plan, folder):
+        raise InputError(f"{folder}: {len(missing)} shards are not there; do all see this folder?")
+    skipped: dict[str, str] = {}
+    for shard in dataset_shards(folder):
+        skipped |= read_said(shard)["skipped"]
+    for entry in read_record(str(folder)).logs:  # which know more, unless they were left behind
+        skipped |= {name: why for name, why in entry["skipped"].items() if name in skipped}
+    (folder / SKIPPED).unlink(missing_ok=True)
+    if skipped:
+        write_text(folder / SKIPPED, json.dumps(skipped, indent=2) + "\n")
+    if len(skipped) == sum(map(len, plan.shards)):
+        raise InputError(f"{folder}: no sample could be made, see {SKIPPED}")
+    write_card(folder)

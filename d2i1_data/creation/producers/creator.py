@@ -1,0 +1,137 @@
+"""The producer that creates images and labels them."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ...dataset.sample import Provenance
+from ...errors import InputError
+from ...sources import Source
+from ..plan import Item, draw, noise_seed
+from ..settings import CreateSettings
+from .labeller import CheckpointInfo, Job, JobBatch, Labeller, finite
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...diff2in1 import Diff2in1Pipeline
+
+
+class Creator(Labeller):
+    """Creates variations of the images of a source, or images of its captions, and labels them."""
+
+    act = "create"
+    settings: CreateSettings
+
+    def __init__(
+        self,
+        pipe: "Diff2in1Pipeline",
+        source: Source,
+        settings: CreateSettings,
+        known: CheckpointInfo,
+    ) -> None:
+        from ...diff2in1.ddim import timesteps
+
+        super().__init__(pipe, source, settings, known)
+
+        def chosen(name: str) -> Any:
+            value = getattr(settings, name)
+            return pipe.config[f"default_{name}"] if value is None else value
+
+        strength, steps = chosen("strength"), chosen("num_inference_steps")
+        guidance, create_with = chosen("guidance_scale"), chosen("create_with")
+        if not source.has_images and settings.strength is None:
+            strength = 1.0
+        self.lowest, self.highest = strength if isinstance(strength, list) else [strength] * 2
+        try:
+            timesteps(self.lowest, steps)
+            timesteps(self.highest, steps)
+            pipe.check_creation(settings.labels_from, create_with)
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        if not source.has_images and self.lowest < 1:
+            raise InputError(f"source {source.name} has no images to keep: use --strength 1")
+        if settings.negative_prompt and guidance == 1:
+            raise InputError("--negative_prompt says nothing at --guidance_scale 1")
+        self.labels_from = settings.labels_from
+        self.origin = replace(
+            self.origin,
+            labels_from=settings.labels_from,
+            create_with=create_with,
+            strength=None,
+            steps=steps,
+            guidance=guidance,
+            negative_prompt=settings.negative_prompt,
+            scheduler=type(pipe.scheduler).__name__,
+            seed=settings.seed,
+        )
+        if settings.compile:
+            for unet in (pipe.unet, pipe.base_unet):
+                if unet is not None:
+                    unet.compile()
+
+    def facts(self) -> dict[str, Any]:
+        ranged = self.lowest < self.highest
+        return {
+            **super().facts(),
+            "strength": [self.lowest, self.highest] if ranged else self.lowest,
+            "prompt": self.settings.prompt,
+            "balance": self.settings.balance,
+            "compile": self.settings.compile,
+        }
+
+    def caption(self, job: Job) -> str:
+        """The prompt."""
+        prompts = self.settings.prompts
+        chosen = prompts[int(draw(job.item, self.settings.seed, "prompt") * len(prompts))]
+        return chosen.format(caption=job.source.caption or "")
+
+    def strength(self, item: Item) -> float:
+        """The strength a sample is created with, to a timestep."""
+        share = draw(item, self.settings.seed, "strength")
+        return round(self.lowest + share * (self.highest - self.lowest), 3)
+
+    def provenance(self, job: Job) -> Provenance:
+        seed = noise_seed(*job.item, self.settings.seed)
+        return replace(super().provenance(job), strength=self.strength(job.item), noise_seed=seed)
+
+    def denoise(self, jobs: list[Job]) -> JobBatch:
+        import torch
+
+        batch = super().denoise(jobs)
+        seeds = [noise_seed(*job.item, self.settings.seed) for job in jobs]
+        batch.latents, batch.pyramid = self.pipe.create_latents(
+            batch.images if self.source.has_images else batch.size,
+            [self.caption(job) for job in jobs],
+            [self.strength(job.item) for job in jobs],
+            self.origin.steps,
+            self.origin.guidance,
+            self.settings.negative_prompt,
+            [torch.Generator().manual_seed(seed) for seed in seeds],
+            self.origin.create_with or "base",
+            see=self.labels_from == "last_step",
+        )
+        return batch
+
+    def decode(self, batch: JobBatch) -> JobBatch:
+        """Decode, and round as the stored image is."""
+        import torch
+
+        from ...diff2in1.images import as_stored
+
+        assert batch.latents is not None
+        height, width = batch.size
+        with torch.no_grad():  # which every thread has for itself
+            images = self.pipe.decode_latents(batch.latents)[..., :height, :width]
+            batch.sound, batch.images = finite(images), as_stored(images)
+        return batch
+
+    def labels(self, batch: JobBatch, mirrored: bool = False) -> "dict[str, Tensor]":
+        if self.labels_from == "image" or batch.latents is None:
+            return super().labels(batch, mirrored)
+        height, width = batch.size
+        if not mirrored:
+            return self.pipe.perceive(batch.latents, (height, width), batch.pyramid)
+        factor = self.pipe.vae_scale_factor
+        padded = (batch.latents.shape[2] * factor, batch.latents.shape[3] * factor)
+        raw = self.pipe.perceive(batch.latents.flip(-1), padded)  # what was padded comes first
+        return {name: one[..., :height, padded[1] - width :] for name, one in raw.items()}

@@ -1,0 +1,198 @@
+"""The producer that labels images, batch by batch.
+
+Reading, decoding and storing go on in threads beside the next batch of the U-Net.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...dataset.prefetch import prefetch
+from ...dataset.sample import Provenance, Quality, Sample, image_sha256
+from ...sources import Source
+from ..plan import Item
+from ..settings import LabelSettings
+from .producer import READERS, UNMADE, Producer, Progress, Skipped
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...diff2in1 import Diff2in1Pipeline
+
+
+class Job(NamedTuple):
+    """An item and the sample of the source it is made from."""
+
+    item: Item
+    source: Sample
+
+
+@dataclass
+class JobBatch:
+    """Samples in the making: images of one size."""
+
+    jobs: list[Job]
+    images: "Tensor"  # [B, 3, H, W] in [-1, 1]: the source's, then what is stored
+    latents: "Tensor | None" = None  # [B, C, h, w], scaled, of created images
+    pyramid: "tuple[Tensor, ...] | None" = None  # of the last denoising call
+    sound: "Tensor | None" = None  # [B] bool: which created images are finite
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.jobs[0].source.size
+
+
+class CheckpointInfo(NamedTuple):
+    """What is known of a checkpoint: see `loading.fingerprint`; the licence of its base, if any."""
+
+    fingerprint: str
+    base_licence: str | None
+
+
+class Labeller(Producer):
+    """Labels the images of a source with one pipeline."""
+
+    act = "label"
+
+    def __init__(
+        self,
+        pipe: "Diff2in1Pipeline",
+        source: Source,
+        settings: LabelSettings,
+        known: CheckpointInfo,
+    ) -> None:
+        import torch
+
+        from ...dataset.schema import read_tasks
+
+        super().__init__(source, settings)
+        self.pipe, self.settings, self.threads = pipe, settings, torch.get_num_threads()
+        self.families = pipe.perception.families
+        self.tasks = read_tasks({n: f.config() for n, f in self.families.items()}, "pipeline")
+        self.labels_from, self.base_licence = "image", known.base_licence
+        # what every sample of this run has in common
+        self.origin = Provenance(
+            kind="created",
+            base=pipe.config.base,
+            checkpoint=None if Path(settings.pipeline).exists() else settings.pipeline,
+            fingerprint=known.fingerprint,
+            host=type(pipe.perception).__name__.lower(),
+            labels_from=self.labels_from,
+            strength=0.0,
+            steps=0,
+            precision=settings.precision,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        given = asdict(self.origin) | {"base_licence": self.base_licence}
+        own = {key: value for key, value in given.items() if value is not None}
+        same = ("batch_size", "quality", "confidence_maps")
+        return {
+            **super().facts(),
+            **own,
+            **{name: getattr(self.settings, name) for name in same},
+            "device": self.pipe.device.type,
+            "threads": self.threads,
+        }
+
+    def make(self, items: Sequence[Item], skipped: Skipped, progress: Progress) -> Iterator[Sample]:
+        begun = map(self.denoise, self.batches(items, skipped))
+        for batch in prefetch(self.decode, begun, bound=1):
+            yield from self.label(batch, skipped)
+            progress(len(batch.jobs))
+
+    def batches(self, items: Sequence[Item], skipped: Skipped) -> Iterator[list[Job]]:
+        """Items with what they are made from, images of one size together."""
+
+        def read(item: Item) -> tuple[Item, Sample | None]:
+            return item, self.read(item, skipped)
+
+        size = self.settings.batch_size
+        loaded = prefetch(read, items, bound=2 * size, threads=READERS)
+        jobs = (Job(item, sample) for item, sample in loaded if sample is not None)
+        waiting: dict[tuple[int, int], list[Job]] = {}
+        for job in jobs:
+            same = waiting.setdefault(job.source.size, [])
+            same.append(job)
+            if len(same) == size:
+                yield waiting.pop(job.source.size)
+        yield from waiting.values()
+
+    def denoise(self, jobs: list[Job]) -> JobBatch:
+        """A batch as far as the U-Net takes it before there are images."""
+        import torch
+
+        from ...diff2in1.images import to_batches
+
+        images = torch.cat(to_batches([job.source.image for job in jobs]))
+        return JobBatch(jobs, images.to(self.pipe.device))
+
+    def decode(self, batch: JobBatch) -> JobBatch:
+        """A batch with the images that are stored; in a thread, beside the next one's beginning."""
+        return batch
+
+    def labels(self, batch: JobBatch, mirrored: bool = False) -> "dict[str, Tensor]":
+        """Raw labels [B, R, H, W] of a batch, or those of its mirrored input."""
+        return self.pipe.raw_maps(batch.images.flip(-1) if mirrored else batch.images)
+
+    def label(self, batch: JobBatch, skipped: Skipped) -> Iterator[Sample]:
+        """Labels and their quality: the samples of a batch."""
+        import torch
+
+        from ...diff2in1.images import to_uint8
+        from ..quality import score
+
+        with torch.no_grad():
+            raw, scores = self.labels(batch), [dict[str, Quality]() for _ in batch.jobs]
+            sound = torch.stack([finite(one) for one in raw.values()]).all(0)
+            sound = sound if batch.sound is None else sound & batch.sound
+            if self.settings.quality != "none":
+                again = self.settings.quality == "full" and self.labels_from != "image"
+                stored = self.pipe.raw_maps(batch.images) if again else None
+                scores = score(self.families, raw, self.labels(batch, mirrored=True), stored)
+            images = to_uint8(batch.images)
+            maps = {name: f.finish(raw[name]).cpu() for name, f in self.families.items()}
+            sure = {}
+            if self.settings.confidence_maps:
+                sure = {n: 1 - f.uncertainty(raw[n]).cpu() for n, f in self.families.items()}
+        for n, (job, made) in enumerate(zip(batch.jobs, sound.tolist(), strict=True)):
+            if not made:
+                name = job.item.source_id
+                why = f"sample {name}, variant {job.item.variant}: {UNMADE}"
+                self.refuse(job.item, why, skipped)
+                continue
+            yield Sample(
+                id=self.identity(job.item),
+                image=images[n],
+                targets={name: self.families[name].to_array(one[n]) for name, one in maps.items()},
+                caption=self.caption(job),
+                provenance=self.provenance(job),
+                quality=scores[n],
+                confidence={name: one[n, 0].numpy() for name, one in sure.items()},
+            )
+
+    def caption(self, job: Job) -> str | None:
+        """The caption of what is made."""
+        return job.source.caption
+
+    def provenance(self, job: Job) -> Provenance:
+        """Where what is made comes from; of an image that was created itself, from that image."""
+        source = job.source.provenance
+        name, sha256 = source.source_dataset, source.source_sha256
+        if source.kind == "created":
+            name, sha256 = self.source.name, image_sha256(job.source.image)
+        return replace(
+            self.origin,
+            source_dataset=name,
+            source_id=job.source.id,
+            source_sha256=sha256,
+            licence=source.licence,
+            variant=job.item.variant,
+        )
+
+
+def finite(batch: "Tensor") -> "Tensor":
+    """Which samples of [B, ...] hold no NaN and nothing infinite, [B] bool."""
+    return batch.isfinite().flatten(1).all(1)

@@ -1,0 +1,166 @@
+"""Verification: rows of a dataset made again from its plan, and compared."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..dataset.sample import Quality, Sample
+from ..dataset.schema import FEATURES, from_row, to_row
+from ..dataset.shards import RUN, library_versions, read_said, shard_path
+from ..errors import InputError
+from .plan import Plan, listed, read_plan
+from .producers import Job, Labeller, Skipped, make_producer
+from .settings import CreateSettings, LabelSettings, VerifySettings
+
+# what only rounds differently; anything else that differs makes another dataset
+ROUNDING = ("device", "versions")
+BYTES = 0.001  # share of an image's bytes that may then be off by more than one
+PIXELS = 0.999  # share of a label's pixels that must then agree
+SCORE = 0.01  # by which a score may then differ
+IN_SETTINGS = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
+
+
+def verify(settings: VerifySettings) -> str:
+    """Make rows again and compare; what was compared, in one line.
+
+    Byte for byte where plan and place are the same, else within the bounds above. Raises InputError
+    that names the row and what of it differs, or the checkpoint or source image that has changed.
+    """
+    folder = Path(settings.verify)
+    plan = read_plan(folder)
+    if plan.facts["act"] not in ("create", "label"):
+        raise InputError(f"{folder} holds real labels, which nothing makes again")
+    producer = make_producer(_as_made(folder, plan, settings))
+    assert isinstance(producer, Labeller)
+    differences = plan.difference(
+        {**plan.facts, **producer.facts(), "versions": library_versions()}
+    )
+    if other := {key: what for key, what in differences.items() if key not in ROUNDING}:
+        raise InputError(f"{folder} was made with something else: {listed(other)}")
+    items = [(k, item) for k, shard in enumerate(plan.shards) for item in shard]
+    chosen = random.Random(settings.seed).sample(items, min(settings.rows, len(items)))
+    compared = 0
+    for index in sorted({index for index, _ in chosen}):
+        wanted = {item for shard, item in chosen if shard == index}
+        stored, skipped = _read_shard(folder, index, producer, plan), Skipped()
+        batches = list(producer.batches(plan.shards[index], skipped))
+        _require_made(stored, skipped)  # else the batches are not what they were
+        for jobs in batches:
+            if wanted & {job.item for job in jobs}:
+                compared += _compare_batch(producer, jobs, stored, exact=not differences)
+    if not compared:
+        raise InputError(f"{folder}: all of the rows that were chosen are skipped ones")
+    how = "byte for byte" if not differences else f"within rounding ({listed(differences)})"
+    return f"{folder}: {compared} rows made again, as they are {how}"
+
+
+def _as_made(folder: Path, plan: Plan, settings: VerifySettings) -> LabelSettings:
+    """The settings that a dataset was made with: its plan, and where source and checkpoint are."""
+    file = folder / RUN
+    run = json.loads(file.read_text()) if file.is_file() else {}
+    places = {}
+    for name in ("source", "pipeline"):
+        places[name] = getattr(settings, name) or run.get(name)
+        if places[name] is None:
+            raise InputError(f"{folder} has no {RUN} that says where its {name} is: use --{name}")
+    kind = CreateSettings if plan.facts["act"] == "create" else LabelSettings
+    known = {field.name for field in fields(kind)}
+    facts = {IN_SETTINGS.get(key, key): value for key, value in plan.facts.items()}
+    given = {key: value for key, value in facts.items() if key in known}
+    return kind(**{**given, **places, "on_bad_row": "skip", "output_dir": str(folder)})
+
+
+def _read_shard(
+    folder: Path, index: int, producer: Labeller, plan: Plan
+) -> dict[str, dict[str, Any]]:
+    """The rows of a shard by id, which must be those of the plan."""
+    path = shard_path(folder, index)
+    if not path.is_file():
+        raise InputError(f"{path}: is not there; the command that made the dataset continues it")
+    rows = pq.read_table(path).to_pylist()
+    planned = {producer.identity(item) for item in plan.shards[index]} - {
+        *read_said(path)["skipped"]
+    }
+    stored = Counter(row["id"] for row in rows)
+    wrong = {name: "is missing" for name in planned if name not in stored}
+    wrong |= {name: "is not in the plan" for name in stored if name not in planned}
+    wrong |= {name: "is there twice" for name, count in stored.items() if count > 1}
+    for name, what in sorted(wrong.items()):
+        raise InputError(f"{path}: row {name} {what}")
+    return {row["id"]: row for row in rows}
+
+
+def _require_made(stored: Mapping[str, Any], skipped: Skipped) -> None:
+    """Refuse what is stored and cannot be made any more."""
+    for name, why in skipped.items():
+        if name in stored:
+            raise InputError(f"row {name}: {why}")
+
+
+def _compare_batch(
+    producer: Labeller, jobs: list[Job], stored: Mapping[str, Any], exact: bool
+) -> int:
+    """How many rows of a batch were made again and are what is stored."""
+    for job in jobs:
+        row = stored.get(producer.identity(job.item))
+        then, now = row and row["provenance"]["source_sha256"], producer.provenance(job)
+        if row and then != now.source_sha256:
+            raise InputError(
+                f"source image {job.source.id} has changed: its sha256 is {now.source_sha256},"
+                f" was {then}"
+            )
+    skipped = Skipped()
+    samples = list(producer.label(producer.decode(producer.denoise(jobs)), skipped))
+    _require_made(stored, skipped)
+    for sample in samples:
+        if sample.id not in stored:
+            raise InputError(f"row {sample.id} was left out, and can be made")
+        differs = _columns if exact else _bounds
+        if different := list(differs(producer, sample, stored[sample.id])):
+            raise InputError(f"row {sample.id} is not what is made again: {', '.join(different)}")
+    return len(samples)
+
+
+def _columns(producer: Labeller, sample: Sample, row: Mapping[str, Any]) -> Iterator[str]:
+    """Columns whose bytes differ."""
+    encoded = FEATURES.encode_example(to_row(sample, producer.tasks))
+    (again,) = pa.Table.from_pylist([encoded], FEATURES.arrow_schema).to_pylist()
+    return (f"{name} differs" for name in FEATURES if again[name] != row[name])
+
+
+def _bounds(producer: Labeller, sample: Sample, row: Mapping[str, Any]) -> Iterator[str]:
+    """What differs by more than rounding does."""
+    then = from_row(row, producer.tasks)
+    for name in ("caption", "provenance"):
+        if getattr(sample, name) != getattr(then, name):
+            yield f"{name} differs"
+    known = {**then.targets, "image": then.image}
+    for name, one in {**sample.targets, "image": sample.image}.items():
+        if name not in known or known[name].shape != one.shape:
+            yield f"{name} is missing" if name not in known else f"{name} has another size"
+            return
+    off = np.abs(sample.image.astype(int) - then.image) > 1
+    if off.mean() > BYTES:
+        yield f"{off.mean():.2%} of the image's bytes differ"
+    for name, family in producer.families.items():
+        one, other = (family.to_tensor(maps[name])[None] for maps in (sample.targets, then.targets))
+        sure, known_too = family.valid(one), family.valid(other)
+        same = (sure & known_too & family.agrees(one, other)) | (~sure & ~known_too)
+        if (share := same.float().mean().item()) < PIXELS:
+            yield f"{name} agrees in {share:.2%} of the pixels"
+    if scores := [name for name in producer.tasks if not _near(sample, then, name)]:
+        yield f"quality of {', '.join(scores)} differs"
+
+
+def _near(one: Sample, other: Sample, name: str) -> bool:
+    """Whether two samples have the same scores of a task, to rounding."""
+    pairs = zip(*(astuple(s.quality.get(name, Quality())) for s in (one, other)), strict=True)
+    return all(a == b or (a is not None and b and abs(a - b) <= SCORE) for a, b in pairs)

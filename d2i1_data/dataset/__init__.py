@@ -1,0 +1,1 @@
+"""The dataset: samples, their columns, their shards, and the files beside these."""

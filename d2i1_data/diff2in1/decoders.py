@@ -1,0 +1,97 @@
+"""Feature adapters: from the U-Net's wide pyramid to what a host reads, coarse levels first."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .layers import Residual, group_norm, resize
+
+
+class TopDownDecoder(nn.Module):
+    """Normalise and narrow every level, then merge from the coarsest to the finest.
+
+    GroupNorm throughout: the statistics of a sample depend on nothing but the sample.
+    """
+
+    def __init__(self, pyramid_channels: list[int], width: int) -> None:
+        super().__init__()
+        self.narrow = nn.ModuleList(
+            nn.Sequential(nn.GroupNorm(1, channels), nn.Conv2d(channels, width, 1))
+            for channels in pyramid_channels
+        )
+        self.merge = nn.ModuleList(Residual(width) for _ in pyramid_channels)
+
+    def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
+        """Pyramid, finest first, to [B, width, h, w] at its finest resolution."""
+        merged = self.merge[-1](self.narrow[-1](pyramid[-1]))
+        for level in reversed(range(len(self.narrow) - 1)):
+            x = self.narrow[level](pyramid[level])
+            x = x + F.interpolate(merged, x.shape[-2:], mode="bilinear")
+            merged = self.merge[level](x)
+        return merged
+
+
+class PyramidDecoder(nn.Module):
+    """The pyramid that a host's own encoder would give, so that the host's decoder stays as it is.
+
+    pyramid_channels: of the U-Net, finest first. channels, scales: of what the host expects,
+    coarsest first; a scale is a resolution as a multiple of the latent's, each twice the one
+    before, from below the latent's to beyond it. With Stable Diffusion, whose latents have an
+    eighth of the image's sides, scales 1/4 to 4 are the strides 32 to 2 of an image encoder.
+
+    The released code of the paper (its SNmodule, the parts in use): the coarsest level becomes the
+    coarsest map at twice its own resolution, and so on up to the latent's; the finest level then
+    refines the last; transposed convolutions give what is finer than the latent. Where a base has
+    fewer levels, its coarsest serves all that are coarser. GroupNorm instead of batch and spectral
+    norm, so that what a sample gives depends on nothing but the sample; SiLU instead of ReLU.
+    """
+
+    def __init__(
+        self, pyramid_channels: list[int], channels: list[int], scales: list[float]
+    ) -> None:
+        super().__init__()
+        self.count = count = sum(scale <= 1 for scale in scales)  # maps no finer than the latent
+        coarse, fine = channels[:count], channels[count:]
+        levels = list(reversed(range(len(pyramid_channels))))
+        self.levels = [levels[0]] * (count - len(levels)) + levels
+        refining = len(self.levels) - count
+        self.scales = scales[:count] + [scales[count - 1]] * refining
+        widths = coarse + [coarse[-1]] * refining
+        self.narrow = nn.ModuleList(
+            nn.Sequential(
+                nn.GroupNorm(1, pyramid_channels[level], affine=False),
+                nn.Conv2d(pyramid_channels[level], width, 1, bias=False),
+            )
+            for level, width in zip(self.levels, widths, strict=True)
+        )
+        self.merge = nn.ModuleList(Residual(below + own, own) for below, own in pairwise(widths))
+        # a finer map is made from the finest coarse one, and from the finer one before it
+        inputs = [coarse[-1], *(c + coarse[-1] for c in fine[:-1])]
+        self.norm = group_norm(coarse[-1])
+        self.enlarge = nn.ModuleList(
+            nn.Sequential(nn.ConvTranspose2d(c, own, 2, 2), group_norm(own))
+            for c, own in zip(inputs, fine, strict=True)
+        )
+
+    def forward(self, pyramid: tuple[Tensor, ...]) -> list[Tensor]:
+        """Pyramid, finest first, to the host's maps, coarsest first, [B, channels_k, h_k, w_k]."""
+        height, width = pyramid[0].shape[-2:]
+        made: list[Tensor] = []
+        for place, (level, scale, narrow) in enumerate(
+            zip(self.levels, self.scales, self.narrow, strict=True)
+        ):
+            size = (max(1, round(height * scale)), max(1, round(width * scale)))
+            own = resize(narrow(pyramid[level]), size)
+            if place:
+                own = self.merge[place - 1](torch.cat([resize(made[-1], size), own], 1))
+            made.append(own)
+        maps = made[: self.count]
+        carried = seen = F.silu(self.norm(made[-1]))
+        for place, enlarge in enumerate(self.enlarge):
+            if place:
+                carried = F.interpolate(carried, scale_factor=2.0, mode="bilinear")
+                seen = torch.cat([F.silu(maps[-1]), carried], 1)
+            maps.append(enlarge(seen))
+        return maps

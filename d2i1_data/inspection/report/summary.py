@@ -1,0 +1,138 @@
+"""Facts: what the columns of a dataset and the files beside it say, without reading a picture."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ...dataset.record import Record, tally, told
+from ...dataset.sample import Provenance, Quality
+from ...sources.dataset import Dataset
+from .distributions import WIDTH
+
+SCORES = tuple(field.name for field in fields(Quality))
+THRESHOLDS = (0.7, 0.8, 0.9, 0.95, 0.99)
+KEPT = 0.8  # the share of rows whose threshold is told
+OF_A_SAMPLE = ("source_id", "source_sha256", "noise_seed", "licence")  # told elsewhere, or never
+
+Facts = dict[str, str]
+
+
+def counts(rows: Dataset, record: Record, sizes: Mapping[str, int]) -> Facts:
+    """How many there are of what. sizes: of the images that were read."""
+    captions = tally(rows.column("caption"))
+    written = f"{record.written:,}" if record.written else "unknown"
+    if record.planned and record.planned != record.written:
+        written += f" of {record.planned:,} planned"
+    without = captions.pop(None, 0)
+    return {
+        "rows": f"{len(rows):,}",
+        "shards": written,
+        "skipped": f"{record.skipped:,}",
+        "labels": ", ".join(_labelled(rows, name) for name in rows.tasks),
+        "image sizes, height x width": told(sizes),
+        "source images": f"{len(tally(rows.column('provenance.source_id'))):,}",
+        "captions": f"{len(captions):,} different" + (f", {without:,} without" if without else ""),
+    }
+
+
+def _labelled(rows: Dataset, name: str) -> str:
+    missing = rows.column(name).null_count
+    return f"{name} ({missing:,} without)" if missing else name
+
+
+def provenance(rows: Dataset) -> Facts:
+    """What the rows say of how they were made."""
+    names = [field.name for field in fields(Provenance) if field.name not in OF_A_SAMPLE]
+    found = {name: tally(rows.column(f"provenance.{name}")) for name in names}
+    return {
+        n.replace("_", " "): told(values) for n, values in found.items() if set(values) != {None}
+    }
+
+
+def licence(rows: Dataset) -> str:
+    """The licence of the images that the rows were made from."""
+    found = tally(rows.column("provenance.licence"))
+    return told({value or "unknown": count for value, count in found.items()})
+
+
+def cost(record: Record) -> list[dict[str, Any]]:
+    """Per kind of device what its finished shards took; seconds are added over processes."""
+    devices: dict[str, list[dict[str, Any]]] = {}
+    for entry in record.logs:
+        devices.setdefault(str(entry["device"]), []).append(entry)
+    return [
+        {
+            "device": device,
+            "processes": len({entry["process"] for entry in entries}),
+            "shards": len(entries),
+            "images": (images := sum(int(entry["samples"]) for entry in entries)),
+            "seconds": (seconds := sum(float(entry["seconds"]) for entry in entries)),
+            "rate": images / seconds if seconds else 0.0,
+        }
+        for device, entries in devices.items()
+    ]
+
+
+def quality(rows: Dataset) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """All measured values of each score by task."""
+    found: dict[str, dict[str, NDArray[np.float32]]] = {}
+    for name in rows.tasks:
+        for score in SCORES:
+            column = rows.column(f"quality.{name}.{score}").drop_null()
+            if len(column):
+                found.setdefault(name, {})[score] = column.to_numpy()
+    return found
+
+
+def quality_table(scores: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Per task and score: its mean, median, and how many rows each threshold would keep, and
+    the threshold that keeps 80 % of those with the score."""
+    return [
+        {
+            "task": task,
+            "score": score,
+            "mean": float(values.mean()),
+            "median": float(np.median(values)),
+            "measured": len(values),
+            "keeps_most": float(np.quantile(values, 1 - KEPT)),
+            "kept": {f"{least:g}": int((values >= least).sum()) for least in THRESHOLDS},
+        }
+        for task, own in scores.items()
+        for score, values in own.items()
+    ]
+
+
+def draw_quality(scores: Mapping[str, Mapping[str, Any]], rows: int) -> Figure:
+    """Per task the distribution of each score, and the share of rows that a threshold keeps."""
+    figure = Figure((WIDTH, 1.75 * len(scores) + 0.4), layout="constrained")
+    panels = figure.subplots(len(scores), 2, squeeze=False, sharex="row")
+    colours = dict(zip(SCORES, ("#1f5fa8", "#d9822b", "#3a8f5c"), strict=False))
+    for (left, right), (task, own) in zip(panels, scores.items(), strict=True):
+        least = min(float(values.min()) for values in own.values())
+        shown = (min(0.95, np.floor(20 * least) / 20), 1)  # scores are often all near 1
+        for score, values in own.items():
+            shares, edges = np.histogram(values, 50, shown)
+            left.stairs(100 * shares / len(values), edges, color=colours[score], label=score)
+            fine, edges = np.histogram(values, 500, shown)
+            kept = np.append(fine[::-1].cumsum()[::-1], 0)  # of each edge all that are not below
+            right.plot(edges, 100 * kept / rows, color=colours[score])
+        left.set_ylabel(f"{task}\n% of rows", fontsize=8)
+        left.set(xlim=shown, ylim=(0, None))
+        right.set(ylim=(0, 103))
+        for panel in (left, right):
+            panel.tick_params(labelsize=8)
+            panel.spines[["top", "right"]].set_visible(False)
+    panels[0, 0].set_title("distribution", fontsize=9)
+    panels[0, 1].set_title("rows kept by a threshold, %", fontsize=9)
+    figure.legend(
+        *panels[0, 0].get_legend_handles_labels(),
+        loc="outside upper center",
+        ncols=3,
+        frameon=False,
+        fontsize=8,
+    )
+    return figure

@@ -1,0 +1,256 @@
+"""Batches: which samples a step draws, and their latents and targets.
+
+Nothing here has a state that a checkpoint must keep: what a step draws follows from the seed and
+the step's number.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from d2i1_data.dataset.sample import Sample, image_sha256
+from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.diff2in1.images import pad_to_stride, to_batches
+from d2i1_data.errors import InputError
+from d2i1_data.sources import Rows
+
+from ..objective import Targets
+from ..theta import Noised, Theta
+from .augment import Augmentation, View
+from .cache import Cache
+
+SMALL_BASE = 10_000_000  # parameters of a U-Net whose pyramids are worth keeping
+MEMORY = 4 * 1024**3  # bytes for kept examples, of each source, on each process
+
+
+def seeded(*parts: object) -> torch.Generator:
+    """A generator whose seed is a hash of the parts."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+class Example(NamedTuple):
+    """One sample as the model sees it, with its sides padded to the base's stride."""
+
+    latents: Tensor  # [C, h, w], as theta_E sees it
+    targets: Targets  # [C, H, W] each, padding unknown
+    inside: Tensor  # [1, H, W] bool, False where padded
+    created: bool
+    pyramid: tuple[Tensor, ...] | None
+    caption: str
+    clean: Tensor | None = None  # [C, h, w] with the colours as they are, where that differs
+    noised: Noised | None = None  # of this draw
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what can be kept."""
+        maps = [self.latents, self.inside, *self.targets.values(), *(self.pyramid or ())]
+        return sum(one.nbytes for one in maps)
+
+
+@dataclass
+class Batch:
+    """Examples of one size, stacked."""
+
+    latents: Tensor  # [B, C, h, w]
+    targets: Targets  # [B, C, H, W]
+    created: Tensor  # [M] which of them are created
+    believed: Tensor  # [M, 1, H, W] bool: where of those theta_C's belief is the target
+    pyramid: tuple[Tensor, ...] | None
+    noised: Noised | None
+    clean: Tensor | None = None  # [M, C, h, w] what theta_C sees, where that is not theta_E's
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """H and W in pixels."""
+        target = next(iter(self.targets.values()))
+        return target.shape[2], target.shape[3]
+
+
+class Examples:
+    """Rows of a source as examples.
+
+    The first of them are kept, as far as memory allows, and of all of them the latents, if there is
+    a cache on disk. That is right while the only augmentation is a flip, whose views are kept
+    apart; with any other every draw is made anew. Pyramids are kept with them while the U-Net is
+    frozen and small.
+    """
+
+    def __init__(
+        self,
+        rows: Rows,
+        pipe: Diff2in1Pipeline,
+        theta: Theta,
+        context: Tensor,
+        cache: Cache,
+        *,
+        augment: Augmentation,
+        created: bool = False,
+        denoise: bool = False,
+    ) -> None:
+        self.rows, self.pipe, self.theta, self.context = rows, pipe, theta, context
+        self.cache, self.augment, self.created, self.denoise = cache, augment, created, denoise
+        small = sum(p.numel() for p in theta.unet.parameters()) < SMALL_BASE
+        self.keeps_pyramids = small and theta.frozen and augment.recurs
+        self.kept: dict[tuple[int, bool], Example] = {}
+        self.captions: dict[str, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.rows.usable)
+
+    def identity(self, index: int) -> str:
+        """Id of the sample behind an example."""
+        return self.rows.source.identity(self.rows.usable[index])
+
+    def draw(self, index: int, generator: torch.Generator) -> Example:
+        """The example of a row; its view and its noise from the generator."""
+        view = self.augment.draw(generator)
+        recurs = self.augment.recurs
+        example = self.get(index, view.mirrored) if recurs else self._make(index, view)
+        return self._noised(example, generator) if self.denoise else example
+
+    @torch.no_grad()
+    def get(self, index: int, mirrored: bool) -> Example:
+        """The example of a row, mirrored or not."""
+        if (index, mirrored) in self.kept:
+            return self.kept[index, mirrored]
+        example = self._make(index, View(mirrored))
+        if self._fits(index, example):
+            self.kept[index, mirrored] = example
+        return example
+
+    def _fits(self, index: int, example: Example) -> bool:
+        """Whether memory allows to keep it: said by the row, not by what came first."""
+        return (index + 1) * (1 + self.augment.flip) * example.nbytes <= MEMORY
+
+    @torch.no_grad()
+    def _make(self, index: int, view: View) -> Example:
+        sample = self.rows.source[self.rows.usable[index]]
+        families, stored = self.pipe.perception.families, {} if self.created else sample.targets
+        known = {n: f.to_tensor(stored[n])[None] for n, f in families.items() if n in stored}
+        image, maps = view.frame(to_batches(sample.image)[0], known, families)
+        size, pixels = (image.shape[2], image.shape[3]), self._padded(image, view)
+        padding = (0, pixels.shape[3] - size[1], 0, pixels.shape[2] - size[0])
+        targets = {}
+        for name, family in families.items():
+            target = maps[name][0] if name in maps else family.blank(size)
+            targets[name] = F.pad(target, padding, value=family.unknown)
+        inside = F.pad(torch.ones(1, *size, dtype=torch.bool), padding)
+        clean = None
+        if view.colours is not None:
+            if self.created or self.denoise:  # else nobody looks at it
+                clean = self._latents(sample, pixels, view)
+            pixels = self._padded(view.recoloured(image), view)
+        latents = self._latents(sample, pixels, view)
+        plain = Example(latents, targets, inside, self.created, None, sample.caption or "", clean)
+        if not self.keeps_pyramids:
+            return plain
+        pyramid = self.theta.see(latents[None].to(self.pipe.device), self.context)
+        whole = plain._replace(pyramid=tuple(level[0].cpu() for level in pyramid))
+        return whole if self._fits(index, whole) else plain
+
+    def _padded(self, image: Tensor, view: View) -> Tensor:
+        """To the window's size in mid grey, then to the base's stride."""
+        height, width = view.crop or image.shape[2:]
+        grey = F.pad(image, (0, width - image.shape[3], 0, height - image.shape[2]))
+        return pad_to_stride(grey, self.pipe.stride)
+
+    def _latents(self, sample: Sample, pixels: Tensor, view: View) -> Tensor:
+        """[C, h, w]; from the cache if the view comes again."""
+        vae = self.pipe.vae
+
+        def encode() -> Tensor:
+            return self.pipe.encode_image(pixels.to(self.pipe.device))[0]
+
+        if not self.augment.recurs:
+            return encode().cpu()
+        image, shape = image_sha256(sample.image), tuple(pixels.shape)
+        made_of = (image, shape, view.mirrored, vae.config.scaling_factor)
+        return self.cache.get(vae, made_of, encode)
+
+    @torch.no_grad()
+    def _embedding(self, caption: str) -> Tensor:
+        """[L, D], kept as far as memory allows."""
+        if caption in self.captions:
+            return self.captions[caption]
+        tokens = tuple(self.pipe.tokenize([caption])[0].tolist())
+        found = self.cache.get(
+            self.pipe.text_encoder, tokens, lambda: self.pipe.encode_prompt([caption])[0]
+        )
+        if len(self.captions) * found.nbytes < MEMORY:
+            self.captions[caption] = found
+        return found
+
+    def _noised(self, example: Example, generator: torch.Generator) -> Example:
+        """With noise, at a level drawn evenly, for the U-Net to tell apart again."""
+        scheduler = self.pipe.scheduler
+        levels = scheduler.config.num_train_timesteps
+        t = torch.randint(levels, (1,), generator=generator)
+        clean = example.latents if example.clean is None else example.clean
+        latents = clean[None].float()
+        noise = torch.randn(latents.shape, generator=generator)
+        wanted = noise
+        if scheduler.config.prediction_type == "v_prediction":
+            wanted = scheduler.get_velocity(latents, noise, t)
+        seen = scheduler.add_noise(latents, noise, t)
+        noised = Noised(seen[0], t[0], self._embedding(example.caption), wanted[0])
+        return example._replace(noised=noised)
+
+
+class Draws:
+    """An endless order of examples: every epoch a fresh permutation, mirrored at random."""
+
+    def __init__(self, parts: Sequence[Examples], seed: int) -> None:
+        self.places = [(part, index) for part in parts for index in range(len(part))]
+        self.parts, self.seed = parts, seed
+        self.order: tuple[int, list[int]] = (-1, [])
+
+    def at(self, position: int) -> Example:
+        """The example at a position of the order."""
+        epoch, place = divmod(position, len(self.places))
+        known, order = self.order
+        if known != epoch:
+            kinds = [part.created for part in self.parts]  # else both kinds share an order
+            generator = seeded(self.seed, "order", kinds, epoch)
+            order = torch.randperm(len(self.places), generator=generator).tolist()
+            self.order = epoch, order
+        part, index = self.places[order[place]]
+        return part.draw(index, seeded(self.seed, epoch, part.identity(index)))
+
+
+def stack(examples: Sequence[Example], device: torch.device) -> Batch:
+    """A batch of examples of one size."""
+    sizes = {tuple(example.inside.shape[1:]) for example in examples}
+    if len(sizes) > 1:
+        shown = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
+        raise InputError(
+            f"images of different sizes in one batch ({shown}): give --resolution HEIGHTxWIDTH,"
+            " which cuts all to one aspect ratio and scales them"
+        )
+    names = examples[0].targets
+    pyramids = [example.pyramid for example in examples if example.pyramid is not None]
+    whole = len(pyramids) == len(examples)
+    created = torch.tensor([n for n, example in enumerate(examples) if example.created]).long()
+    inside = torch.stack([example.inside for example in examples])[created]
+    noised = [example.noised for example in examples if example.noised is not None]
+    made = [example for example in examples if example.created]
+    recoloured = any(example.clean is not None for example in made)
+    clean = [e.latents if e.clean is None else e.clean for e in made] if recoloured else []
+    return Batch(
+        torch.stack([example.latents for example in examples]).to(device),
+        {n: torch.stack([e.targets[n] for e in examples]).to(device) for n in names},
+        created.to(device),
+        inside.to(device),
+        tuple(torch.stack(level).to(device) for level in zip(*pyramids, strict=True))
+        if whole
+        else None,
+        Noised(*(torch.stack(part).to(device) for part in zip(*noised, strict=True)))
+        if noised
+        else None,
+        torch.stack(clean).to(device) if clean else None,
+    )

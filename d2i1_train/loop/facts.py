@@ -1,0 +1,123 @@
+"""What is said of a training beside its weights: `training.json`, which the card is made from.
+
+No paths, machines or times; the stages before, if the pipeline that was begun with says them.
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from d2i1_data.card import command
+from d2i1_data.card.licence import read_licence
+from d2i1_data.card.text import is_repository
+from d2i1_data.checkpoints.bases import embedded
+from d2i1_data.checkpoints.files import fetch
+from d2i1_data.checkpoints.training_record import read_training
+from d2i1_data.dataset.shards import library_versions
+from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.errors import InputError
+from d2i1_data.sources import Rows, split_of
+
+from ..settings import OF_LORA, SelfImproveSettings, WarmUpSettings
+from .settings import OF_ONE_CYCLE
+
+if TYPE_CHECKING:
+    from .run import Run
+
+# places, and how a run was watched and kept
+PRIVATE = {"output_dir", "cache_dir", "resume_from_checkpoint", "report_to", "logging_steps"}
+PRIVATE |= {"checkpointing_steps", "checkpoints_total_limit", "dataloader_num_workers"}
+PRIVATE |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
+PLACES = ("pipeline", "base_config")
+
+
+def training_facts(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
+    """The content of training.json."""
+    before = _before(run)
+    stages = [*before.get("stages", []), _stage(run, pipe)]
+    return {**_of_base(run, pipe, before), "stages": stages}
+
+
+def _of_base(run: "Run", pipe: Diff2in1Pipeline, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What is known of the base."""
+    if isinstance(run.settings, WarmUpSettings):
+        name, revision = run.settings.base, run.settings.revision
+        found = {"base_licence": read_licence(name, revision), "base_embedded": name in embedded()}
+    else:
+        found = {key: before.get(key) for key in ("base_licence", "base_embedded")}
+        name, revision = str(pipe.config.base), pipe.config.base_revision
+        if not found["base_licence"] and is_repository(name):  # of a folder only a name is kept
+            found["base_licence"] = read_licence(name, revision)
+    return {key: value for key, value in found.items() if value}
+
+
+def _before(run: "Run") -> dict[str, Any]:
+    """What is said of the pipeline that a run began with."""
+    if not isinstance(run.settings, SelfImproveSettings):
+        return {}
+    return read_training(fetch(run.settings.pipeline, "pipeline"))
+
+
+def _stage(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
+    public = _public(run, pipe)
+    own = OF_LORA if pipe.config.trained_unet != "lora" else ()
+    cycle = () if run.beta1 else OF_ONE_CYCLE
+    real, *created = run.rows
+    facts = {
+        "stage": run.name,
+        "command": command.flags(public, type(run.settings)),
+        "source": _named(real, run.settings.source),
+        "created": _named(created[0]) if created else None,
+        "tasks": list(pipe.perception.families),
+        "steps": run.step,
+        "seen": _seen(run),
+        "processes": run.accelerator.num_processes,
+        "settings": {k: v for k, v in public.items() if k not in (*own, *cycle)},
+        "versions": library_versions(),
+        "validation": run.validated,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _public(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
+    """Settings with names instead of places."""
+    found = {k: v for k, v in asdict(run.settings).items() if k not in PRIVATE and v is not None}
+    found |= {name: command.named(found[name]) for name in PLACES if name in found}
+    real, *created = (rows.source.name for rows in run.rows)
+    found["source"] = command.named_source(found["source"], real)
+    if run.validation:
+        name = run.validation.rows.source.name
+        found["validation_source"] = command.named_source(found["validation_source"], name)
+    if created:
+        found["created"] = created[0]
+    if "base" in found:
+        found["base"] = pipe.config.base
+    return found
+
+
+def _named(rows: Rows, spec: str | None = None) -> dict[str, Any]:
+    """What is known of the rows a run learned from."""
+    licence = None
+    with suppress(InputError):  # a row that this training did not come to
+        licence = rows.source.picture(rows.usable[0]).provenance.licence
+    facts = {
+        "name": rows.source.name,
+        "split": split_of(spec) if spec else None,
+        "licence": licence,
+        "rows": len(rows.usable),
+        "fingerprint": rows.source.fingerprint if spec is None else None,
+    }
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _seen(run: "Run") -> dict[str, int]:
+    """How many samples of each kind were learned from, again and again; of a union, together."""
+    settings, steps = run.settings, run.step
+    real = steps * run.samples_a_step(settings.real_batch_size)
+    if not isinstance(settings, SelfImproveSettings) or len(run.rows) == 1:
+        return {"real": real}
+    created = steps * run.samples_a_step(settings.created_size)
+    if settings.mix == "union":
+        return {"real and created": real + created}
+    return {"real": real, "created": created}

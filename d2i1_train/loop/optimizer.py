@@ -1,0 +1,116 @@
+"""The optimiser of theta_E, its learning rates, and carrying its state over to another run."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from diffusers.optimization import get_scheduler
+
+from d2i1_data.errors import InputError
+
+from ..theta import Theta
+from .checkpoint import complete_checkpoints
+from .settings import TrainSettings
+
+MOST_BETA1, LEAST_BETA1 = 0.95, 0.85  # torch's OneCycleLR, by default
+
+
+def make_optimizer(theta: Theta, settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW over what is trained, the U-Net's part and the host each at its own rate."""
+    parts = (
+        ("unet", theta.unet.parameters(), settings.unet_learning_rate),
+        ("host", theta.perception.parameters(), settings.learning_rate),
+    )
+    groups = [
+        {"params": trained, "lr": rate, "initial_lr": rate, "part": part}
+        for part, parameters, rate in parts
+        if (trained := [p for p in parameters if p.requires_grad])
+    ]
+    rate, decay = settings.learning_rate, settings.adam_weight_decay
+    if not settings.use_8bit_adam:
+        return torch.optim.AdamW(groups, rate, weight_decay=decay, fused=True)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise InputError(
+            "--use_8bit_adam needs bitsandbytes: pip install 'diff2in1[8bit]'"
+        ) from error
+    return AdamW8bit(groups, rate, weight_decay=decay)
+
+
+def make_schedule(
+    optimizer: torch.optim.Optimizer, settings: TrainSettings
+) -> Callable[[int], float]:
+    """What learning rates are multiplied with at a step: a pure function, with nothing to save."""
+    if settings.lr_scheduler == "one_cycle":
+        start = 1 / settings.lr_div_factor
+        return _one_cycle(settings, start, 1.0, start / settings.lr_final_div_factor)
+    schedule = get_scheduler(
+        settings.lr_scheduler,
+        optimizer,
+        num_warmup_steps=settings.lr_warmup_steps,
+        num_training_steps=settings.max_train_steps,
+        num_cycles=settings.lr_num_cycles,
+        power=settings.lr_power,
+    )
+    rate: Callable[[int], float] = schedule.lr_lambdas[0]
+    return rate
+
+
+def make_beta1(settings: TrainSettings) -> Callable[[int], float] | None:
+    """AdamW's first beta at a step, also a pure function; None where it stays as it is."""
+    if settings.lr_scheduler != "one_cycle" or not settings.lr_cycle_beta1:
+        return None
+    return _one_cycle(settings, MOST_BETA1, LEAST_BETA1, MOST_BETA1)
+
+
+def _one_cycle(
+    settings: TrainSettings, start: float, turn: float, end: float
+) -> Callable[[int], float]:
+    """From start to turn, then to end, at the steps of torch's OneCycleLR.
+
+    Smith and Topin 2017, arXiv 1708.07120, in two phases.
+    """
+    last = settings.max_train_steps - 1
+    top = settings.lr_pct_start * settings.max_train_steps - 1
+
+    def at(step: int) -> float:
+        rises = step <= top
+        begin, stop, low, high = (0.0, top, start, turn) if rises else (top, last, turn, end)
+        share = (step - begin) / (stop - begin) if stop > begin else 1.0
+        if settings.lr_anneal == "linear":
+            return low + (high - low) * share
+        return high + (low - high) * (1 + math.cos(math.pi * share)) / 2
+
+    return at
+
+
+def optimizer_file(pipeline: str) -> Path:
+    """The optimiser state of the run that trained a pipeline, beside it."""
+    folder = Path(pipeline).parent
+    checkpoints = complete_checkpoints(folder) if Path(pipeline).is_dir() else []
+    if not checkpoints:
+        raise InputError(
+            f"no checkpoint-N beside {pipeline}, whose optimiser state could be carried over;"
+            " --fresh_optimizer begins with an empty one"
+        )
+    return checkpoints[-1] / "optimizer.bin"
+
+
+def carry_over(optimizer: torch.optim.Optimizer, file: Path) -> None:
+    """Continue with the optimiser state of another run, with this one's settings."""
+    state = torch.load(file, map_location="cpu", weights_only=True)
+    own = optimizer.state_dict()["param_groups"]
+    if ("amsgrad" in state["param_groups"][0]) != ("amsgrad" in own[0]):  # torch's own has it
+        raise InputError(
+            f"{file}: the warm-up and this run differ in --use_8bit_adam; make them agree, or begin"
+            " with an empty state: --fresh_optimizer"
+        )
+    theirs, ours = ([len(g["params"]) for g in groups] for groups in (state["param_groups"], own))
+    if theirs != ours:
+        raise InputError(
+            f"{file} is of {theirs} parameters, this run trains {ours}: another part of the U-Net;"
+            " --fresh_optimizer begins with an empty state"
+        )
+    optimizer.load_state_dict({"state": state["state"], "param_groups": own})

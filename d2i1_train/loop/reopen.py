@@ -1,0 +1,76 @@
+"""Reopening what a run left: to train it on, or as theta_E instead of theta_C."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from diffusers import UNet2DConditionModel
+from safetensors import safe_open
+
+from d2i1_data.checkpoints.bases import find_base
+from d2i1_data.checkpoints.files import fetch, read_index
+from d2i1_data.checkpoints.pipelines import open_pipeline
+from d2i1_data.dataset.shards import RUN
+from d2i1_data.diff2in1 import Base, Diff2in1Pipeline
+from d2i1_data.errors import InputError
+
+from ..theta import make_theta
+from .checkpoint import complete_checkpoints, load_tensors
+
+
+def open_trainable(
+    pipeline: str, base: str | None = None
+) -> tuple[Diff2in1Pipeline, Callable[[], UNet2DConditionModel]]:
+    """A pipeline to train on, and what loads the base's own U-Net once it is saved again.
+
+    A LoRA that `pipeline` holds fused is found apart in the folder `adapter` beside it, and its
+    base where the warm-up found it.
+    """
+    folder = fetch(pipeline, "pipeline")
+    index = read_index(folder, "pipeline")
+    if index.get("trained_unet") != "lora":
+        subfolder = "base_unet" if index.get("trained_unet") == "full" else "unet"
+        load = partial(UNet2DConditionModel.from_pretrained, folder, subfolder=subfolder)
+        return open_pipeline(pipeline, base_unet=None), load
+    adapter = folder.parent / "adapter" if "unet" in index else folder
+    if not adapter.is_dir():
+        raise InputError(
+            f"pipeline {pipeline}: its LoRA is fused and cannot be trained on; give the adapter"
+        )
+    found = _base_beside(folder, base)
+    if found is None:
+        found = find_base(index["base"], index["base_revision"], index["base_variant"])
+    return open_pipeline(str(adapter), found), found.load_unet
+
+
+def _base_beside(pipeline: Path, moved: str | None) -> Base | None:
+    """The base that the run which left a pipeline began with; `moved` says where it lies now."""
+    file = pipeline.parent / RUN
+    run = json.loads(file.read_text()) if file.is_file() else {}
+    if run.get("pipeline"):  # it improved what another run left
+        return _base_beside(Path(run["pipeline"]), moved or run.get("base"))
+    place = moved or run.get("base")
+    if not place:
+        return None
+    if str(place).endswith(".safetensors"):
+        return find_base(place, config=run.get("base_config"))
+    return find_base(place, None if moved else run.get("revision"), run.get("variant"))
+
+
+def open_theta(pipeline: str, theta: str) -> Diff2in1Pipeline:
+    """A pipeline with theta_C's weights, its own, or theta_E's from the checkpoint beside it."""
+    if theta != "exploitation":
+        return open_pipeline(pipeline, base_unet=None)
+    checkpoints = complete_checkpoints(Path(pipeline).parent)
+    if not checkpoints:
+        raise InputError(f"--theta exploitation: no checkpoint-N beside {pipeline}")
+    pipe, _ = open_trainable(pipeline)
+    own, file = make_theta(pipe), checkpoints[-1] / "exploitation.safetensors"
+    with safe_open(file, "pt") as stored:
+        names = set(stored.keys())
+    for name, parameter in own.named_parameters():
+        parameter.requires_grad_(name in names)
+    load_tensors(file, own, own)
+    own.eval().requires_grad_(False)
+    return pipe

@@ -1,0 +1,1 @@
+"""Small bases, trained from nothing."""

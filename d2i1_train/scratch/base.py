@@ -1,0 +1,79 @@
+"""Small complete bases from scratch: autoencoder, then text encoder and U-Net on its latents."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from d2i1_data.dataset.sample import Sample
+from d2i1_data.dataset.shards import claim_run
+from d2i1_data.diff2in1.images import pad_to_stride
+from d2i1_data.errors import InputError
+from d2i1_data.sources import open_source
+
+from .denoiser import fit_unet
+from .evaluate import evaluate_base
+from .parts import assemble, build_text_encoder, build_unet, build_vae, train_tokenizer
+from .settings import BaseSettings
+from .vae import encode_all, fit_vae
+
+
+def base(settings: BaseSettings) -> None:
+    """Train a base, or with `evaluate` score one."""
+    if settings.evaluate is None:
+        train_base(settings)
+    else:
+        evaluate_base(settings)
+
+
+def train_base(settings: BaseSettings) -> Path:
+    """Train a base and write it, in diffusers layout, to `output_dir/pipeline`; that folder."""
+    folder = Path(settings.output_dir)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(settings.seed)
+    images, captions = gather(settings)
+    claim_run(folder, asdict(settings), resume=settings.resume_from_checkpoint)
+    tokenizer = train_tokenizer(captions, settings, folder / "tokenizer")
+    vae = build_vae(settings, (images.shape[2], images.shape[3])).to(device)
+    fit_vae(vae, images, settings, folder)
+    latents = encode_all(vae, images, settings)
+    text_encoder = build_text_encoder(tokenizer, settings).to(device)
+    unet = build_unet(settings, (latents.shape[2], latents.shape[3])).to(device)
+    base = assemble(vae, text_encoder, tokenizer, unet)
+    fit_unet(base, latents, captions, settings, folder)
+    base.to("cpu", torch.float16).save_pretrained(folder / "pipeline")
+    return folder / "pipeline"
+
+
+def gather(settings: BaseSettings) -> tuple[Tensor, list[str]]:
+    """All images of the source, [N, 3, H, W] uint8, sides padded to the stride, and captions."""
+    source = open_source(settings.source, resolution=settings.resolution)
+    count = min(len(source), settings.max_train_samples or len(source))
+    loader: DataLoader[Sample] = DataLoader(
+        source,  # type: ignore[arg-type]  # a Source is indexed as a Dataset is
+        batch_size=None,
+        sampler=range(count),
+        num_workers=settings.dataloader_num_workers,
+    )
+    levels = len(settings.vae_channels) + len(settings.unet_channels) - 2
+    stride = max(8, 2**levels)  # diffusers' pipelines make only multiples of 8
+    images, captions = [], []
+    for sample in tqdm(loader, "images", total=count):
+        if sample.caption is None:
+            raise InputError(
+                f"{settings.source}: sample {sample.id} has no caption; a base needs them"
+            )
+        pixels = torch.from_numpy(np.array(sample.image)).permute(2, 0, 1)
+        height, width = sample.size
+        images.append(pad_to_stride(pixels[None].float(), stride)[0].byte())
+        captions.append(sample.caption)
+        if images[-1].shape != images[0].shape:
+            raise InputError(
+                f"{settings.source}: {sample.id} is {width}x{height}, others are not;"
+                " a base is trained on images of one size"
+            )
+    return torch.stack(images), captions

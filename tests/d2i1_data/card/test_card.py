@@ -1,0 +1,390 @@
+"""Cards of datasets: facts of the folder, metadata for the Hub, and words that stay words."""
+
+import json
+import shlex
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from huggingface_hub import DatasetCard
+from markdown_it import MarkdownIt
+
+from d2i1_data.card import Links, dataset_card, write_card
+from d2i1_data.card.dataset import SIZES, size_category
+from d2i1_data.card.licence import metadata, read_licence
+from d2i1_data.card.text import fenced, is_repository
+from d2i1_data.dataset.sample import Provenance, Quality, Sample
+from d2i1_data.dataset.shards import RUN, shard_path, write_metadata, write_shard
+from d2i1_data.errors import InputError
+from d2i1_data.sources.rooms import CLASSES
+from d2i1_data.tasks import TASKS
+from d2i1_train.cli import read_settings
+from tests.hub.cards import WORDS
+from tests.made import run, samples
+from tests.pages import HOSTILE, Page, snippets
+
+
+def make_dataset(folder: Path, text: str = "word", **given: Any) -> Path:
+    """A dataset of two samples that says `text` wherever a dataset may say something."""
+    tasks = {name: TASKS[name] for name in ("normals", "semseg")}
+    tasks["semseg"] = tasks["semseg"].with_classes([text, "other"])
+    own = {
+        **dict.fromkeys(("source_dataset", "licence", "base", "checkpoint", "fingerprint"), text),
+        **dict.fromkeys(("host", "scheduler", "precision", "negative_prompt"), text),
+        **{"kind": "created", "source_id": text, "strength": 0.5, "steps": 2, "seed": 1, **given},
+    }
+    image = np.zeros((4, 6, 3), np.uint8)
+    targets = {"semseg": np.ones((4, 6), np.uint8)}
+    quality = {"semseg": Quality(0.5, 0.75)}
+    one = Sample("a", image, targets, text, Provenance(**own), quality)
+    rows = [one, replace(one, id=text)]
+
+    def said() -> dict[str, Any]:
+        return {"skipped": {text: text}, "notes": {text: 3}, "base_licence": text}
+
+    write_shard(shard_path(folder, 0), rows, tasks, said)
+    write_metadata(folder, tasks)
+    settings = {"act": "create", "source": f"folder:{text}/x.yaml:{text}", "pipeline": text}
+    settings |= {"prompt": [text, "{caption}"], "negative_prompt": text, "num_samples": 2}
+    (folder / RUN).write_text(json.dumps(settings))
+    write_card(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def made(create: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven created rooms, with settings that need quoting."""
+    flags = ("--strength", "[0.4, 0.8]", "--prompt", '["{caption}", "it\'s {caption}, at night"]')
+    return create(tmp_path_factory.mktemp("card") / "created", *flags, "--seed", 3)
+
+
+# --- facts ---
+
+
+def test_metadata_is_what_the_folder_holds(made: Path) -> None:
+    card = DatasetCard.load(made / "README.md")
+    data = card.data.to_dict()
+    assert data["size_categories"] == ["n<1K"]
+    assert data["license"] == "other"  # nobody knows that of the tiny base
+    assert data["task_categories"] == ["depth-estimation", "image-segmentation", "other"]
+    assert {"synthetic", "diff2in1", "normals-estimation"} <= {*data["tags"]}
+    assert data["annotations_creators"] == ["machine-generated"]
+    assert data["configs"] == [
+        {
+            "config_name": "default",
+            "data_files": [{"split": "train", "path": "data/train-*.parquet"}],
+        }
+    ]
+    size = sum(file.stat().st_size for file in (made / "data").iterdir())
+    split = {"name": "train", "num_bytes": size, "num_examples": 7}
+    assert data["dataset_info"]["splits"] == [split]
+    assert data["dataset_info"]["download_size"] == size
+    assert "source_datasets" not in data and "language" not in data
+    assert "arxiv.org/abs/2411.05005" in card.text  # from which the Hub takes the id
+
+
+@pytest.mark.parametrize(
+    ("count", "word"),
+    [
+        (0, "n<1K"),
+        (999, "n<1K"),
+        (1000, "1K<n<10K"),
+        (999_999, "100K<n<1M"),
+        (1_000_000, "1M<n<10M"),
+        (10**12 - 1, "100B<n<1T"),
+        (10**12, "n>1T"),
+        (10**15, "n>1T"),
+    ],
+)
+def test_sizes_are_in_words_of_the_hub(count: int, word: str) -> None:
+    assert size_category(count) == word in WORDS["sizes"]
+    assert {*SIZES} == {*WORDS["sizes"]} - {"other", "unknown"}
+
+
+def test_text_is_what_was_made(made: Path) -> None:
+    page = Page((made / "README.md").read_text())
+    assert "7 images created and labelled by one latent diffusion model" in page.words
+    assert "No label was made by hand" in page.words
+    assert all(f"{n} {name}" in page.words for n, name in enumerate(CLASSES))
+    assert "rooms: 7 rows from 3 images, licence cc0-1.0" in page.words
+    assert "of the base that made them, which does not say them." in page.words
+    strengths = [one.provenance.strength for one in samples(made)]
+    assert f"7 values, {min(strengths):g} to {max(strengths):g}" in page.words
+    scores = [one.quality["semseg"].flip for one in samples(made)]
+    assert f"{np.mean(scores):.3f}" in page.words
+    for title in ("Load it", "Quality", "How it was made", "Use and limits", "Citation"):
+        assert title in page.words
+    assert "More Information Needed" not in page.words and "None" not in page.words
+    assert ("img", (("src", "preview.png"), ("alt", "Some samples and their labels"))) in (
+        page.elements
+    )
+
+
+def test_the_command_makes_the_same_again(made: Path) -> None:
+    page = (made / "README.md").read_text()
+    typed = page.split("```sh\n")[1].split("\n```")[0]
+    name, act, *flags = shlex.split(typed.replace("\\\n", ""))  # as a shell continues lines
+    assert (name, act) == ("d2i1", "create")
+    settings = read_settings("create", flags)
+    given = json.loads((made / RUN).read_text())
+    assert settings.output_dir == "created" and settings.pipeline == "pipeline"
+    for key, value in given.items():
+        if key not in ("act", "pipeline"):
+            assert getattr(settings, key) == value, key
+
+
+def test_what_loads_it_works(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = snippets((made / "README.md").read_text())
+    monkeypatch.chdir(made.parent)
+    found: dict[str, Any] = {}
+    exec(code, found)
+    assert found["rows"].num_rows == 7
+    assert "labels that agree most with those of the mirrored image" in code
+    least = float(code.split(">= ")[1].split()[0])
+    scores = [one.quality["normals"].flip or 0 for one in samples(made)]
+    assert least == pytest.approx(np.median(scores), abs=0.006)
+    assert len(found["good"]) == sum(score >= least for score in scores)
+    assert {*next(iter(found["some"]))} == {"image", "normals", "quality"}
+
+
+def test_no_place_of_this_machine_is_told(made: Path, photos: Path, tmp_path: Path) -> None:
+    run("import", "--source", f"folder:{photos}", "--output_dir", tmp_path / "imported")
+    for card in (made / "README.md", tmp_path / "imported/README.md"):
+        text = card.read_text()
+        assert "/tmp" not in text and str(tmp_path) not in text and "pytest" not in text
+    assert "--source folder:photos.yaml" in text
+
+
+def test_links_change_names_alone(made: Path) -> None:
+    (checkpoint,) = {one.provenance.fingerprint for one in samples(made)}
+    links = Links("alice/rooms", "alice/model", space="alice/space", checkpoint=checkpoint)
+    assert dataset_card(made) == (made / "README.md").read_text()
+    texts = (dataset_card(made, links=one) for one in (Links(), links))
+    alone, linked = (text.replace(" \\\n    ", " ").splitlines() for text in texts)
+    changed = {after for before, after in zip(alone, linked, strict=True) if before != after}
+    assert changed and all("alice/" in line or "pipeline" in line for line in changed)
+    text = "\n".join(linked)
+    assert 'name = "alice/rooms"' in text and "--pipeline alice/model" in text
+    assert "[alice/model](https://huggingface.co/alice/model)" in text
+    assert "Made with [alice/model]" in text
+    assert "[alice/space](https://huggingface.co/spaces/alice/space)" in text
+
+
+def test_a_dataset_is_made_with_a_model_only_if_it_was(made: Path) -> None:
+    text = dataset_card(made, Links(model="alice/model", checkpoint="another"))
+    assert "Made with" not in text and "Model: [alice/model]" in text
+    assert "--pipeline pipeline" in text and dataset_card(made, Links()) == dataset_card(made)
+
+
+def test_counts_are_those_of_all_shards(made: Path, photos: Path, tmp_path: Path) -> None:
+    """A dataset that is appended to: some of its shards lie elsewhere and are open files."""
+    run("import", "--source", f"folder:{photos}", "--output_dir", tmp_path / "imported")
+    near = sorted((made / "data").iterdir())
+    (far,) = (tmp_path / "imported/data").iterdir()
+    with far.open("rb") as file:
+        card = DatasetCard(dataset_card(made, shards=[*near, file]))
+    (split,) = card.data.dataset_info["splits"]
+    assert split["num_examples"] == 13
+    assert split["num_bytes"] == sum(one.stat().st_size for one in (*near, far))
+    assert "7 images created" in card.text and "6 real images with the labels" in card.text
+    assert "No label was made by hand" not in card.text
+    assert "photos: 6 rows from 6 images, licence cc0-1.0" in Page(str(card)).words
+    assert DatasetCard(dataset_card(made)).data.dataset_info["splits"][0]["num_examples"] == 7
+
+
+def test_of_several_datasets_nothing_is_told_that_only_one_is(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    shutil.copytree(made, folder)
+    run("report", "--dataset", folder)
+    alone = dataset_card(folder)
+    assert dataset_card(folder, shards=sorted((folder / "data").iterdir())) == alone
+    other = make_dataset(tmp_path / "other", "another")
+    both = [*sorted((folder / "data").iterdir()), *(other / "data").iterdir()]
+    card = dataset_card(folder, shards=both)
+    for word in ("```sh", "| versions |", "report/"):
+        assert word in alone and word not in card
+    assert "preview.png" in card and "| seed | 3 (7), 1 (2) |" in card
+    assert "9 images created and labelled by latent diffusion models." in card
+
+
+def test_one_is_no_plural(tmp_path: Path) -> None:
+    folder, text = make_dataset(tmp_path / "made", seed=0), "1 row from 1 image,"
+    shard = shard_path(folder, 0)
+    table = pq.read_table(shard)
+    pq.write_table(table.slice(0, 1), shard)
+    card = dataset_card(folder)
+    assert "\n1 image created and labelled" in card and text in card
+    assert "| seed | 0 |" in card  # nor is nothing no seed
+
+
+def test_a_torn_shard_is_named(made: Path, tmp_path: Path) -> None:
+    torn = tmp_path / "train-00000.parquet"
+    torn.write_bytes(next((made / "data").iterdir()).read_bytes()[:500])
+    with pytest.raises(InputError, match=r"train-00000.parquet: no complete shard"):
+        dataset_card(made, shards=[torn])
+
+
+def test_labelled_and_imported_images_are_not_called_created(
+    pipeline: Path, photos: Path, tmp_path: Path
+) -> None:
+    run("import", "--source", f"folder:{photos}", "--output_dir", tmp_path / "imported")
+    label = ("label", "--pipeline", pipeline, "--source", f"folder:{photos}")
+    run(*label, "--output_dir", tmp_path / "labelled")
+    imported, labelled = (
+        DatasetCard.load(tmp_path / name / "README.md") for name in ("imported", "labelled")
+    )
+    assert "6 real images with their labels" in imported.text and "tree" in imported.text
+    assert "6 real images labelled by one latent diffusion model" in labelled.text
+    for card in (imported, labelled):
+        assert "synthetic" not in card.data.tags and "diff2in1" in card.data.tags
+        assert "safety checker" not in card.text and "copies" not in card.text
+    assert labelled.data.annotations_creators == ["machine-generated"]
+    assert "annotations_creators" not in imported.data.to_dict()  # nobody said who made them
+    for word in ("opinion", "by hand", "latent diffusion", "## Quality"):
+        assert word not in imported.text
+    assert "opinion of a model" in " ".join(labelled.text.split())
+    assert "| strength |" not in labelled.text and "| steps |" not in labelled.text
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_each_task_is_told(name: str, tmp_path: Path) -> None:
+    task = TASKS[name]
+    sample = Sample("a", np.zeros((4, 6, 3), np.uint8), {})
+    write_shard(shard_path(tmp_path, 0), [sample], {name: task})
+    write_metadata(tmp_path, {name: task})
+    card = DatasetCard(dataset_card(tmp_path))
+    assert card.data.task_categories == sorted(task.categories)
+    assert {*task.tags} <= {*card.data.tags}
+    assert task.sentence in card.text and f'row["{name}"]' in card.text
+    assert ("which object" in card.text) == hasattr(task.family, "names")
+
+
+def test_what_is_unknown_is_left_out(tmp_path: Path) -> None:
+    task = {"normals": TASKS["normals"]}
+    write_shard(shard_path(tmp_path, 0), [Sample("a", np.zeros((4, 6, 3), np.uint8), {})], task)
+    write_metadata(tmp_path, task)
+    text = dataset_card(tmp_path)
+    data = DatasetCard(text).data.to_dict()
+    assert not {"license", "license_name", "source_datasets", "annotations_creators"} & {*data}
+    for word in ("Licence", "How it was made", "Quality", "preview.png", "None", " nan"):
+        assert word not in text.split("\n---\n", 1)[1].replace("is unknown", ""), word
+
+
+def test_pictures_of_a_report_are_shown(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    shutil.copytree(made, folder)
+    assert "report/" not in dataset_card(folder)
+    run("report", "--dataset", folder)
+    page = Page(dataset_card(folder))
+    shown = {dict(attributes)["src"] for tag, attributes in page.elements if tag == "img"}
+    assert shown > {"report/quality.png", "report/normals.png", "report/copies.png"}
+    assert all((folder / file).is_file() for file in shown)
+    assert "How often each distance occurs" in page.words
+
+
+# --- licences ---
+
+
+@pytest.mark.parametrize(
+    ("names", "fields"),
+    [
+        (["cc0-1.0", "cc0-1.0"], {"license": "cc0-1.0"}),
+        (["CC-BY-4.0"], {"license": "cc-by-4.0"}),
+        (["Our Licence, v2"], {"license": "other", "license_name": "our-licence-v2"}),
+        (["cc0-1.0", "mit"], {"license": "other"}),
+        (["cc0-1.0", None], {"license": "other"}),
+        (["日本"], {"license": "other"}),
+        ([None], {}),
+        ([], {}),
+    ],
+)
+def test_licences_are_ids_of_the_hub(names: list[str | None], fields: dict[str, str]) -> None:
+    assert metadata(names) == fields
+
+
+def test_created_images_are_under_the_terms_of_source_and_base(tmp_path: Path) -> None:
+    card = DatasetCard.load(make_dataset(tmp_path / "a", "mit") / "README.md")
+    assert card.data.license == "mit" and "- mit: source mit, base" in card.text
+    file = shard_path(tmp_path / "a", 0)
+    table = pq.read_table(file)
+    table = table.replace_schema_metadata({b"diff2in1": b'{"base_licence": "openrail++"}'})
+    pq.write_table(table, file)
+    card = DatasetCard(dataset_card(tmp_path / "a"))
+    assert card.data.license == "other"
+    assert "- mit: source mit" in card.text
+    assert "openrail++: base" in Page(str(card)).words
+    assert "of the base that made them.\n" in Page(str(card)).words
+
+
+def test_the_licence_of_a_base_is_read_from_its_card(tmp_path: Path) -> None:
+    assert read_licence("rooms") == "apache-2.0"
+    assert read_licence(str(tmp_path)) is None
+    card = tmp_path / "README.md"
+    for front, licence in {
+        "license: creativeml-openrail-m": "creativeml-openrail-m",
+        "license: other\nlicense_name: house-rules": "house-rules",
+        "license: [mit, apache-2.0]": None,
+        "license: unknown": None,
+        "license: [": None,
+        "- license": None,
+        "": None,
+    }.items():
+        card.write_text(f"---\n{front}\n---\nwords\n")
+        assert read_licence(str(tmp_path)) == licence, front
+    card.write_text("no front matter")
+    assert read_licence(str(tmp_path)) is None
+    assert read_licence("nobody/nothing") is None  # the Hub cannot be reached from tests
+
+
+# --- words stay words ---
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_breaks_out_of_the_card(text: str, tmp_path: Path) -> None:
+    tame = make_dataset(tmp_path / "tame")
+    folder = make_dataset(tmp_path / "wild", text)
+    card = (folder / "README.md").read_text()
+    page, expected = Page(card), Page((tame / "README.md").read_text())
+    assert page.elements == expected.elements
+    data = DatasetCard(card).data.to_dict()
+    assert data["license"] == "other" and data["tags"][0] == "synthetic"
+    assert data.keys() <= DatasetCard.load(tame / "README.md").data.to_dict().keys()
+    assert not {"\x00", "\x1b", "\u202e"} & {*card}
+
+
+def test_a_folder_and_repositories_with_hostile_names(tmp_path: Path) -> None:
+    tame = make_dataset(tmp_path / "tame")
+    for text in (one.replace("/", "÷").replace("\x00", "") for one in HOSTILE):
+        folder = tmp_path / text
+        shutil.copytree(tame, folder)
+        assert Page(dataset_card(folder)).elements == Page(dataset_card(tame)).elements
+    wild = Links(*HOSTILE[:5])
+    words = Links(*["word"] * 5)
+    assert Page(dataset_card(tame, wild)).elements == Page(dataset_card(tame, words)).elements
+
+
+def test_the_words_themselves_arrive(tmp_path: Path) -> None:
+    text = "a | `b` <c> [d](e) *f* $g$ {{ h }} &amp; i_j"
+    page = Page(make_dataset(tmp_path / "made", text).joinpath("README.md").read_text())
+    assert f"0 {text}, 1 other" in page.words  # a class
+    assert f"{text}: 2 rows from 1 image, licence {text}" in page.words
+    assert page.words.count(text) >= 10
+
+
+def test_a_block_of_code_ends_where_it_should() -> None:
+    for text in ("a\n```\nb", "````\n", "a ````` b", ""):
+        rendered = MarkdownIt().parse(f"{fenced(text)}\n\nafter")
+        assert [token.type for token in rendered][:2] == ["fence", "paragraph_open"], text
+        assert rendered[0].content == f"{text.strip()}\n"
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "a/b/c", "../a", "a/b c", "/a/b", "a/<b>", "a/b\nc", "", "a/b)[c"]
+)
+def test_what_is_no_id_is_no_link(name: str) -> None:
+    assert not is_repository(name) and is_repository("user/name-1.0_x")

@@ -1,0 +1,202 @@
+"""What we write loads with plain `datasets`, comes back the same, and no folder is lost."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+
+from d2i1_data.card import write_card
+from d2i1_data.dataset.sample import Provenance, Quality, Sample
+from d2i1_data.dataset.schema import FEATURES, METADATA
+from d2i1_data.dataset.shards import read_said, shard_path, write_metadata, write_shard
+from d2i1_data.errors import InputError
+from d2i1_data.sources import open_source
+from d2i1_data.sources.dataset import Dataset
+from d2i1_data.sources.rooms import Rooms
+from d2i1_data.tasks import TASKS
+
+
+def made() -> list[Sample]:
+    """Five samples: three real ones, two that were created and know no depth or caption."""
+    rooms = [Rooms("val", (16, 24))[index] for index in range(5)]
+    origin = Provenance(
+        "created", "rooms", "x", strength=0.6, guidance=1.1, seed=7, noise_seed=2**62, variant=1
+    )
+    for n in (3, 4):
+        targets = {name: rooms[n].targets[name] for name in rooms[n].targets if name != "depth"}
+        quality = {name: Quality(0.5, 0.25 * n / 4, None) for name in targets}
+        changed = {"targets": targets, "quality": quality, "provenance": origin, "caption": None}
+        rooms[n] = replace(rooms[n], **changed)
+    return rooms
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A dataset of two shards; the second holds no depth."""
+    folder = tmp_path_factory.mktemp("written") / "rooms-made"
+    samples = made()
+    write_shard(shard_path(folder, 0), samples[:3], Rooms.tasks)
+    write_shard(shard_path(folder, 1), samples[3:], Rooms.tasks)
+    write_metadata(folder, Rooms.tasks)
+    return folder
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    files = (file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_loads_with_plain_datasets(written: Path, streaming: bool) -> None:
+    loaded = datasets.load_dataset(str(written), split="train", streaming=streaming)
+    assert loaded.features == FEATURES
+    rows, samples = list(loaded), made()
+    assert [row["id"] for row in rows] == [sample.id for sample in samples]
+    for row, sample in zip(rows, samples, strict=True):
+        assert set(row) == set(FEATURES)
+        np.testing.assert_array_equal(np.asarray(row["image"]), sample.image)
+        assert {name for name in TASKS if row[name] is not None} == set(sample.targets)
+        np.testing.assert_array_equal(np.asarray(row["semseg"]), sample.targets["semseg"])
+        assert set(row["quality"]) == set(TASKS)
+    millimetres = np.asarray(rows[0]["depth"])
+    np.testing.assert_allclose(millimetres / 1000, samples[0].targets["depth"], atol=0.00051)
+    assert rows[3]["provenance"]["noise_seed"] == 2**62
+    assert rows[3]["caption"] is None
+
+
+def test_written_samples_come_back(written: Path) -> None:
+    source, samples = open_source(f"dataset:{written}"), made()
+    assert isinstance(source, Dataset)
+    assert source.name == "rooms-made"
+    assert list(source.tasks) == list(Rooms.tasks)
+    assert source.identity(4) == samples[4].id
+    assert len(source) == 5
+    for ours, theirs in zip(samples, source, strict=True):
+        assert (theirs.id, theirs.caption, theirs.size) == (ours.id, ours.caption, ours.size)
+        assert theirs.provenance == ours.provenance
+        assert theirs.quality == {name: ours.quality.get(name, Quality()) for name in ours.targets}
+        np.testing.assert_array_equal(theirs.image, ours.image)
+        assert set(theirs.targets) == set(ours.targets)
+        for name, target in ours.targets.items():
+            limit = {"normals": 0.008, "depth": 0.00051}.get(name, 0)
+            np.testing.assert_allclose(theirs.targets[name], target, atol=limit, rtol=0)
+
+
+def test_same_samples_are_the_same_bytes(written: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.parquet"
+    write_shard(again, made()[:3], Rooms.tasks)
+    assert again.read_bytes() == shard_path(written, 0).read_bytes()
+    assert list(tmp_path.iterdir()) == [again]  # no temporary file is left
+
+
+def test_an_interrupted_shard_is_not_there(tmp_path: Path) -> None:
+    def broken() -> Any:
+        yield made()[0]
+        raise RuntimeError("power cut")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        write_shard(shard_path(tmp_path, 0), broken(), Rooms.tasks)
+    assert not shard_path(tmp_path, 0).exists()
+
+
+def test_a_shard_says_what_it_leaves_out(tmp_path: Path) -> None:
+    said = {"skipped": {"b": "the checkpoint gives NaN"}, "notes": {"depth resized": 3}}
+    write_shard(shard_path(tmp_path, 0), made()[:1], Rooms.tasks, lambda: said)
+    write_shard(shard_path(tmp_path, 1), made()[1:2], Rooms.tasks)
+    assert [read_said(shard_path(tmp_path, n)) for n in range(2)] == [
+        said,
+        {"skipped": {}, "notes": {}},
+    ]
+    rows = datasets.load_dataset("parquet", data_files=f"{tmp_path}/data/*", split="train")
+    assert len(rows) == 2 and rows.features == FEATURES
+
+
+def test_metadata_has_class_names(written: Path) -> None:
+    content = json.loads((written / METADATA).read_text())
+    assert set(content["tasks"]) == set(Rooms.tasks)
+    assert content["tasks"]["semseg"]["names"] == list(Rooms.tasks["semseg"].family.names)  # type: ignore[attr-defined]
+    assert content["versions"]["datasets"] == datasets.__version__
+    source = Dataset(str(written))
+    for name, task in Rooms.tasks.items():
+        assert source.tasks[name].family.config() == task.family.config()
+
+
+def test_folders_of_one_name_and_size_are_not_confused(tmp_path: Path) -> None:
+    """By name and size alone `datasets` would give what it keeps of the other."""
+    for name in ("one", "two"):
+        folder, room = tmp_path / name / "same", Rooms("train")[0]
+        write_shard(shard_path(folder, 0), [replace(room, id=name)], Rooms.tasks)
+        write_metadata(folder, Rooms.tasks)
+        write_card(folder)
+        assert [sample.id for sample in Dataset(str(folder))] == [name]
+
+
+WITHOUT_US = """
+import sys
+sys.modules.update(dict.fromkeys(("d2i1_data", "d2i1_train", "hub_cards")))  # importing them fails
+from datasets import load_dataset
+for streaming in (False, True):
+    rows = list(load_dataset(sys.argv[1], split="train", streaming=streaming))
+    assert [row["depth"] is None for row in rows] == [False] * 3 + [True] * 2
+    assert rows[0]["image"].size == rows[0]["normals"].size == (24, 16)
+    assert rows[0]["depth"].mode.startswith("I") and rows[0]["human_parsing"] is None
+    print(len(rows))
+"""
+
+
+def test_loads_without_our_package(written: Path, tmp_path: Path) -> None:
+    environment = os.environ | {"HF_DATASETS_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_US, str(written)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["5", "5"]
+
+
+def test_a_wrong_dataset_is_refused(written: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(written, tmp_path / "copy")
+    (folder / METADATA).write_text("{}")
+    with pytest.raises(InputError, match=f"copy/{METADATA}: not a metadata file of ours"):
+        Dataset(str(folder))
+    (folder / METADATA).write_text('{"tasks": {"smell": {"family": "label_map"}}}')
+    with pytest.raises(InputError, match="unknown task 'smell', known are normals, depth"):
+        Dataset(str(folder))
+    (folder / METADATA).unlink()
+    with pytest.raises(InputError, match=f"no {METADATA} there"):
+        Dataset(str(folder))
+    write_metadata(folder, Rooms.tasks)
+    with pytest.raises(InputError, match=r"copy: cannot be loaded: .*test"):
+        Dataset(str(folder), "test")
+    shard_path(folder, 1).write_bytes(b"PAR1 torn")
+    with pytest.raises(InputError, match="copy: cannot be loaded") as caught:
+        Dataset(str(folder))
+    assert "\n" not in str(caught.value)
+    shard_path(folder, 1).unlink()
+    datasets.Dataset.from_dict({"id": ["a"]}).to_parquet(folder / "data" / "train-00000.parquet")
+    with pytest.raises(InputError, match="columns image, normals, depth"):
+        Dataset(str(folder))
+
+
+def test_an_unreadable_picture_names_its_row(tmp_path: Path) -> None:
+    folder, row = tmp_path / "torn", dict.fromkeys(FEATURES)
+    row |= {"id": "torn-1", "image": {"bytes": b"no picture", "path": None}}
+    row |= {"provenance": dict.fromkeys(FEATURES["provenance"])}
+    row |= {"quality": {name: dict.fromkeys(FEATURES["quality"][name]) for name in TASKS}}
+    (folder / "data").mkdir(parents=True)
+    rows = datasets.Dataset.from_list([row], features=FEATURES)
+    rows.to_parquet(folder / "data" / "train-00000.parquet")
+    write_metadata(folder, Rooms.tasks)
+    with pytest.raises(InputError, match="torn: row 'torn-1'"):
+        Dataset(str(folder))[0]
