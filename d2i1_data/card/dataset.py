@@ -12,7 +12,6 @@ from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 
-from ..creation.settings import CreateSettings, ImportSettings, LabelSettings
 from ..dataset.files import write_text
 from ..dataset.preview import PREVIEW, preview
 from ..dataset.record import read_json, read_record, told
@@ -41,7 +40,6 @@ SIZES = (
     *("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"),
     *("1B<n<10B", "10B<n<100B", "100B<n<1T", "n>1T"),
 )
-KINDS = {"create": CreateSettings, "label": LabelSettings, "import": ImportSettings}
 # fields of the provenance that are told as they are; the others stand in sentences of their own
 SHOWN = (
     *("host", "fingerprint", "create_with", "labels_from", "strength", "steps"),
@@ -196,16 +194,16 @@ def _command(folder: Path, maker: str | None) -> str | None:
     """The command of the folder's last run, with names instead of places; None if that is not
     known. maker: the id of the pipeline, if it has one."""
     given, plan = read_record(str(folder)).run, read_json(folder / PLAN)
-    kind = KINDS.get(str(given.get("act")))
-    if kind is None:
+    flags = given.get("command")
+    if not flags:
         return None
+    found = dict(zip(flags[::2], flags[1::2], strict=True))
     # the plan knows what is on the Hub
-    given = {**given, "source": command.named_source(str(given["source"]), plan.get("source"))}
-    if "pipeline" in given:
-        own = plan.get("checkpoint") or Path(str(given["pipeline"])).name
-        given["pipeline"] = maker or own
-    flags = [*command.flags(given, kind), "--output_dir", folder.resolve().name]
-    return command.as_typed(str(given["act"]), flags)
+    found["--source"] = command.named_source(found["--source"], plan.get("source"))
+    if "--pipeline" in found:
+        found["--pipeline"] = maker or plan.get("checkpoint") or Path(found["--pipeline"]).name
+    found["--output_dir"] = folder.resolve().name
+    return command.as_typed(str(given["act"]), [*chain.from_iterable(found.items())])
 
 
 def _pictures(folder: Path, tasks: Mapping[str, Task]) -> dict[str, str]:

@@ -40,6 +40,7 @@ def create(settings: CreateSettings) -> Path:
 def _write_dataset(settings: WriteSettings) -> Path:
     from accelerate import PartialState
 
+    from ..card.command import flags
     from ..dataset.files import explained, require_folder, write_text
     from ..dataset.shards import RUN, write_metadata
     from .plan import claim_folder, locked, read_plan
@@ -59,10 +60,11 @@ def _write_dataset(settings: WriteSettings) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(locked(folder))
             claim_folder(folder, plan, settings.overwrite)
-            given = {"act": producer.act, **asdict(settings)}
+            given = asdict(settings)
             for key in ("output_dir", "overwrite"):
                 del given[key]
-            write_text(folder / RUN, json.dumps(given, indent=2) + "\n")
+            record = {"act": producer.act, "command": flags(given, type(settings)), **given}
+            write_text(folder / RUN, json.dumps(record, indent=2) + "\n")
             write_metadata(folder, producer.tasks)
         state.wait_for_everyone()
         plan = read_plan(folder)

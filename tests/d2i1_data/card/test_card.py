@@ -49,9 +49,9 @@ def make_dataset(folder: Path, text: str = "word", **given: Any) -> Path:
 
     write_shard(shard_path(folder, 0), rows, tasks, said)
     write_metadata(folder, tasks)
-    settings = {"act": "create", "source": f"folder:{text}/x.yaml:{text}", "pipeline": text}
-    settings |= {"prompt": [text, "{caption}"], "negative_prompt": text, "num_samples": 2}
-    (folder / RUN).write_text(json.dumps(settings))
+    command = ["--source", f"folder:{text}/x.yaml:{text}", "--pipeline", text]
+    command += ["--prompt", json.dumps([text, "{caption}"]), "--negative_prompt", text]
+    (folder / RUN).write_text(json.dumps({"act": "create", "command": command}))
     write_card(folder)
     return folder
 
@@ -134,7 +134,7 @@ def test_the_command_makes_the_same_again(made: Path) -> None:
     given = json.loads((made / RUN).read_text())
     assert settings.output_dir == "created" and settings.pipeline == "pipeline"
     for key, value in given.items():
-        if key not in ("act", "pipeline"):
+        if key not in ("act", "command", "pipeline"):
             assert getattr(settings, key) == value, key
 
 
