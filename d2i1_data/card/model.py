@@ -8,7 +8,12 @@ from typing import Any
 from huggingface_hub import ModelCardData
 
 from ..checkpoints.files import read_index
-from ..checkpoints.training_record import read_training
+from ..checkpoints.training_record import (
+    Stage,
+    TrainingRecord,
+    TrainingRows,
+    read_training,
+)
 from ..dataset.files import write_text
 from ..dataset.preview import PREVIEW
 from ..dataset.schema import read_tasks
@@ -37,29 +42,29 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
     training = read_training(folder)
     measured = [read_results(file, folder) for file in results]
     base, host = index.get("base"), str(index["perception"][1]).lower()
-    stages = training.get("stages", [])
-    validation = stages[-1].get("validation") if stages else None
+    stages = training.stages
+    validation = stages[-1].validation if stages else None
     body = render(
         "model.md.jinja",
         folder,
         links,
         tasks,
         base=base,
-        findable=is_repository(base) or training.get("base_embedded", False),
+        findable=is_repository(base) or bool(training.base_embedded),
         host=host,
         adapter="unet" not in index,
         trained_unet=index.get("trained_unet", "none"),
         create_with=index.get("default_create_with", "base"),
         strength=index.get("default_strength", 0.6),
         predicted=[[code(n), Written(t.sentence), t.family.unsure] for n, t in tasks.items()],
-        stages=[stage["stage"] for stage in stages],
+        stages=[stage.stage for stage in stages],
         training=_training(stages),
-        sources=list(dict.fromkeys(stage["source"]["name"] for stage in stages)),
+        sources=list(dict.fromkeys(stage.source.name for stage in stages)),
         commands=[_command(stage) for stage in stages],
-        pictured=list(validation["tasks"]) if validation else [],
+        pictured=list(validation.tasks) if validation else [],
         preview=validation is not None and (folder / PREVIEW).is_file(),
         results=tables(measured, validation),
-        licence=training.get("base_licence"),
+        licence=training.base_licence,
         citations=citations([base] if base else [], [host]),
     )
     data = _metadata(tasks, index, training, links, measured)
@@ -69,7 +74,7 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
 def _metadata(
     tasks: Mapping[str, Task],
     index: Mapping[str, Any],
-    training: Mapping[str, Any],
+    training: TrainingRecord,
     links: Links,
     measured: Sequence[Results],
 ) -> ModelCardData:
@@ -80,9 +85,9 @@ def _metadata(
     # a frozen U-Net is the base's own, unchanged: the Hub has no word for that, and without one
     # takes it for a finetune
     relation = "adapter" if adapter else "finetune" if trained else None
-    stages = training.get("stages", [])
-    used = [stage[key]["name"] for stage in stages for key in ("source", "created") if key in stage]
-    own = links.dataset if any("created" in stage for stage in stages) else None
+    stages = training.stages
+    used = [rows.name for stage in stages for rows in (stage.source, stage.created) if rows]
+    own = links.dataset if any(stage.created for stage in stages) else None
     datasets = dict.fromkeys(filter(None, (own, *filter(is_repository, used))))
     results = model_index(measured, tasks)
     return ModelCardData(
@@ -98,7 +103,7 @@ def _metadata(
             *(["lora"] if adapter else []),
             *sorted({tag for task in tasks.values() for tag in task.tags}),
         ],
-        **licence.metadata([training.get("base_licence")]),
+        **licence.metadata([training.base_licence]),
     )
 
 
@@ -109,33 +114,32 @@ def _pipeline_tag(tasks: Mapping[str, Task]) -> str:
     return "image-to-image" if more or first == "other" else first
 
 
-def _command(stage: Mapping[str, Any]) -> str:
+def _command(stage: Stage) -> str:
     """What was typed to train, but for the name of its folder."""
-    act = str(stage["stage"])
-    return command.as_typed(act, [*stage["command"], "--output_dir", act])
+    return command.as_typed(stage.stage, [*stage.command, "--output_dir", stage.stage])
 
 
-def _training(stages: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+def _training(stages: Sequence[Stage]) -> list[list[str]]:
     """What each stage learned from, and for how long: a row a fact, a column a stage."""
     facts: dict[str, list[str]] = {
-        "real data": [_learned(stage.get("source")) for stage in stages],
-        "created data": [_learned(stage.get("created")) for stage in stages],
-        "steps": [f"{stage['steps']:,}" for stage in stages],
+        "real data": [_learned(stage.source) for stage in stages],
+        "created data": [_learned(stage.created) for stage in stages],
+        "steps": [f"{stage.steps:,}" for stage in stages],
         "samples drawn": [
-            ", ".join(f"{n:,} {kind}" for kind, n in stage["seen"].items()) for stage in stages
+            ", ".join(f"{n:,} {kind}" for kind, n in stage.seen.items()) for stage in stages
         ],
-        "processes": [str(stage["processes"]) for stage in stages],
+        "processes": [str(stage.processes) for stage in stages],
         "versions": [
-            listed(f"{name} {number}" for name, number in stage["versions"].items())
+            listed(f"{name} {number}" for name, number in stage.versions.items())
             for stage in stages
         ],
     }
     return [[name, *cells] for name, cells in facts.items() if any(cells)]
 
 
-def _learned(rows: Mapping[str, Any] | None) -> str:
+def _learned(rows: TrainingRows | None) -> str:
     if rows is None:
         return ""
-    split = f", split {rows['split']}" if "split" in rows else ""
-    licence = f", licence {rows['licence']}" if "licence" in rows else ""
-    return f"{rows['name']}{split}, {rows['rows']:,} samples{licence}"
+    split = f", split {rows.split}" if rows.split is not None else ""
+    licence = f", licence {rows.licence}" if rows.licence is not None else ""
+    return f"{rows.name}{split}, {rows.rows:,} samples{licence}"

@@ -4,12 +4,14 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult
 
 from ..checkpoints.files import fingerprint
+from ..checkpoints.training_record import ValidationRecord
 from ..errors import InputError
 from ..tasks import TASKS, Task
 from .text import Written, is_repository, table
@@ -35,15 +37,15 @@ class Results(NamedTuple):
     table: dict[str, Figures]
 
 
-def tables(results: Sequence[Results], validation: Mapping[str, Any] | None) -> list[Written]:
+def tables(results: Sequence[Results], validation: ValidationRecord | None) -> list[Written]:
     """A column for every measurement of this model, then a table for every comparison.
 
     validation: what training measured last, see `training.json`.
     """
     columns = {_where(one._asdict()): one.tasks for one in results if not one.table}
     if validation is not None:
-        chosen = f", chosen by {validation['best_metric']}" if "best_metric" in validation else ""
-        columns[f"while training: {_where(validation)}{chosen}"] = validation["tasks"]
+        chosen = f", chosen by {validation.best_metric}" if validation.best_metric else ""
+        columns[f"while training: {_where(asdict(validation))}{chosen}"] = validation.tasks
     compared = [(_where(one._asdict()), one.table) for one in results if one.table]
     return [
         *([_table("", columns)] if columns else []),

@@ -1,61 +1,152 @@
-"""training.json: how a pipeline or adapter was trained."""
+"""`training.json`: how a pipeline or an adapter was trained. One reader and one writer.
+
+The file stands beside the weights. Cards show it, and people copy its commands.
+"""
 
 import json
 import re
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from ..dataset.files import write_text
 from ..errors import InputError
 
-if TYPE_CHECKING:
-    pass
-
-TRAINING = "training.json"  # how a pipeline or adapter was trained; computes nothing
-# what a card reads of every stage, and besides of those that say it; ... is every other key
-ROWS = {"name": str, "rows": int}
-STAGE: dict[Any, Any] = {"stage": str, "command": list, "source": ROWS, "steps": int}
-STAGE |= {"seen": {...: int}, "processes": int, "versions": {...: str}}
-VALIDATION = {"source": str, "samples": int, "tasks": {...: {...: int | float}}}
-BESIDES = {"created": ROWS, "validation": VALIDATION}
+TRAINING = "training.json"
 FLAG = re.compile("--[a-z0-9_]+")
 
 
-def read_training(folder: Path) -> dict[str, Any]:
-    """What a folder says of its training: `stages`, in their order, and of the base `base_licence`
-    and `base_embedded` if known; empty where it says nothing.
+@dataclass(frozen=True)
+class TrainingRows:
+    """The rows that a stage learned from. The fingerprint is known of created datasets only."""
 
-    Raises InputError where it is not what we write: cards show it, and its commands are copied.
+    name: str
+    rows: int
+    split: str | None = None
+    licence: str | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True)
+class ValidationRecord:
+    """The metrics that a stage measured last, by task and metric, of the published weights."""
+
+    source: str
+    samples: int
+    tasks: dict[str, dict[str, float]]
+    split: str | None = None
+    best_metric: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of training.
+
+    `command` holds flags and values in turns. `seen` counts the samples of each kind that were
+    drawn, repetitions included.
+    """
+
+    stage: str
+    command: list[str]
+    source: TrainingRows
+    created: TrainingRows | None = None
+    tasks: list[str] | None = None
+    steps: int
+    seen: dict[str, int]
+    processes: int
+    settings: dict[str, Any] | None = None
+    versions: dict[str, str]
+    validation: ValidationRecord | None = None
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """All stages of a training in their order, and facts about the base where they are known."""
+
+    base_licence: str | None = None
+    base_embedded: bool | None = None
+    stages: tuple[Stage, ...] = ()
+
+
+def read_training(folder: Path) -> TrainingRecord:
+    """Read the training record of a pipeline or an adapter.
+
+    Args:
+        folder: the folder of the pipeline or adapter.
+
+    Returns:
+        The record. It is empty if the folder has no `training.json`.
+
+    Raises:
+        InputError: if the file is not what `write_training` writes.
     """
     file = folder / TRAINING
     if not file.is_file():
-        return {}
+        return TrainingRecord()
     try:
         found = json.loads(file.read_text())
-        for stage in found["stages"]:
-            form = STAGE | {key: BESIDES[key] for key in BESIDES.keys() & stage.keys()}
-            wrong = [key for key in form if not _fits(stage.get(key), form[key])]
-            if wrong or not _is_command(stage["command"]):
-                raise ValueError(", ".join(wrong) or "command")
-        if not isinstance(found.get("base_licence", ""), str):
-            raise ValueError("base_licence")
-        return {**found}
+        stages = tuple(_read_record(Stage, one) for one in found["stages"])
+        for stage in stages:
+            if not _is_command(stage.command):
+                raise ValueError("command: expected flags and values in turns")
+        base = {key: value for key, value in found.items() if key != "stages"}
+        record: TrainingRecord = _read_record(TrainingRecord, base)
+        return TrainingRecord(record.base_licence, record.base_embedded, stages)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{file}: not a training file of ours ({error!r})") from error
 
 
-def _fits(found: Any, form: Any) -> bool:
-    """Whether what JSON says is of a type, or an object whose values are."""
-    if not isinstance(form, dict):
-        return isinstance(found, form)
-    if not isinstance(found, dict):
-        return False
-    named = {key: found.get(key) for key in form if key is not ...}
-    return all(_fits(named[key], form[key]) for key in named) and (
-        ... not in form or all(_fits(value, form[...]) for value in found.values())
-    )
+def write_training(folder: Path, record: TrainingRecord) -> None:
+    """Write the training record of a pipeline or an adapter into its folder."""
+    write_text(folder / TRAINING, json.dumps(_to_json(record), indent=2) + "\n")
 
 
-def _is_command(parts: list[Any]) -> bool:
-    """Whether it is flags and values by turns."""
-    texts = all(isinstance(part, str) for part in parts)
-    return texts and len(parts) % 2 == 0 and all(map(FLAG.fullmatch, parts[::2]))
+def _to_json(value: Any) -> Any:
+    """Records as objects of JSON. What a record does not know is left out."""
+    if isinstance(value, tuple):
+        return [_to_json(one) for one in value]
+    if not is_dataclass(value):
+        return value
+    known = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: _to_json(one) for name, one in known.items() if one is not None}
+
+
+def _read_record(kind: Any, found: Any) -> Any:
+    """An object of JSON as a record; keys that it does not know are left out."""
+    if not isinstance(found, Mapping):
+        raise TypeError(f"expected an object, got {found!r}")
+    hints, values = get_type_hints(kind), {}
+    for field in fields(kind):
+        if field.name in found:
+            values[field.name] = _read_value(hints[field.name], found[field.name], field.name)
+        elif field.default is MISSING:
+            raise KeyError(field.name)
+    return kind(**values)
+
+
+def _read_value(kind: Any, found: Any, name: str) -> Any:
+    """A value of JSON that must be of a type, with its name for the message."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if kind is Any:
+        return found
+    if origin in (Union, types.UnionType):
+        return None if found is None else _read_value(inner[0], found, name)
+    if is_dataclass(kind):
+        try:
+            return _read_record(kind, found)
+        except (TypeError, KeyError) as error:
+            raise TypeError(f"{name}: {error}") from error
+    if origin is list and isinstance(found, list):
+        return [_read_value(inner[0], one, name) for one in found]
+    if origin is dict and isinstance(found, dict):
+        return {str(key): _read_value(inner[1], one, name) for key, one in found.items()}
+    if origin is None and isinstance(found, (int, float) if kind is float else kind):
+        return found
+    raise TypeError(f"{name}: got {found!r}")
+
+
+def _is_command(parts: list[str]) -> bool:
+    """Whether the words are flags and values in turns."""
+    return len(parts) % 2 == 0 and all(map(FLAG.fullmatch, parts[::2]))

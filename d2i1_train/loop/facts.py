@@ -3,7 +3,6 @@
 No paths, machines or times; the stages before, if the pipeline that was begun with says them.
 """
 
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,13 @@ from d2i1_data.card.licence import read_licence
 from d2i1_data.card.text import is_repository
 from d2i1_data.checkpoints.bases import embedded
 from d2i1_data.checkpoints.files import fetch
-from d2i1_data.checkpoints.training_record import read_training
+from d2i1_data.checkpoints.training_record import (
+    Stage,
+    TrainingRecord,
+    TrainingRows,
+    ValidationRecord,
+    read_training,
+)
 from d2i1_data.dataset.shards import library_versions
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
@@ -32,52 +37,52 @@ PRIVATE |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
 PLACES = ("pipeline", "base_config")
 
 
-def training_facts(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
+def training_facts(run: "Run", pipe: Diff2in1Pipeline) -> TrainingRecord:
     """The content of training.json."""
     before = _before(run)
-    stages = [*before.get("stages", []), _stage(run, pipe)]
-    return {**_of_base(run, pipe, before), "stages": stages}
+    licence, embedded_base = _of_base(run, pipe, before)
+    stages = (*before.stages, _stage(run, pipe))
+    return TrainingRecord(licence, embedded_base, stages)
 
 
-def _of_base(run: "Run", pipe: Diff2in1Pipeline, before: Mapping[str, Any]) -> dict[str, Any]:
-    """What is known of the base."""
+def _of_base(
+    run: "Run", pipe: Diff2in1Pipeline, before: TrainingRecord
+) -> tuple[str | None, bool | None]:
+    """The base's licence, and whether it is embedded; None where that is not known."""
     if isinstance(run.settings, WarmUpSettings):
         name, revision = run.settings.base, run.settings.revision
-        found = {"base_licence": read_licence(name, revision), "base_embedded": name in embedded()}
-    else:
-        found = {key: before.get(key) for key in ("base_licence", "base_embedded")}
-        name, revision = str(pipe.config.base), pipe.config.base_revision
-        if not found["base_licence"] and is_repository(name):  # of a folder only a name is kept
-            found["base_licence"] = read_licence(name, revision)
-    return {key: value for key, value in found.items() if value}
+        return read_licence(name, revision) or None, name in embedded() or None
+    licence, name = before.base_licence, str(pipe.config.base)
+    if not licence and is_repository(name):  # of a folder only a name is kept
+        licence = read_licence(name, pipe.config.base_revision)
+    return licence or None, before.base_embedded
 
 
-def _before(run: "Run") -> dict[str, Any]:
-    """What is said of the pipeline that a run began with."""
+def _before(run: "Run") -> TrainingRecord:
+    """The record of the pipeline that a run began with."""
     if not isinstance(run.settings, SelfImproveSettings):
-        return {}
+        return TrainingRecord()
     return read_training(fetch(run.settings.pipeline, "pipeline"))
 
 
-def _stage(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
+def _stage(run: "Run", pipe: Diff2in1Pipeline) -> Stage:
     public = _public(run, pipe)
     own = OF_LORA if pipe.config.trained_unet != "lora" else ()
     cycle = () if run.beta1 else OF_ONE_CYCLE
     real, *created = run.rows
-    facts = {
-        "stage": run.name,
-        "command": command.flags(public, type(run.settings)),
-        "source": _named(real, run.settings.source),
-        "created": _named(created[0]) if created else None,
-        "tasks": list(pipe.perception.families),
-        "steps": run.step,
-        "seen": _seen(run),
-        "processes": run.accelerator.num_processes,
-        "settings": {k: v for k, v in public.items() if k not in (*own, *cycle)},
-        "versions": library_versions(),
-        "validation": run.validated,
-    }
-    return {name: value for name, value in facts.items() if value is not None}
+    return Stage(
+        stage=run.name,
+        command=command.flags(public, type(run.settings)),
+        source=_named(real, run.settings.source),
+        created=_named(created[0]) if created else None,
+        tasks=list(pipe.perception.families),
+        steps=run.step,
+        seen=_seen(run),
+        processes=run.accelerator.num_processes,
+        settings={k: v for k, v in public.items() if k not in (*own, *cycle)},
+        versions=library_versions(),
+        validation=None if run.validated is None else ValidationRecord(**run.validated),
+    )
 
 
 def _public(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
@@ -96,19 +101,18 @@ def _public(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
     return found
 
 
-def _named(rows: Rows, spec: str | None = None) -> dict[str, Any]:
+def _named(rows: Rows, spec: str | None = None) -> TrainingRows:
     """What is known of the rows a run learned from."""
     licence = None
     with suppress(InputError):  # a row that this training did not come to
         licence = rows.source.picture(rows.usable[0]).provenance.licence
-    facts = {
-        "name": rows.source.name,
-        "split": split_of(spec) if spec else None,
-        "licence": licence,
-        "rows": len(rows.usable),
-        "fingerprint": rows.source.fingerprint if spec is None else None,
-    }
-    return {name: value for name, value in facts.items() if value is not None}
+    return TrainingRows(
+        name=rows.source.name,
+        rows=len(rows.usable),
+        split=split_of(spec) if spec else None,
+        licence=licence,
+        fingerprint=rows.source.fingerprint if spec is None else None,
+    )
 
 
 def _seen(run: "Run") -> dict[str, int]:

@@ -1,7 +1,6 @@
 """Run: what both stages share around their loop; processes, optimiser, logs, checkpoints."""
 
 import importlib.util
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from d2i1_data.card import Links, write_model_card
-from d2i1_data.checkpoints.training_record import TRAINING
+from d2i1_data.checkpoints.training_record import write_training
 from d2i1_data.dataset.preview import PREVIEW
 from d2i1_data.dataset.shards import claim_run
 from d2i1_data.diff2in1 import Diff2in1Pipeline
@@ -311,7 +310,6 @@ class Run:
         save(temporary)
         if self.picture:
             self.picture.save(temporary / PREVIEW)
-        facts = training_facts(self, pipe)
-        (temporary / TRAINING).write_text(json.dumps(facts, indent=2) + "\n")
+        write_training(temporary, training_facts(self, pipe))
         write_model_card(temporary, Links(name=folder.name))
         os.replace(temporary, folder)

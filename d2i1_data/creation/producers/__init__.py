@@ -63,4 +63,4 @@ def prepare(settings: LabelSettings, **parts: Any) -> "tuple[Diff2in1Pipeline, C
     if settings.precision != "float32":
         pipe.to(getattr(torch, settings.precision))
     folder = fetch(settings.pipeline, "pipeline")
-    return pipe, CheckpointInfo(fingerprint(folder), read_training(folder).get("base_licence"))
+    return pipe, CheckpointInfo(fingerprint(folder), read_training(folder).base_licence)
