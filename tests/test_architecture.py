@@ -51,17 +51,6 @@ KNOWN_CIRCLES = {  # the dependency that closes a circle
     ("d2i1_train.study", "d2i1_train.cli"),
 }
 KNOWN_LONG_FILES = {"d2i1_data.diff2in1.pipeline"}
-KNOWN_FAMILY_NAMES = {
-    "d2i1_data.card.text",
-    "d2i1_data.creation.plan",
-    "d2i1_data.dataset.schema",
-    "d2i1_data.export.coco",
-    "d2i1_data.export.export",
-    "d2i1_data.export.folders",
-    "d2i1_data.export.yolo",
-    "d2i1_data.inspection.report.distributions",
-    "d2i1_train.scratch.evaluate",
-}
 
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -269,16 +258,23 @@ def test_task_and_host_names_stay_home(name: str) -> None:
 
 @each_module
 def test_family_names_stay_home(name: str) -> None:
-    """A family's behaviour is a member of its class, not a question asked elsewhere."""
-    homes = ("d2i1_data.diff2in1.families", "d2i1_data.tasks", "d2i1_data.sources")
-    if name.startswith((*homes, "d2i1_data.diff2in1.hosts")):
+    """What differs between families is a member of `Family`: nobody else asks which one it is."""
+    rooms = ("families", "hosts")  # a host is made for certain families
+    homes = ("d2i1_data.tasks", *(f"d2i1_data.diff2in1.{room}" for room in rooms))
+    if name.startswith(homes):
         return
-    tree, names = parsed(name), {*FAMILIES, *(family.__name__ for family in FAMILIES.values())}
-    used = {constant.value for constant in used_strings(tree)}
-    used |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    used |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    named = used & names
-    assert bool(named) == (name in KNOWN_FAMILY_NAMES), f"{name} names {named}"
+    names = {*FAMILIES, *(family.__name__ for family in FAMILIES.values())}
+    for constant in used_strings(parsed(name)):
+        words = {word.strip() for word in constant.value.split(",")}
+        assert not words & names, f"{name}:{constant.lineno} says {constant.value!r}"
+    for node in ast.walk(parsed(name)):
+        if isinstance(node, ast.Name | ast.Attribute | ast.alias):
+            used = getattr(node, "id", None) or getattr(node, "attr", None)
+            used = used or getattr(node, "name", None)
+            assert used not in names, f"{name}:{node.lineno} names {used}"
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+            asked = ast.unparse(node.args[0])
+            assert not asked.endswith("family"), f"{name}:{node.lineno} asks the kind of {asked}"
 
 
 @each_module

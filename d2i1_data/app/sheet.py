@@ -10,8 +10,8 @@ import numpy as np
 import hub_cards
 
 from ..dataset.sample import Quality, Sample
-from ..dataset.schema import CONFIDENCE, from_row, to_row
-from ..diff2in1.families import Legend, encode_png
+from ..dataset.schema import from_row, to_row
+from ..diff2in1.families import CONFIDENCE, Legend, encode_png
 from ..tasks import Task
 
 SMALL = 256  # pixels a side; smaller pictures are enlarged with their pixels sharp

@@ -12,7 +12,6 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 import hub_cards
 
-from ..diff2in1.families import LabelMap
 from ..diff2in1.hosts import HOSTS
 from ..tasks import Task
 from .links import Links
@@ -101,11 +100,11 @@ def linked(name: str, kind: str = "") -> Written:
 
 
 def classes(tasks: Mapping[str, Task]) -> dict[str, Written]:
-    """The classes of each label map among tasks, with their ids."""
+    """The classes of each task that has classes, with their ids."""
     return {
         name: listed(f"{n} {one}" for n, one in enumerate(task.family.names))
         for name, task in tasks.items()
-        if isinstance(task.family, LabelMap)
+        if task.family.names
     }
 
 

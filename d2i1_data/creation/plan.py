@@ -96,11 +96,9 @@ def balanced(source: Source, rows: Sequence[int], task: str) -> Iterator[str]:
     """
     from tqdm import tqdm
 
-    from ..diff2in1.families import LabelMap
-
     found = source.tasks.get(task)
-    if found is None or not isinstance(found.family, LabelMap):
-        maps = [n for n, t in source.tasks.items() if isinstance(t.family, LabelMap)]
+    if found is None or not found.family.names:
+        maps = [n for n, t in source.tasks.items() if t.family.names]
         raise InputError(
             f"--balance {task}: source {source.name} has no such label map;"
             f" it has {', '.join(maps) or 'none'}"

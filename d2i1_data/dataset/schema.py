@@ -16,12 +16,11 @@ from datasets import Features, Image, Value
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from ..diff2in1.families import LabelMap, ProbabilityMap, encode_png
+from ..diff2in1.families import CONFIDENCE, encode_png
 from ..errors import InputError
 from ..tasks import TASKS, Task
 from .sample import Provenance, Quality, Sample
 
-CONFIDENCE = ProbabilityMap()  # how maps of confidence are stored
 METADATA = "diff2in1.json"  # beside the shards: the tasks' classes, the library versions
 
 _PROVENANCE = {
@@ -106,11 +105,10 @@ def read_tasks(configs: Mapping[str, Any], where: str) -> dict[str, Task]:
         if name not in TASKS:
             raise InputError(f"{where}: unknown task {name!r}, known are {', '.join(TASKS)}")
     tasks = {name: task for name, task in TASKS.items() if name in configs}
-    for name, task in tasks.items():
-        if isinstance(task.family, LabelMap):
-            config = configs[name]
-            tasks[name] = task.with_classes(config["names"], config.get("palette"))
-    return tasks
+    try:
+        return {name: task.with_config(configs[name]) for name, task in tasks.items()}
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def read_metadata(text: str, where: str) -> dict[str, Task]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..diff2in1.families import LabelMap, encode_png
+from ..diff2in1.families import encode_png
 from ..tasks import Task
 from .entries import Entry, write_new
 from .json_list import JsonList, write_object
@@ -74,7 +74,6 @@ def _panoptic_png(ids: NDArray[np.uint8]) -> bytes:
 
 
 def _categories(task: Task) -> list[dict[str, Any]]:
-    assert isinstance(task.family, LabelMap)
     kinds = zip(task.family.names, task.family.palette, strict=True)
     return [
         {"id": n, "name": name, "supercategory": task.name, "isthing": 0, "color": list(colour)}

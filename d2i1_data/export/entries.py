@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..dataset.schema import CONFIDENCE, decode_rgb, stored_bytes
-from ..diff2in1.families import encode_png
+from ..dataset.schema import decode_rgb, stored_bytes
+from ..diff2in1.families import CONFIDENCE, encode_png
 from ..errors import InputError
 from ..sources.dataset import Dataset
 from ..sources.source import Size

@@ -8,7 +8,6 @@ from typing import TextIO
 from accelerate import PartialState
 from tqdm import tqdm
 
-from ..diff2in1.families import LabelMap
 from ..errors import InputError
 from ..sources.dataset import Dataset
 from ..tasks import Task
@@ -48,7 +47,7 @@ def export(settings: ExportSettings) -> Path:
 def choose_tasks(settings: ExportSettings, source: Dataset) -> dict[str, Task]:
     """What is exported: the tasks asked for, or all that the layout can hold."""
     form, held = settings.format, ", ".join(source.tasks) or "no labels"
-    fitting = [name for name, task in source.tasks.items() if isinstance(task.family, LabelMap)]
+    fitting = [name for name, task in source.tasks.items() if task.family.names]
     if form not in OF_CLASSES:
         fitting = list(source.tasks)
     elif not fitting:

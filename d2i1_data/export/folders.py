@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from ..diff2in1.families import LabelMap
+from ..diff2in1.families import Family
 from ..tasks import Task
 from .entries import Entry, write_new
 from .settings import ExportSettings
@@ -32,7 +32,7 @@ def write_folders(
     if len(licences) == 1 and None not in licences:
         layout["licence"] = licences.pop()
     layout["columns"] = {name: name for name in ("image", *tasks)}
-    classes = {name: t.family for name, t in tasks.items() if isinstance(t.family, LabelMap)}
+    classes = {name: t.family for name, t in tasks.items() if t.family.names}
     if classes:
         layout["classes"] = {name: _classes(family) for name, family in classes.items()}
     if captioned:
@@ -44,5 +44,5 @@ def write_folders(
     )
 
 
-def _classes(family: LabelMap) -> dict[str, Any]:
+def _classes(family: Family) -> dict[str, Any]:
     return {"names": list(family.names), "palette": [list(colour) for colour in family.palette]}

@@ -7,7 +7,6 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from ..diff2in1.families import LabelMap
 from ..tasks import Task
 from .entries import Entry, write_new
 from .polygons import polygons
@@ -23,7 +22,6 @@ def write_yolo(
     Unknown pixels are in no region.
     """
     (task,) = tasks.values()
-    assert isinstance(task.family, LabelMap)
     for entry in entries:
         lines = "".join(_lines(entry.classes(task), settings))
         write_new(folder / "images/train" / f"{entry.name}.png", entry.image)

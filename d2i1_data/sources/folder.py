@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -34,7 +35,6 @@ from PIL import UnidentifiedImageError
 from ..checks import check_template
 from ..dataset.sample import Provenance, Sample, image_sha256
 from ..dataset.schema import decode_rgb
-from ..diff2in1.families import LabelMap, MetricMap, ProbabilityMap
 from ..errors import InputError
 from ..tasks import TASKS, Task
 from .source import fingerprint, nearest
@@ -121,7 +121,9 @@ class Folder:
             known = ", ".join(["image", *TASKS])
             raise InputError(f"{self.file}: unknown column {name!r}, allowed are {known}")
         task = TASKS[name]
-        if not isinstance(task.family, LabelMap):
+        if self.columns[name].scale is not None and not task.family.has_scale:
+            raise InputError(f"{self.file}: columns: {name}: a {task.family.name} has no scale")
+        if name not in self.classes and not task.family.names:
             return task
         if name not in self.classes:
             raise InputError(f"{self.file}: column {name!r} needs its class names under `classes`")
@@ -180,16 +182,14 @@ class Folder:
 
     def _target(self, name: str, identity: str, size: tuple[int, ...]) -> NDArray[np.generic]:
         path, family = self.files[name][identity], self.tasks[name].family
-        target = _read(path, family.from_png)
-        scale = self.columns[name].scale
-        if isinstance(family, LabelMap):
-            target = np.where(np.isin(target, self.classes[name].ignore), 255, target)
-        elif scale is not None and isinstance(family, MetricMap | ProbabilityMap):
-            target = (_read(path, _values) / scale).astype(np.float32)
+        ignore = self.classes[name].ignore if name in self.classes else ()
+        target = _read(
+            path, partial(family.from_file, scale=self.columns[name].scale, ignore=ignore)
+        )
         complaint = family.complaint(target)
         if complaint:
             raise InputError(f"{path}: {name} {complaint}")
-        if isinstance(family, MetricMap) and (lost := family.beyond(target)):
+        if lost := family.count_too_large(target):
             self._note(f"{name} pixels too far to store, unknown", identity, lost)
         if target.shape[:2] == size:
             return target
@@ -215,7 +215,6 @@ class Folder:
         if self.caption.template is None:
             return _read_text(self.root / str(self.caption.folder) / f"{identity}.txt")
         family = self.tasks[self.caption.of].family
-        assert isinstance(family, LabelMap)
         present = family.present(targets[self.caption.of], self.caption.at_least)
         names = ", ".join(family.names[label].lower() for label in present)
         return self.caption.template.format(classes=names)
@@ -290,12 +289,6 @@ def _read(path: Path, decode: Any) -> Any:
         raise InputError(f"{path}: not a readable image (of no format that is known)") from error
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for broken files
         raise InputError(f"{path}: not a readable image ({error})") from error
-
-
-def _values(data: bytes) -> NDArray[np.float32]:
-    from ..diff2in1.families import decode_png
-
-    return decode_png(data).astype(np.float32)
 
 
 def _read_text(path: Path) -> str:

@@ -30,6 +30,10 @@ class Meter(ABC):
         """Whether a figure is better when higher."""
         return figure.startswith(self.higher_better_prefixes)
 
+    def with_classes(self, count: int) -> "Meter":
+        """The same meter for maps with this many classes."""
+        return self
+
     @abstractmethod
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
         """How wrong each pixel is, at least 0, [B, 1, H, W]; says nothing of unknown pixels."""
@@ -137,6 +141,9 @@ class IntersectionOverUnion(Meter):
 
     def __init__(self, classes: int) -> None:
         self.classes = classes
+
+    def with_classes(self, count: int) -> Meter:
+        return IntersectionOverUnion(count)
 
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
         return (prediction != target).double()

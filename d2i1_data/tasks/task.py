@@ -1,10 +1,11 @@
 """Task: one modality and what it means. Behaviour is its family's and its meter's."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from ..diff2in1.families import Family, LabelMap
-from .meters import IntersectionOverUnion, Meter
+from ..diff2in1.families import Family, make_family
+from .meters import Meter
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,30 @@ class Task:
     def with_classes(
         self, names: Sequence[str], palette: Sequence[Sequence[int]] | None = None
     ) -> "Task":
-        """The same task over other class names."""
-        family = LabelMap(names, palette)
-        return replace(self, family=family, meter=IntersectionOverUnion(len(names)))
+        """The same task over other classes.
+
+        Args:
+            names: of the classes, in the order of their ids.
+            palette: red, green and blue of each class, 0 to 255; None chooses colours.
+
+        Raises:
+            ValueError: if the task has no classes, or cannot have these.
+        """
+        family = self.family.with_classes(names, palette)
+        return replace(self, family=family, meter=self.meter.with_classes(len(names)))
+
+    def with_config(self, config: Mapping[str, Any]) -> "Task":
+        """The same task with the family that a checkpoint or a dataset states.
+
+        Args:
+            config: what `Family.config` gave.
+
+        Raises:
+            ValueError: if the config is of another family.
+        """
+        if config["family"] != self.family.name:
+            raise ValueError(f"{self.name} is a {self.family.name}, got {config['family']!r}")
+        if config == self.family.config():
+            return self
+        family = make_family(dict(config))
+        return replace(self, family=family, meter=self.meter.with_classes(len(family.names)))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from d2i1_data.checkpoints.bases import find_base
 from d2i1_data.diff2in1 import HOSTS, Diff2in1Pipeline
+from d2i1_data.diff2in1.families import CONFIDENCE
 from d2i1_data.sources import open_source
 
 from .generation import Generation
@@ -44,7 +45,7 @@ def evaluate_base(settings: BaseSettings) -> dict[str, Any]:
 
 def _mount(name: str) -> Diff2in1Pipeline:
     """The creation path as users have it; the labels of its untrained host are not looked at."""
-    task = {"unused": {"family": "probability_map"}}
+    task = {"unused": CONFIDENCE.config()}
     pipe = Diff2in1Pipeline.from_base(find_base(name), next(iter(HOSTS)), task, width=16)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to("cuda" if torch.cuda.is_available() else "cpu")

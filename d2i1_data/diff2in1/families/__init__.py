@@ -7,6 +7,13 @@ B batch, C channels of the map, R channels of the raw prediction, H W pixels.
 
 from typing import Any
 
+from .distribution import (
+    ClassShares,
+    DirectionDensity,
+    Distribution,
+    Histogram,
+    TableLine,
+)
 from .family import Family, Legend, decode_png, encode_png, precise
 from .label_map import LabelMap
 from .metric_map import MetricMap
@@ -14,12 +21,18 @@ from .probability_map import ProbabilityMap
 from .unit_vector import UnitVector
 
 __all__ = [
+    "CONFIDENCE",
     "FAMILIES",
+    "ClassShares",
+    "DirectionDensity",
+    "Distribution",
     "Family",
+    "Histogram",
     "LabelMap",
     "Legend",
     "MetricMap",
     "ProbabilityMap",
+    "TableLine",
     "UnitVector",
     "decode_png",
     "encode_png",
@@ -30,6 +43,8 @@ __all__ = [
 FAMILIES: dict[str, Any] = {
     family.name: family for family in (UnitVector, MetricMap, LabelMap, ProbabilityMap)
 }
+
+CONFIDENCE: Family = ProbabilityMap()  # how maps of confidence are stored and drawn
 
 
 def make_family(config: dict[str, Any]) -> Family:

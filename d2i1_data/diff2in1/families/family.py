@@ -2,6 +2,7 @@
 
 import io
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -10,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+
+from .distribution import Distribution
 
 
 def encode_png(pixels: NDArray[np.generic]) -> bytes:
@@ -61,7 +64,11 @@ def pooled_over(error: Tensor, valid: Tensor) -> Tensor:
 class Family(ABC):
     """What is common to all maps of one kind. Instances hold no tensors and may be shared.
 
-    unsure: what its uncertainty is, as cards say it.
+    name: in configs and in `FAMILIES`. channels: C of a map. unknown: value of unknown pixels.
+    unsure: the meaning of its uncertainty, in the words of cards. dtype: of a map as a tensor.
+    in_metres: whether values are distances. has_scale: whether files of others may store its
+    values in another unit (see `from_file`). names, palette: of its classes and their colours;
+    empty for a family without classes.
     """
 
     name: ClassVar[str]
@@ -70,6 +77,9 @@ class Family(ABC):
     unsure: ClassVar[str]
     dtype: ClassVar[torch.dtype] = torch.float32
     in_metres: ClassVar[bool] = False
+    has_scale: ClassVar[bool] = False
+    names: tuple[str, ...] = ()
+    palette: tuple[Colour, ...] = ()
 
     @property
     @abstractmethod
@@ -79,6 +89,16 @@ class Family(ABC):
     def config(self) -> dict[str, Any]:
         """What `make_family` needs to build this family again."""
         return {"family": self.name}
+
+    def with_classes(
+        self, names: Sequence[str], palette: Sequence[Sequence[int]] | None = None
+    ) -> "Family":
+        """The same family over other classes.
+
+        Raises:
+            ValueError: if the family has no classes, or cannot have these.
+        """
+        raise ValueError(f"a {self.name} has no classes")
 
     def to_tensor(self, array: NDArray[np.generic]) -> Tensor:
         """Array to tensor, [C, H, W]."""
@@ -158,8 +178,16 @@ class Family(ABC):
         return target
 
     def largest_share(self, target: Tensor) -> float:
-        """Share of the known pixels that one class covers, 0 where nothing is, or has a class."""
+        """Share of the known pixels that the largest class covers, 0 without pixels or classes."""
         return 0.0
+
+    def present(self, array: NDArray[np.generic], at_least: float) -> list[int]:
+        """Classes that cover at least this share of the known pixels of an array, largest first."""
+        return []
+
+    @abstractmethod
+    def distribution(self) -> Distribution:
+        """Empty counts of what reports show of many arrays."""
 
     @abstractmethod
     def complaint(self, array: NDArray[np.generic]) -> str | None:
@@ -172,6 +200,29 @@ class Family(ABC):
     @abstractmethod
     def from_png(self, data: bytes) -> NDArray[np.generic]:
         """The array of a stored form."""
+
+    def from_file(
+        self, data: bytes, scale: float | None = None, ignore: Sequence[int] = ()
+    ) -> NDArray[np.generic]:
+        """The array of an image file that others wrote.
+
+        Args:
+            data: the file.
+            scale: stored value of one unit; None reads the family's own stored form.
+            ignore: stored values that mean unknown, of a family with classes.
+
+        Raises:
+            ValueError: if there is a scale and the family has none, see `has_scale`.
+        """
+        if scale is None:
+            return self.from_png(data)
+        if not self.has_scale:
+            raise ValueError(f"a {self.name} has no scale")
+        return (decode_png(data).astype(np.float32) / scale).astype(np.float32)
+
+    def count_too_large(self, array: NDArray[np.generic]) -> int:
+        """How many pixels the stored form cannot represent; they become unknown in it."""
+        return 0
 
     @abstractmethod
     def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from .distribution import ClassShares, Distribution
 from .family import Family, Legend, decode_png, encode_png, mean_over, precise
 
 
@@ -39,6 +40,14 @@ class LabelMap(Family):
     def config(self) -> dict[str, Any]:
         palette = [list(colour) for colour in self.palette]
         return {"family": self.name, "names": list(self.names), "palette": palette}
+
+    def with_classes(
+        self, names: Sequence[str], palette: Sequence[Sequence[int]] | None = None
+    ) -> "LabelMap":
+        return LabelMap(names, palette)
+
+    def distribution(self) -> Distribution:
+        return ClassShares(self.names)
 
     def to_tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(np.array(array, np.int64))[None]
@@ -76,7 +85,6 @@ class LabelMap(Family):
         return torch.where(counts.any(0), counts.argmax(0), 255)
 
     def present(self, array: NDArray[np.generic], at_least: float) -> list[int]:
-        """Classes that cover at least this share of the known pixels of [H, W], largest first."""
         counts = np.bincount(array.ravel().astype(int), minlength=256)[:255]
         share = counts / max(counts.sum(), 1)
         return [
@@ -102,6 +110,12 @@ class LabelMap(Family):
 
     def from_png(self, data: bytes) -> NDArray[np.generic]:
         return decode_png(data)
+
+    def from_file(
+        self, data: bytes, scale: float | None = None, ignore: Sequence[int] = ()
+    ) -> NDArray[np.generic]:
+        ids = super().from_file(data, scale)
+        return np.where(np.isin(ids, ignore), 255, ids)
 
     def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
         table = np.zeros((256, 3), np.uint8)

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .distribution import Distribution, Histogram
 from .family import Colour, Family, Legend, decode_png, encode_png, mean_over, pooled_over, precise
 
 
@@ -23,6 +24,7 @@ class MetricMap(Family):
     unsure = "the probability of being off by more than a factor of 1.25"
     raw_channels = 2
     in_metres = True
+    has_scale = True
     farthest: ClassVar[float] = 65.535
 
     def valid(self, target: Tensor) -> Tensor:
@@ -93,6 +95,20 @@ class MetricMap(Family):
         """To a camera of the same focal length, what looks larger is nearer."""
         return target / factor
 
+    def distribution(self) -> Distribution:
+        return Histogram(
+            unknown=self.unknown,
+            start=0.0,
+            step=0.01,
+            bins=round(self.farthest / 0.01) + 1,
+            axis="metres",
+            about="How often each distance occurs.",
+            unit="metre",
+            percentiles=(0.05, 0.5, 0.95),
+            form="{:.2f} m",
+            drawn=0.995,
+        )
+
     def complaint(self, array: NDArray[np.generic]) -> str | None:
         if array.ndim != 2:
             return f"has shape {array.shape}, expected height x width"
@@ -100,8 +116,8 @@ class MetricMap(Family):
             return "holds NaN or infinite values"
         return "holds negative values; 0 is unknown" if array.min() < 0 else None
 
-    def beyond(self, array: NDArray[np.generic]) -> int:
-        """How many pixels are too far for the stored form and become unknown in it."""
+    def count_too_large(self, array: NDArray[np.generic]) -> int:
+        """How many pixels are beyond 65.535 m."""
         return int((np.asarray(array) >= self.farthest + 0.0005).sum())
 
     def to_png(self, array: NDArray[np.generic]) -> bytes:

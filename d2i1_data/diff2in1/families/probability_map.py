@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from .distribution import Distribution, Histogram
 from .family import Family, Legend, decode_png, encode_png, mean_over, precise
 
 
@@ -16,6 +17,7 @@ class ProbabilityMap(Family):
     unknown = -1.0
     unsure = "twice the probability of the less likely answer"
     raw_channels = 1
+    has_scale = True
 
     def valid(self, target: Tensor) -> Tensor:
         return target >= 0
@@ -49,6 +51,17 @@ class ProbabilityMap(Family):
         known = self.valid(targets)
         total = targets.clamp(min=0).sum(0, dtype=torch.float64)
         return torch.where(known.any(0), (total / known.sum(0).clamp(min=1)).float(), self.unknown)
+
+    def distribution(self) -> Distribution:
+        return Histogram(
+            unknown=self.unknown,
+            start=0.0,
+            step=0.04,
+            bins=25,
+            axis="probability",
+            about="How often each probability occurs.",
+            logarithmic=True,
+        )
 
     def complaint(self, array: NDArray[np.generic]) -> str | None:
         if array.ndim != 2:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from .distribution import DirectionDensity, Distribution
 from .family import Family, Legend, decode_png, encode_png, mean_over, pooled_over, precise
 
 
@@ -102,6 +103,9 @@ class UnitVector(Family):
         sign = torch.ones(tensor.shape[1], dtype=tensor.dtype, device=tensor.device)
         sign[0] = -1
         return tensor.flip(-1) * sign[:, None, None]
+
+    def distribution(self) -> Distribution:
+        return DirectionDensity()
 
     def complaint(self, array: NDArray[np.generic]) -> str | None:
         if array.ndim != 3 or array.shape[2] != 3:

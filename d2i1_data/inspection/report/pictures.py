@@ -10,7 +10,7 @@ from PIL import Image
 
 from ...dataset.preview import coloured
 from ...dataset.sample import Sample
-from ...dataset.schema import CONFIDENCE
+from ...diff2in1.families import CONFIDENCE
 from ...tasks import Task
 
 SIDE = 128  # pixels of a tile

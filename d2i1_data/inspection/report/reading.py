@@ -9,10 +9,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...dataset.sample import Provenance, image_sha256
+from ...diff2in1.families import Distribution
 from ...sources import Source
 from ...tasks import Task
 from .copies import Eye
-from .distributions import Tally, make_tally
 
 
 class Seen(NamedTuple):
@@ -27,7 +27,7 @@ class Seen(NamedTuple):
     origins: list[Provenance]
     hashes: list[str]
     sizes: Counter[str]
-    tallies: dict[str, Tally]
+    distributions: dict[str, Distribution]
     features: Tensor | None
 
     def equal(self) -> list[list[str]]:
@@ -46,8 +46,8 @@ def look(
     batch_size: int,
 ) -> Seen:
     """Look once at each of these samples of a source."""
-    tallies = {name: make_tally(task.family) for name, task in tasks.items()}
-    seen = Seen(source, list(numbers), [], [], [], Counter(), tallies, None)
+    counts = {name: task.family.distribution() for name, task in tasks.items()}
+    seen = Seen(source, list(numbers), [], [], [], Counter(), counts, None)
     features = []
     with tqdm(total=len(numbers), desc="look", unit="image", leave=False, mininterval=1) as bar:
         for start in range(0, len(numbers), batch_size):
@@ -57,9 +57,9 @@ def look(
                 seen.origins.append(sample.provenance)
                 seen.hashes.append(image_sha256(sample.image))
                 seen.sizes["x".join(map(str, sample.size))] += 1
-                for name, tally in tallies.items():
+                for name, distribution in counts.items():
                     if name in sample.targets:
-                        tally.add(sample.targets[name])
+                        distribution.add(sample.targets[name])
             if eye:
                 features.append(eye.see([sample.image for sample in batch]))
             bar.update(len(batch))

@@ -7,11 +7,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ...dataset.record import Record, tally
+from ...diff2in1.families import Distribution
 from ...sources.dataset import Dataset
 from ...sources.source import evenly_spaced
+from . import copies, distributions
 from . import summary as facts
-from .copies import compare, draw
-from .distributions import Tally
 from .pictures import Sheet, add_sample
 from .reading import Seen
 from .source_images import Origin
@@ -57,28 +57,29 @@ def maps(tasks: Iterable[str], seen: Seen, truth: Seen | None, folder: Path) -> 
     """Per task what its maps hold, beside the source's where that has such."""
     found = []
     for name in tasks:
-        both = {"dataset": seen.tallies[name], "source": truth and truth.tallies.get(name)}
-        tallies: dict[str, Tally] = {k: tally for k, tally in both.items() if tally and tally.maps}
-        if "dataset" not in tallies:
+        own, others = seen.distributions[name], truth and truth.distributions.get(name)
+        if not own.maps:
             continue
-        kind = type(tallies["dataset"])
-        save(kind.draw(tallies), folder / f"{name}.png")
+        compared = {"dataset": own}
+        if others and others.maps:
+            compared["source"] = others
+        save(distributions.draw(compared), folder / f"{name}.png")
         found.append(
             {
                 "name": name,
-                "about": kind.about,
-                "heads": [f"{c} {label}".strip() for label in tallies for c in kind.columns],
-                "lines": _side_by_side(tallies),
-                "compared": len(tallies) > 1,
+                "about": own.about,
+                "heads": [f"{c} {label}".strip() for label in compared for c in own.columns],
+                "lines": _side_by_side(compared),
+                "compared": len(compared) > 1,
             }
         )
     return found
 
 
-def _side_by_side(tallies: Mapping[str, Tally]) -> list[Section]:
-    """The lines of tallies of one kind, their numbers one after another."""
+def _side_by_side(compared: Mapping[str, Distribution]) -> list[Section]:
+    """The lines of distributions of one kind, their numbers one after another."""
     found = []
-    for lines in zip(*(one.lines() for one in tallies.values()), strict=True):
+    for lines in zip(*(one.lines() for one in compared.values()), strict=True):
         values = [value for line in lines for value in line.values]
         cells = [line.form.format(value) for line in lines for value in line.values]
         found.append({"name": lines[0].name, "values": values, "cells": cells})
@@ -91,8 +92,8 @@ def near_copies(seen: Seen, truth: Seen, origin: Origin, threshold: float, folde
     made = [n for n, one in enumerate(seen.origins) if one.strength]
     place = {number: n for n, number in enumerate(truth.numbers)}
     own = [place.get(index) for index in (origin.index(seen.origins[n]) for n in made)]  # type: ignore[arg-type]
-    found = compare(seen.features[made], truth.features, own)
-    save(draw(found, threshold), folder / "copies.png")
+    found = copies.compare(seen.features[made], truth.features, own)
+    save(copies.draw(found, threshold), folder / "copies.png")
     sheet, pairs = Sheet("pairs.png"), []
     for pair in found.pairs[:PAIRS]:
         row = made[pair.created]

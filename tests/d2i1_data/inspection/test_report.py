@@ -14,15 +14,16 @@ import torch
 
 from d2i1_data.dataset.record import Record
 from d2i1_data.dataset.sample import Quality, Sample
-from d2i1_data.diff2in1.families import LabelMap, MetricMap, ProbabilityMap, UnitVector
-from d2i1_data.inspection.report.copies import compare
-from d2i1_data.inspection.report.distributions import (
-    TALLIES,
-    Directions,
-    Distances,
-    Probabilities,
-    make_tally,
+from d2i1_data.diff2in1.families import (
+    DirectionDensity,
+    Histogram,
+    LabelMap,
+    MetricMap,
+    ProbabilityMap,
+    UnitVector,
 )
+from d2i1_data.inspection.report.copies import compare
+from d2i1_data.inspection.report.distributions import FIGURES
 from d2i1_data.inspection.report.report import open_eye
 from d2i1_data.inspection.report.source_images import Origin
 from d2i1_data.inspection.report.summary import told
@@ -237,36 +238,36 @@ def test_a_source_with_other_classes_is_not_compared(
 
 
 def test_unknown_classes_do_not_count() -> None:
-    tally = make_tally(LabelMap(["a", "b"]))
-    tally.add(np.array([[0, 0, 1, 255]], np.uint8))
-    tally.add(np.array([[255, 255, 255, 0]], np.uint8))
-    assert [line.values for line in tally.lines()] == [[0.75, 1.0], [0.25, 0.5]]
+    counted = LabelMap(["a", "b"]).distribution()
+    counted.add(np.array([[0, 0, 1, 255]], np.uint8))
+    counted.add(np.array([[255, 255, 255, 0]], np.uint8))
+    assert [line.values for line in counted.lines()] == [[0.75, 1.0], [0.25, 0.5]]
 
 
 def test_distances() -> None:
     drawn = np.random.default_rng(0).uniform(1, 9, (50, 60)).astype(np.float32)
-    tally, known = make_tally(MetricMap()), drawn.copy()
+    counted, known = MetricMap().distribution(), drawn.copy()
     drawn[:10] = 0  # unknown
-    tally.add(drawn)
-    tally.add(np.full((1, 7), 65.535, np.float32))
-    assert isinstance(tally, Distances) and tally.counts.sum() == 40 * 60 + 7
+    counted.add(drawn)
+    counted.add(np.full((1, 7), 65.535, np.float32))
+    assert isinstance(counted, Histogram) and counted.counts.sum() == 40 * 60 + 7
     known = np.append(known[10:].ravel(), np.full(7, 65.535))
-    for line, share in zip(tally.lines(), (5, 50, 95), strict=True):
+    for line, share in zip(counted.lines(), (5, 50, 95), strict=True):
         assert line.values[0] == pytest.approx(np.percentile(known, share), abs=0.02)
 
 
 def test_directions_have_equal_area() -> None:
     drawn = np.random.default_rng(0).normal(size=(500, 400, 3))
     drawn /= np.linalg.norm(drawn, axis=-1, keepdims=True)
-    tally = make_tally(UnitVector())
-    assert isinstance(tally, Directions)
-    tally.add(drawn)
-    middles = (tally.cuts[1:] + tally.cuts[:-1]) / 2
+    counted = UnitVector().distribution()
+    assert isinstance(counted, DirectionDensity)
+    counted.add(drawn)
+    middles = (counted.cuts[1:] + counted.cuts[:-1]) / 2
     inside = np.hypot(*np.meshgrid(middles, middles)) < 1.35
-    assert tally.counts.sum() == tally.pixels == 200_000
+    assert counted.counts.sum() == counted.pixels == 200_000
     for part in (inside, inside & (np.hypot(*np.meshgrid(middles, middles)) < 0.5)):
-        assert tally.density()[part].mean() == pytest.approx(1, abs=0.02)
-    assert np.abs([line.values for line in tally.lines()]).max() < 0.01
+        assert counted.density()[part].mean() == pytest.approx(1, abs=0.02)
+    assert np.abs([line.values for line in counted.lines()]).max() < 0.01
 
 
 @pytest.mark.parametrize(
@@ -276,21 +277,21 @@ def test_directions_have_equal_area() -> None:
 def test_directions_lie_where_they_point(
     direction: tuple[float, ...], place: tuple[float, float]
 ) -> None:
-    tally = make_tally(UnitVector())
-    assert isinstance(tally, Directions)
-    tally.add(np.array([[direction, (0, 0, 0)]], np.float32))
-    ((row, column),) = np.argwhere(tally.counts)
-    step = tally.cuts[1] - tally.cuts[0]
-    assert tally.cuts[column] == pytest.approx(place[0], abs=step)  # x right
-    assert tally.cuts[row] == pytest.approx(place[1], abs=step)  # y up
-    assert [line.values[0] for line in tally.lines()] == pytest.approx(direction)
+    counted = UnitVector().distribution()
+    assert isinstance(counted, DirectionDensity)
+    counted.add(np.array([[direction, (0, 0, 0)]], np.float32))
+    ((row, column),) = np.argwhere(counted.counts)
+    step = counted.cuts[1] - counted.cuts[0]
+    assert counted.cuts[column] == pytest.approx(place[0], abs=step)  # x right
+    assert counted.cuts[row] == pytest.approx(place[1], abs=step)  # y up
+    assert [line.values[0] for line in counted.lines()] == pytest.approx(direction)
 
 
 def test_probabilities() -> None:
-    tally = make_tally(ProbabilityMap())
-    tally.add(np.array([[0, 0.5, 1, -1]], np.float32))
-    assert isinstance(tally, Probabilities) and tally.counts.sum() == 3
-    assert tally.lines()[0].values == [0.5]
+    counted = ProbabilityMap().distribution()
+    counted.add(np.array([[0, 0.5, 1, -1]], np.float32))
+    assert isinstance(counted, Histogram) and counted.counts.sum() == 3
+    assert counted.lines()[0].values == [0.5]
 
 
 def test_every_task_has_a_picture(tmp_path: Path, reported: Callable[..., dict[str, Any]]) -> None:
@@ -305,7 +306,7 @@ def test_every_task_has_a_picture(tmp_path: Path, reported: Callable[..., dict[s
     assert page["quality"] == [] and page["cost"] == [] and page["copies"] is None
     assert "does not say where its source is" in page["html"] and "No score" in page["html"]
     assert "depth, confidence" in [tile["label"] for tile in page["gallery"][0]["tiles"]]
-    assert {task.family.name for task in TASKS.values()} == set(TALLIES)
+    assert {type(task.family.distribution()) for task in TASKS.values()} == set(FIGURES)
 
 
 # --- quality ---
