@@ -34,9 +34,9 @@ def fetch(name: str, kind: str) -> Path:
 
 
 def _unfound(kind: str, name: str, error: Exception) -> InputError:
-    from ..hub import reason
+    from ..hub import describe_error
 
-    return InputError(f"{kind} {name}: neither a folder nor on the Hub: {reason(error)}")
+    return InputError(f"{kind} {name}: neither a folder nor on the Hub: {describe_error(error)}")
 
 
 def check_id(name: str, kind: str) -> None:

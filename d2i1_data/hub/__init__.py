@@ -1,20 +1,21 @@
-"""Writing to the Hub: patiently, resumable at any point, and what goes wrong in one line.
+"""Writing to the Hub: retried, resumable at any point, with errors of one line.
 
-A repository is brought to what it should hold by looking at what it holds, sending some of what
-differs, and looking again. So an interruption, an answer that was lost, or somebody else's commit
-in between all end the same way: the next look tells what is left to do.
+A repository is synced in rounds: read its state, send some of the changes, read the state again.
+So a killed process, a lost answer and a commit of somebody else all end in the same way: the next
+round finds what is left to do.
 """
 
-from .patience import patiently, reason
-from .repository import Changes, Content, Held, Kind, Repository, size_of
+from .errors import describe_error
+from .repository import Changes, Content, Kind, RemoteState, Repository, size_of
+from .retry import with_retries
 
 __all__ = [
     "Changes",
     "Content",
-    "Held",
     "Kind",
+    "RemoteState",
     "Repository",
-    "patiently",
-    "reason",
+    "describe_error",
     "size_of",
+    "with_retries",
 ]

@@ -1,4 +1,4 @@
-"""One repository of the Hub: what it holds, and bringing it to hold what it should."""
+"""One repository of the Hub: its state, and the commits that sync it."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,27 +20,32 @@ from huggingface_hub.utils import (
 from tqdm import tqdm
 
 from ..errors import InputError
-from .patience import Patience, patiently, whoami
+from .retry import Retry, whoami, with_retries
 
 Kind = Literal["model", "dataset", "space"]
 Content = Path | bytes
 
-FILES_A_COMMIT = 250  # what upload_folder of huggingface_hub begins with
-# sent one by one before their commit, so that each comes once, whatever happens in between
-HEAVY = (".parquet", ".safetensors", ".bin", ".png")
+FILES_A_COMMIT = 250  # upload_folder of huggingface_hub starts with this number
+# these are sent one by one before their commit, so that none is sent twice after a failure
+LARGE_FILES = (".parquet", ".safetensors", ".bin", ".png")
 
 
 @dataclass(frozen=True)
-class Held:
-    """What a repository holds. commit: its newest, None of one that is not there; files: those of
-    it, by path."""
+class RemoteState:
+    """What a repository holds at one commit.
+
+    Attributes:
+        commit: the newest commit, None for a repository that does not exist.
+        private: whether the repository is private.
+        files: the files of this commit, by path.
+    """
 
     commit: str | None = None
     private: bool = False
     files: Mapping[str, RepoFile] = field(default_factory=dict)
 
     def has(self, path: str, content: Content) -> bool:
-        """Whether the file is there already, with this content."""
+        """Whether the repository has this content under this path."""
         file = self.files.get(path)
         if file is None or file.size != size_of(content):
             return False
@@ -50,13 +55,18 @@ class Held:
 
 @dataclass(frozen=True)
 class Changes:
-    """What a repository lacks, in the order in which it is to come, and what must go at the end."""
+    """Changes to a repository.
+
+    Attributes:
+        files: files to add or replace, by path, in the order in which they are sent.
+        deleted: paths to delete, together with the last files.
+    """
 
     files: Mapping[str, Content] = field(default_factory=dict)
-    gone: Sequence[str] = ()
+    deleted: Sequence[str] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.files or self.gone)
+        return bool(self.files or self.deleted)
 
     @property
     def size(self) -> int:
@@ -65,10 +75,18 @@ class Changes:
 
 
 class Repository:
-    """One repository of the Hub, existing or not."""
+    """One repository of the Hub. It need not exist yet."""
 
     def __init__(self, name: str, kind: Kind) -> None:
-        """name: `user/name`, or a name alone, which is the user's own whose token it is."""
+        """Name a repository; the Hub is asked only for the user.
+
+        Args:
+            name: `user/name`. A name alone belongs to the user whose token is set.
+            kind: model, dataset or space.
+
+        Raises:
+            InputError: if the name is not a valid one.
+        """
         self.api, self.kind = HfApi(), kind
         try:
             validate_repo_id(name)
@@ -81,15 +99,21 @@ class Repository:
 
     @property
     def url(self) -> str:
-        """Where people look at it."""
+        """The address of its page."""
         return f"{self.api.endpoint}/{self}"
 
-    def create(self, private: bool) -> Held:
-        """Make sure that it exists, that this token may write to it, and that it is as private as
-        what is asked for; what it holds.
+    def create(self, private: bool) -> RemoteState:
+        """Create the repository if it does not exist, and check that this token may write to it.
 
-        private: of a new one; False leaves that to its owner's default. One that is there keeps its
-        visibility.
+        Args:
+            private: make a new repository private. False leaves that to its owner's default. An
+                existing one keeps its visibility.
+
+        Returns:
+            What the repository holds.
+
+        Raises:
+            InputError: if the token may not write, or `private` was asked for and it is public.
         """
         sdk = "gradio" if self.kind == "space" else None
 
@@ -99,106 +123,115 @@ class Repository:
             )
             self.api.auth_check(self.id, repo_type=self.kind, write=True)
 
-        patiently(str(self), call)
-        held = self.held()
-        self.refuse_public(held, private)
-        return held
+        with_retries(str(self), call)
+        state = self.state()
+        self.refuse_public(state, private)
+        return state
 
-    def refuse_public(self, held: Held, private: bool) -> None:
-        """Refuse one that everybody sees for what is to be private."""
-        if private and held.commit and not held.private:
+    def refuse_public(self, state: RemoteState, private: bool) -> None:
+        """Raise InputError if a private repository was asked for, and this one is public."""
+        if private and state.commit and not state.private:
             raise InputError(
                 f"{self} exists and is public: --private is for new repositories; make it private"
                 f" in its settings, {self.url}/settings"
             )
 
-    def held(self) -> Held:
-        """What lies there now, of one commit."""
+    def state(self) -> RemoteState:
+        """What the repository holds now."""
 
-        def call() -> Held:
+        def call() -> RemoteState:
             info = self.api.repo_info(self.id, repo_type=self.kind)
             tree = self.api.list_repo_tree(
                 self.id, recursive=True, revision=info.sha, repo_type=self.kind
             )
             files = {file.path: file for file in tree if isinstance(file, RepoFile)}
-            return Held(info.sha, bool(info.private), files)
+            return RemoteState(info.sha, bool(info.private), files)
 
-        return patiently(str(self), call)
+        return with_retries(str(self), call)
 
-    def held_if_any(self) -> Held:
-        """What lies there now, nothing if it does not exist or is hidden."""
+    def state_if_any(self) -> RemoteState:
+        """What the repository holds now; an empty state if it does not exist or is hidden."""
         try:
-            return self.held()
+            return self.state()
         except InputError as error:
             if isinstance(error.__cause__, RepositoryNotFoundError):
-                return Held()
+                return RemoteState()
             raise
 
-    def read(self, path: str, held: Held) -> bytes:
-        """A small file of what it holds."""
+    def read(self, path: str, state: RemoteState) -> bytes:
+        """The content of a small file at the commit of this state."""
 
         def call() -> bytes:
             return Path(
-                self.api.hf_hub_download(self.id, path, revision=held.commit, repo_type=self.kind)
+                self.api.hf_hub_download(self.id, path, revision=state.commit, repo_type=self.kind)
             ).read_bytes()
 
-        return patiently(str(self), call)
+        return with_retries(str(self), call)
 
     def check_card(self, text: str) -> None:
-        """Have the Hub validate a card's metadata, before anything is sent."""
+        """Let the Hub validate the metadata of a card, before anything is sent."""
         card = RepoCard(text, ignore_metadata_errors=True)
-        patiently(f"{self}: its card", lambda: card.validate(repo_type=self.kind))
+        with_retries(f"{self}: its card", lambda: card.validate(repo_type=self.kind))
 
-    def bring(self, lacking: Callable[[Held], Changes], message: str, quiet: bool = False) -> None:
-        """Send files, a few at a time, until nothing is lacking any more.
+    def sync(
+        self, changes_from: Callable[[RemoteState], Changes], message: str, quiet: bool = False
+    ) -> None:
+        """Send changes, some files in each commit, until none is left.
 
-        lacking: decides from what is held; asked again after every commit and every failure. The
-        order of its files is that of the commits, so what comes last describes what is complete.
+        Args:
+            changes_from: the changes that a state still needs. It is called again after every
+                commit and every failure. Files are committed in the order it gives, so its last
+                file can describe a content that is complete.
+            message: title of the commits.
+            quiet: show no progress bar.
+
+        Raises:
+            InputError: if the Hub refuses, or does not keep a file that it was sent.
         """
-        patience, sent, done = Patience(str(self)), Changes(), 0
+        retry, sent, done = Retry(str(self)), Changes(), 0
         with _without_bars(), tqdm(desc=str(self), unit="B", unit_scale=True, disable=quiet) as bar:
             while True:
-                held = self.held()
-                changes = lacking(held)
-                self._refuse_untaken(sent, changes)
+                state = self.state()
+                changes = changes_from(state)
+                self._refuse_ignored(sent, changes)
                 bar.n, bar.total = done, done + changes.size
                 bar.refresh()
                 if not changes:
                     return
                 group = Changes(dict(islice(changes.files.items(), FILES_A_COMMIT)))
                 if len(group.files) == len(changes.files):
-                    group = changes  # with the last of the files goes what must go
+                    group = changes  # the deletions go with the last files
                 try:
-                    self._commit(held, group, message, bar)
+                    self._commit(state, group, message, bar)
                 except Exception as error:
-                    patience.wait(error)
+                    retry.wait(error)
                     sent = Changes()
                 else:
-                    patience, sent, done = Patience(str(self)), group, done + group.size
+                    retry, sent, done = Retry(str(self)), group, done + group.size
 
-    def _commit(self, held: Held, changes: Changes, message: str, bar: tqdm) -> None:
+    def _commit(self, state: RemoteState, changes: Changes, message: str, bar: tqdm) -> None:
         adds = [CommitOperationAdd(path, content) for path, content in changes.files.items()]
         for add in adds:
-            if add.path_in_repo.endswith(HEAVY):  # Xet keeps all that is sent at once, or nothing
+            if add.path_in_repo.endswith(LARGE_FILES):  # Xet keeps a whole call or nothing
                 self.api.preupload_lfs_files(self.id, [add], repo_type=self.kind, free_memory=False)
                 bar.update(add.upload_info.size)
         self.api.create_commit(
             self.id,
-            [*adds, *map(CommitOperationDelete, changes.gone)],
+            [*adds, *map(CommitOperationDelete, changes.deleted)],
             commit_message=message,
             repo_type=self.kind,
-            parent_commit=held.commit,
+            parent_commit=state.commit,
         )
 
-    def _refuse_untaken(self, sent: Changes, changes: Changes) -> None:
-        """What was committed just now and is lacking as before would be for ever."""
+    def _refuse_ignored(self, sent: Changes, changes: Changes) -> None:
+        """Stop if a file that was just committed is still missing: that would never end."""
         for path, content in sent.files.items():
             if changes.files.get(path) == content:
                 raise InputError(f"{self} did not take {path}; does its .gitignore name it?")
 
 
 def content_id(content: Content, lfs: bool) -> str:
-    """What the Hub calls a content by: sha256 of a large file, git's blob id of a small one."""
+    """The Hub's id of a content: sha256 of a large file, git's blob id of a small one."""
     if isinstance(content, bytes):
         return _digest(content, lfs)
     stat = content.stat()
@@ -220,13 +253,13 @@ def _digest(data: bytes, lfs: bool) -> str:
 
 
 def size_of(content: Content) -> int:
-    """Bytes."""
+    """Bytes of a content."""
     return len(content) if isinstance(content, bytes) else content.stat().st_size
 
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """No bar for every small batch: one shows all."""
+    """Hide the bars of huggingface_hub: one bar of ours shows everything."""
     before = are_progress_bars_disabled()
     disable_progress_bars()
     try:

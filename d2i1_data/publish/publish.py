@@ -1,4 +1,4 @@
-"""Publishing: datasets, pipelines and adapters on the Hub, with cards that name one another."""
+"""Publishing: datasets, pipelines and adapters on the Hub, with cards that link to each other."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,88 +9,99 @@ from ..card import Links
 from ..checkpoints.files import check_id, fingerprint
 from ..errors import InputError
 from ..hub import Repository, size_of
-from .checkpoint import INDEX, Checkpoint, complete_files
-from .dataset import Dataset
-from .parcel import CARD, Parcel
+from .checkpoint import INDEX, CheckpointContent, complete_files
+from .content import CARD, RepositoryContent
+from .dataset import DatasetContent
 from .settings import PublishSettings
-from .space import Space
+from .space import SpaceContent
 
-OF_A_RUN = ("pipeline", "adapter", "dataset")  # folders that publishing knows
+RUN_FOLDERS = ("pipeline", "adapter", "dataset")  # what a run's folder may hold
 RESULTS = "results.json"
 
 
 def publish(settings: PublishSettings) -> str:
-    """Send what the settings name and say where it is; with `dry_run`, say what would be sent."""
-    wanted = parcels(settings)
-    plans = ["\n".join(_plan(parcel, settings.private)) for parcel in wanted]
+    """Publish what the settings name.
+
+    Returns:
+        The addresses of the repositories, one a line. With `dry_run`: what would be sent.
+
+    Raises:
+        InputError: if a folder is not complete, or a repository must not be changed.
+    """
+    contents = repository_contents(settings)
+    plans = ["\n".join(_plan(content, settings.private)) for content in contents]
     if settings.dry_run:
         return "\n\n".join(plans)
-    for parcel in wanted:  # all that may be wrong, before gigabytes are sent
-        card = parcel.changes(parcel.repository.create(settings.private)).files.get(CARD)
+    for content in contents:  # find all errors before gigabytes are sent
+        card = content.changes(content.repository.create(settings.private)).files.get(CARD)
         if isinstance(card, bytes):
-            parcel.repository.check_card(card.decode())
-    for parcel in wanted:
-        parcel.repository.bring(parcel.changes, "Publish with diff2in1")
-    return "\n".join(parcel.repository.url for parcel in wanted)
+            content.repository.check_card(card.decode())
+    for content in contents:
+        content.repository.sync(content.changes, "Publish with diff2in1")
+    return "\n".join(content.repository.url for content in contents)
 
 
-def parcels(settings: PublishSettings) -> list[Parcel]:
-    """What the settings name, data first, each with a card that links to the others."""
-    settings = _found(settings)
+def repository_contents(settings: PublishSettings) -> list[RepositoryContent]:
+    """The content of each repository that the settings name; datasets come first.
+
+    Raises:
+        InputError: if a folder is missing or not complete.
+    """
+    settings = _with_run(settings)
     model, overwrite = settings.pipeline, settings.overwrite
-    here = model is not None and Path(model).expanduser().is_dir()
-    if model and here:
+    local = model is not None and Path(model).expanduser().is_dir()
+    if model and local:
         complete_files(Path(model).expanduser(), whole=True)
     elif model:
         _check_published(model)
     own = Repository(settings.repo_id, "model").id  # with its user
-    adapter = f"{own}-adapter" if here else own
+    adapter = f"{own}-adapter" if local else own
     links = Links(
-        model=own if here else model,
+        model=own if local else model,
         adapter=adapter if settings.adapter else None,
         dataset=own if settings.dataset else None,
         space=own if settings.space else None,
-        checkpoint=fingerprint(Path(model).expanduser()) if model and here else None,
+        checkpoint=fingerprint(Path(model).expanduser()) if model and local else None,
     )
     given = settings.results or []
-    figures = [Path(file) for file in ([given] if isinstance(given, str) else given)]
-    found: list[Parcel] = []
+    results = [Path(file) for file in ([given] if isinstance(given, str) else given)]
+    found: list[RepositoryContent] = []
     if settings.dataset:
-        folder = _folder(settings.dataset, "dataset")
-        found.append(Dataset(own, folder, replace(links, name=own), settings.append, overwrite))
-    checkpoints = {adapter: settings.adapter} | ({own: model} if here else {})
+        folder, named = _folder(settings.dataset, "dataset"), replace(links, name=own)
+        found.append(DatasetContent(own, folder, named, settings.append, overwrite))
+    checkpoints = {adapter: settings.adapter} | ({own: model} if local else {})
     for name, place in checkpoints.items():
         if place:
-            # figures are of the pipeline, unless the adapter comes alone
-            results = figures if name == own else []
             whole, named = place == model, replace(links, name=name)
             folder = _folder(place, "pipeline" if whole else "adapter")
-            found.append(Checkpoint(name, folder, whole, named, results, overwrite))
+            # results describe the pipeline, or an adapter that is published alone
+            measured = results if name == own else []
+            found.append(CheckpointContent(name, folder, whole, named, measured, overwrite))
     if settings.space and links.model:
-        found.append(Space(own, links.model, overwrite))
+        found.append(SpaceContent(own, links.model, overwrite))
     if not found:
         raise InputError(f"--pipeline {model}: is on the Hub already, and nothing else was named")
     return found
 
 
-def _found(settings: PublishSettings) -> PublishSettings:
-    """The settings with what lies in the folder of a run, unless they name another."""
+def _with_run(settings: PublishSettings) -> PublishSettings:
+    """The settings, filled with what the folder of a run holds."""
     if settings.run is None:
         return settings
     run = _folder(settings.run, "run")
-    there = {name: str(run / name) for name in OF_A_RUN if (run / name).is_dir()}
+    there = {name: str(run / name) for name in RUN_FOLDERS if (run / name).is_dir()}
     if not there:
-        raise InputError(f"--run {run}: holds none of {', '.join(OF_A_RUN)}")
-    given: dict[str, Any] = {n: getattr(settings, n) or there.get(n) for n in OF_A_RUN}
+        raise InputError(f"--run {run}: holds none of {', '.join(RUN_FOLDERS)}")
+    given: dict[str, Any] = {n: getattr(settings, n) or there.get(n) for n in RUN_FOLDERS}
     results = settings.results or [str(f) for f in [run / RESULTS] if f.is_file()]
     return replace(settings, run=None, results=results, **given)
 
 
 def _check_published(model: str) -> None:
-    """Refuse what is neither a folder nor a pipeline on the Hub."""
+    """Raise InputError unless this is a pipeline on the Hub."""
     check_id(model, "pipeline")
-    held = Repository(model, "model").held_if_any()
-    if INDEX not in held.files:
+    state = Repository(model, "model").state_if_any()
+    if INDEX not in state.files:
         raise InputError(f"--pipeline {model}: neither a folder nor a pipeline on the Hub")
 
 
@@ -101,14 +112,14 @@ def _folder(name: str, kind: str) -> Path:
     return path
 
 
-def _plan(parcel: Parcel, private: bool) -> Iterator[str]:
-    """What would be sent, a line a file."""
-    held = parcel.repository.held_if_any()
-    parcel.repository.refuse_public(held, private)
-    changes = parcel.changes(held)
-    state = "as it is" if held.commit else "new, private" if private else "new"
-    yield f"{parcel.repository} ({state}): {len(changes.files)} files, {changes.size:,} bytes"
-    for name, content in changes.files.items():
-        what = "replace" if name in held.files else "add"
-        yield f"  {what:8}{name}  {size_of(content):,}"
-    yield from (f"  {'delete':8}{name}" for name in changes.gone)
+def _plan(content: RepositoryContent, private: bool) -> Iterator[str]:
+    """What would be sent, one line a file."""
+    state = content.repository.state_if_any()
+    content.repository.refuse_public(state, private)
+    changes = content.changes(state)
+    how = "exists" if state.commit else "new, private" if private else "new"
+    yield f"{content.repository} ({how}): {len(changes.files)} files, {changes.size:,} bytes"
+    for name, file in changes.files.items():
+        what = "replace" if name in state.files else "add"
+        yield f"  {what:8}{name}  {size_of(file):,}"
+    yield from (f"  {'delete':8}{name}" for name in changes.deleted)

@@ -15,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from ..dataset.sample import Quality, Sample
 from ..dataset.schema import FEATURES, METADATA, from_row, read_metadata
 from ..errors import InputError
-from ..hub import reason
+from ..hub import describe_error
 from ..tasks import Task
 from .source import fingerprint
 
@@ -145,5 +145,5 @@ def _metadata(path: str) -> str:
     try:
         return Path(hf_hub_download(path, METADATA, repo_type="dataset")).read_text()
     except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
-        why = reason(error)
+        why = describe_error(error)
         raise InputError(f"dataset {path}: neither a folder nor on the Hub: {why}") from error

@@ -225,7 +225,7 @@ def test_two_append_at_once(
     hub: Hub, created: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between our look and our commit somebody else appends: theirs stays, ours comes after."""
-    monkeypatch.setattr("d2i1_data.hub.patience.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("d2i1_data.hub.retry.FIRST_WAIT", 0.01)
     run("publish", created(0), "--repo_id", "rooms")
     commit, raced = HfApi.create_commit, []
 
@@ -247,7 +247,7 @@ def test_an_unfinished_dataset_is_refused(
 ) -> None:
     folder = shutil.copytree(created(0), tmp_path / "part")
     (folder / "data" / "train-00001.parquet").unlink()
-    assert "1 shards are still to be made" in d2i1("publish", folder, "--repo_id", "rooms", code=2)
+    assert "1 shards are missing" in d2i1("publish", folder, "--repo_id", "rooms", code=2)
     shutil.rmtree(folder / "data")
     assert "no shards of ours" in d2i1("publish", folder, "--repo_id", "rooms", code=2)
     assert "no such folder" in d2i1("publish", tmp_path / "no", "--repo_id", "rooms", code=2)
@@ -416,7 +416,7 @@ def test_a_dry_run_sends_nothing(hub: Hub, d2i1: D2i1, created: Callable[..., Pa
     assert "run.json" not in said
     assert all(entry.method == "GET" for entry in hub.log)
     run("publish", created(0), "--repo_id", "rooms")
-    assert "(as it is): 0 files" in d2i1("publish", created(0), "--repo_id", "rooms", "--dry_run")
+    assert "(exists): 0 files" in d2i1("publish", created(0), "--repo_id", "rooms", "--dry_run")
     said = d2i1("publish", created(1), "--repo_id", "rooms", "--overwrite", "--dry_run")
     assert "replace data/train-00000.parquet" in said
 
@@ -471,9 +471,9 @@ def test_what_is_wrong_is_told_before_anything_is_sent(
     for flags, wrong in (
         ((), "nothing named"),
         (("--dataset", broken / "dataset", "--append", "--overwrite"), "exclude each other"),
-        (("--pipeline", broken / "pipeline", "--append"), "--append is for a --dataset"),
+        (("--pipeline", broken / "pipeline", "--append"), "--append needs a --dataset"),
         (("--dataset", broken / "dataset", "--space"), "--space needs a --pipeline"),
-        (("--dataset", broken / "dataset", "--results", "x.json"), "--results says nothing"),
+        (("--dataset", broken / "dataset", "--results", "x.json"), "--results has no effect"),
         (("--adapter", lora_run / "pipeline"), "is a whole pipeline; publish it with --pipeline"),
         (("--pipeline", lora_run / "adapter"), "is an adapter; publish it with --adapter"),
         (("--pipeline", "runs/mistyped"), "neither a folder nor a pipeline on the Hub"),

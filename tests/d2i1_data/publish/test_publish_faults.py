@@ -48,7 +48,7 @@ def folder(create: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture(autouse=True)
 def _soon(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("d2i1_data.hub.patience.FIRST_WAIT", 0.01)
+    monkeypatch.setattr("d2i1_data.hub.retry.FIRST_WAIT", 0.01)
 
 
 def last(said: str) -> str:

@@ -13,7 +13,13 @@ import pytest
 import yaml
 
 from d2i1_data.errors import InputError
-from d2i1_data.publish.space_files import DATA, GRADIO, ONLY_TRAINING, modules, space_files
+from d2i1_data.publish.space import (
+    CARD_FILES,
+    GRADIO,
+    TRAINING_ONLY,
+    modules,
+    space_files,
+)
 from tests.serving import free_port, served
 
 ROOT = Path(__file__).parents[3]
@@ -68,7 +74,7 @@ def test_requirements_are_those_of_the_package(space: Path) -> None:
     sent = (space / "requirements.txt").read_text().splitlines()
     left_out = [need for need in project["dependencies"] if need not in sent]
     assert {*sent} <= {*project["dependencies"]}
-    assert {need.partition(">")[0].partition("[")[0] for need in left_out} == {*ONLY_TRAINING}
+    assert {need.partition(">")[0].partition("[")[0] for need in left_out} == {*TRAINING_ONLY}
     assert [need.partition(">")[0] for need in project["optional-dependencies"]["app"]] == [
         "gradio"
     ]
@@ -88,14 +94,14 @@ def test_what_a_build_left_behind_is_not_asked(
 
 
 def test_only_what_is_of_the_package_is_sent(space: Path, tmp_path: Path) -> None:
-    names = ("__init__.py", "page.py", "parts/__init__.py", "parts/sheet.py")
+    names = ("__init__.py", "page.py", "parts/__init__.py", "parts/view.py")
     strays = ("page (copy).py", "notes.txt", "key.env", "old/page.py", ".checkpoints/page.py")
     for name in (*names, *strays):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     assert [file.relative_to(tmp_path).as_posix() for file in modules(tmp_path)] == [*names]
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    assert [*DATA] == project["tool"]["setuptools"]["package-data"]["hub_cards"]
+    assert [*CARD_FILES] == project["tool"]["setuptools"]["package-data"]["hub_cards"]
     assert (space / "hub_cards/licences.txt").is_file()
 
 
@@ -105,7 +111,7 @@ def test_what_is_left_out_is_not_imported(space: Path) -> None:
             names = [alias.name for alias in getattr(node, "names", [])]
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             found = {str(name).partition(".")[0] for name in names}
-            assert not found & {"d2i1_train", *ONLY_TRAINING}, f"{file} imports {found}"
+            assert not found & {"d2i1_train", *TRAINING_ONLY}, f"{file} imports {found}"
 
 
 def test_no_weights_are_sent(space: Path) -> None:

@@ -159,7 +159,7 @@ def test_one_of_two_processes_pushes(hub: Hub, tiny_base: Path, tmp_path: Path) 
 def test_a_hub_that_goes_away_costs_nothing(
     hub: Hub, train: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, d2i1: D2i1
 ) -> None:
-    monkeypatch.setattr("d2i1_data.hub.patience.FIRST_WAIT", 0.001)
+    monkeypatch.setattr("d2i1_data.hub.retry.FIRST_WAIT", 0.001)
     hub.fail("POST", r".*/commit/.*", 503, times=10_000, headers={"Retry-After": "0"})
     said = train(tmp_path / "warm", code=2)
     assert "is complete, but not on the Hub" in said and "d2i1 publish --run" in said

@@ -1,0 +1,73 @@
+"""Retries: calls of the Hub are made again while their errors may pass."""
+
+import logging
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from huggingface_hub import HfApi
+
+from .errors import describe_error, http_error, is_temporary, to_input_error
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+MAX_TRIES = 8  # in a row without any progress
+FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
+LOGGED_WAIT = 3.0  # seconds; longer waits are logged
+
+
+class Retry:
+    """Waits after each failure in a row, longer each time, or as long as the Hub asks."""
+
+    def __init__(self, about: str) -> None:
+        """Start without failures.
+
+        Args:
+            about: what the messages are about, for example a repository.
+        """
+        self.about, self.failures = about, 0
+
+    def wait(self, error: Exception) -> None:
+        """Wait before the next try.
+
+        Raises:
+            InputError: if waiting does not help, or there were too many tries.
+            Exception: the error itself, if it does not come from a client of the Hub.
+        """
+        self.failures += 1
+        temporary = is_temporary(error)
+        if not temporary and not isinstance(error, OSError | RuntimeError | ValueError):
+            raise error
+        if not temporary or self.failures >= MAX_TRIES:
+            raise to_input_error(error, self.about) from error
+        response = getattr(http_error(error), "response", None)
+        asked = response.headers.get("Retry-After", "") if response is not None else ""
+        wait = float(asked) if asked.isdigit() else FIRST_WAIT * 2 ** (self.failures - 1)
+        wait = min(wait, LONGEST_WAIT)
+        if wait > LOGGED_WAIT:
+            logger.warning("%s: %s; again in %.0f s", self.about, describe_error(error), wait)
+        time.sleep(wait)
+
+
+def with_retries(about: str, call: Callable[[], T]) -> T:
+    """The result of a call that may be made several times.
+
+    Args:
+        about: what the messages are about, for example a repository.
+        call: a function that does no harm when it is called again.
+
+    Raises:
+        InputError: if the call fails for a reason that does not pass.
+    """
+    retry = Retry(about)
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            retry.wait(error)
+
+
+def whoami() -> str:
+    """The name of the user whose token is set."""
+    return str(with_retries(HfApi().endpoint, lambda: HfApi().whoami(cache=True))["name"])
