@@ -23,11 +23,6 @@ def save(folder: Path, samples: list[Sample], tasks: dict[str, Any]) -> Path:
     return folder
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
-
-
 def drawn(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The pixels whose middle is in a polygon, by Pillow at eight times the size."""
     canvas = Image.new("1", (8 * size[1], 8 * size[0]))

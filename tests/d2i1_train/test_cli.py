@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from d2i1_train.cli import ACTS, PRESETS, main, read_settings
+from tests.made import contents
 
 TRAIN = "--max_train_steps 1 --real_batch_size 6 --report_to none --output_dir {tmp}/out"
 MOUNT = f"warm-up --base {{base}} --host light --width 16 {TRAIN}"
@@ -32,12 +33,6 @@ def pipeline(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = f"warm-up --base {tiny_base} {flags} {size} --output_dir {folder}"
     assert main(command.split()) == 0
     return folder / "pipeline"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder by its relative path."""
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 def save(file: Path, pixels: np.ndarray) -> None:

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline, Family
 from d2i1_data.diff2in1.attention import RecordingProcessor
-from d2i1_train.cli import main
 from d2i1_train.loop.lora import add_lora
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.theta import Follower, Theta, make_theta, twin
 from tests.d2i1_train.test_processes import MODULE, assert_same_training, run_two
+from tests.made import run
 from tests.tiny import MOUNTS, mount_tiny
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 28, 3), np.uint8)
@@ -29,10 +29,6 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     *((mount, {"norm": "group"}) for mount in BATCH_NORMED),
     *((mount, {"protocol": "host"}) for mount in MOUNTS if mount != "light"),
 ]
-
-
-def run(*arguments: object) -> None:
-    assert main([str(argument) for argument in arguments]) == 0
 
 
 def draw_targets(families: dict[str, Family]) -> dict[str, Tensor]:

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from d2i1_data.checkpoints.pipelines import open_pipeline
-from d2i1_train.cli import LOST, RESUME, main
+from d2i1_train.cli import LOST, RESUME
 from d2i1_train.loop.checkpoint import complete_checkpoints
-from tests.made import contents
+from tests.made import contents, run
 
 MODES = ("none", "lora", "full")
 HOST = ("--host", "light", "--width", 16, "--tasks", "normals,depth,semseg")
@@ -60,10 +60,6 @@ sys.exit(main())
 """  # the library saves the first rank's weights only
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def run(*arguments: object) -> None:
-    assert main([str(argument) for argument in arguments]) == 0
 
 
 def start(*command: object, told: Path, **environment: object) -> psutil.Popen:

@@ -16,7 +16,6 @@ from torch import Tensor
 from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.sources import Rows, open_rows, open_source
-from d2i1_train.cli import main
 from d2i1_train.loop.augment import Augmentation
 from d2i1_train.loop.batches import Draws, Examples, stack
 from d2i1_train.loop.cache import Cache
@@ -24,16 +23,13 @@ from d2i1_train.objective import believe, objective
 from d2i1_train.self_improve import mix_samples, open_created_rows
 from d2i1_train.settings import SelfImproveSettings
 from d2i1_train.theta import Follower, make_theta, twin
+from tests.made import run
 
 REAL = (
     *("--source", "rooms:train", "--max_train_samples", 4, "--resolution", 32),
     *("--report_to", "none"),
 )
 TASKS = ("normals", "depth", "semseg")
-
-
-def run(*arguments: object) -> None:
-    assert main([str(argument) for argument in arguments]) == 0
 
 
 def warm_up(base: Path, folder: Path, *flags: object) -> Path:

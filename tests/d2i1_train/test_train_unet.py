@@ -22,7 +22,6 @@ from d2i1_data.diff2in1.one_pass import OnePass, one_pass
 from d2i1_data.errors import InputError
 from d2i1_data.sources import open_rows, open_source
 from d2i1_data.sources.rooms import Rooms
-from d2i1_train.cli import main
 from d2i1_train.loop.augment import Augmentation
 from d2i1_train.loop.batches import Draws, Examples, seeded, stack
 from d2i1_train.loop.cache import Cache
@@ -33,6 +32,7 @@ from d2i1_train.objective import objective
 from d2i1_train.settings import SelfImproveSettings, WarmUpSettings
 from d2i1_train.theta import NOISE_ONLY, Answer, Follower, Theta, make_theta, trained_tensors, twin
 from d2i1_train.warm_up import mount
+from tests.made import contents, run
 from tests.tiny import save_tiny_base
 
 TASKS = {name: Rooms.tasks[name] for name in ("normals", "depth", "semseg")}
@@ -51,10 +51,6 @@ IMAGE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 Warm = Callable[[str], Path]
 Improve = Callable[..., Path]
 Command = Callable[..., str]
-
-
-def run(*arguments: object) -> None:
-    assert main([str(argument) for argument in arguments]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -160,11 +156,6 @@ def equal(one: dict[str, list[Tensor]], other: dict[str, list[Tensor]]) -> bool:
 
 def see(pipe: Diff2in1Pipeline, image: object = IMAGE) -> dict[str, list[Tensor]]:
     return pipe.predict(image, output_type="pt").predictions
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 # --- the adapter that a LoRA leaves ---

@@ -24,6 +24,7 @@ from d2i1_data.diff2in1.families import LabelMap
 from d2i1_data.errors import InputError
 from d2i1_data.sources import open_source
 from d2i1_data.sources.rooms import Rooms
+from tests.made import contents
 
 FACTS = {"act": "create", "seed": 0, "strength": [0.4, 0.6]}
 PLAN_A = Plan(FACTS, [[Item("a", 0)], [Item("b", 0)]])
@@ -31,11 +32,6 @@ PLAN_A = Plan(FACTS, [[Item("a", 0)], [Item("b", 0)]])
 
 def planned(plan: Plan, **facts: Any) -> Plan:
     return Plan(plan.facts | facts, plan.shards)
-
-
-def snapshot(folder: Path) -> dict[str, bytes]:
-    files = (file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 @pytest.fixture
@@ -110,9 +106,9 @@ def test_the_same_plan_resumes(shards: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out"
     claim_folder(folder, PLAN_A, overwrite=False)
     shutil.copytree(shards / "data", folder / "data")
-    before = snapshot(folder)
+    before = contents(folder)
     claim_folder(folder, planned(PLAN_A), overwrite=False)
-    assert snapshot(folder) == before
+    assert contents(folder) == before
     assert read_plan(folder) == PLAN_A
     assert json.loads(before[PLAN]) == {**PLAN_A.facts, "shards": [[["a", 0]], [["b", 0]]]}
 
@@ -124,16 +120,16 @@ def test_another_plan_is_refused_and_nothing_changes(shards: Path, tmp_path: Pat
     (folder / "README.md").write_text("the card of the old plan")
     (folder / "preview.png").write_bytes(b"its preview")
     (folder / "data/notes.txt").write_text("mine")
-    before = snapshot(folder)
+    before = contents(folder)
     other = planned(PLAN_A, seed=1, extra=1)
     expected = r"another dataset \(seed: 0, now 1; extra: none, now 1\).*--overwrite"
     with pytest.raises(InputError, match=expected) as caught:
         claim_folder(folder, other, overwrite=False)
     assert "\n" not in str(caught.value)
-    assert snapshot(folder) == before
+    assert contents(folder) == before
     claim_folder(folder, other, overwrite=True)
     assert read_plan(folder) == other
-    assert set(snapshot(folder)) == {PLAN, "data/notes.txt"}  # what is not ours stays
+    assert set(contents(folder)) == {PLAN, "data/notes.txt"}  # what is not ours stays
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -143,10 +139,10 @@ def test_a_foreign_folder_or_file_is_refused(tmp_path: Path, overwrite: bool) ->
         claim_folder(tmp_path, PLAN_A, overwrite)
     with pytest.raises(InputError, match=r"thesis.txt is a file"):
         claim_folder(tmp_path / "thesis.txt", PLAN_A, overwrite)
-    assert snapshot(tmp_path) == {"thesis.txt": b"years of work"}
+    assert contents(tmp_path) == {"thesis.txt": b"years of work"}
     (tmp_path / "empty").mkdir()
     claim_folder(tmp_path / "empty", PLAN_A, overwrite)
-    assert list(snapshot(tmp_path / "empty")) == [PLAN]
+    assert list(contents(tmp_path / "empty")) == [PLAN]
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -158,7 +154,7 @@ def test_a_torn_or_foreign_plan_is_refused(tmp_path: Path, text: str, overwrite:
     (tmp_path / "README.md").write_text("years of work")
     with pytest.raises(InputError, match=f"{PLAN} is no plan of ours"):
         claim_folder(tmp_path, PLAN_A, overwrite)
-    assert snapshot(tmp_path) == {PLAN: text.encode(), "README.md": b"years of work"}
+    assert contents(tmp_path) == {PLAN: text.encode(), "README.md": b"years of work"}
 
 
 def test_other_samples_are_another_plan(tmp_path: Path) -> None:

@@ -49,11 +49,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def snapshot(folder: Path) -> dict[str, bytes]:
-    files = (file for file in folder.rglob("*") if file.is_file())
-    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
-
-
 @pytest.mark.parametrize("streaming", [False, True])
 def test_loads_with_plain_datasets(written: Path, streaming: bool) -> None:
     loaded = datasets.load_dataset(str(written), split="train", streaming=streaming)

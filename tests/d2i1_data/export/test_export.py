@@ -23,7 +23,8 @@ from d2i1_data.sources import open_source
 from d2i1_data.sources.dataset import Dataset
 from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import HUMAN_PARSING
-from tests.exports import contents, drawn, run, same_samples, save
+from tests.exports import drawn, run, same_samples, save
+from tests.made import contents
 
 SIZE = (48, 64)
 

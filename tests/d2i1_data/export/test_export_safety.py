@@ -22,7 +22,8 @@ from d2i1_data.sources import open_source
 from d2i1_data.sources.dataset import Dataset
 from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import HUMAN_PARSING, SEMSEG
-from tests.exports import contents, run, same_samples, save
+from tests.exports import run, same_samples, save
+from tests.made import contents
 
 # what could break out of a folder, a tar, a YAML or a JSON file
 IDS = ("../../evil", "a/b.c d", 'say "yes": {no}', "房间" * 60, "~", "")

@@ -17,15 +17,11 @@ from d2i1_data.inspection.evaluation.measure import bootstrap, mean_over_images,
 from d2i1_data.sources import open_source
 from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import TASKS, Task
-from d2i1_train.cli import main
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.warm_up import mount
+from tests.made import run
 
 NAMES = ("normals", "depth", "semseg")
-
-
-def run(*arguments: object) -> None:
-    assert main([str(argument) for argument in arguments]) == 0
 
 
 @pytest.fixture(scope="module")

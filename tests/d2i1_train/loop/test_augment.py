@@ -19,13 +19,13 @@ from d2i1_data.diff2in1 import Diff2in1Pipeline, make_family
 from d2i1_data.errors import InputError
 from d2i1_data.sources import open_rows
 from d2i1_train import self_improve as stage
-from d2i1_train.cli import main
 from d2i1_train.loop import run as runs
 from d2i1_train.loop.augment import REDRAWS, Augmentation, Colours, View, make_augmentation
 from d2i1_train.loop.batches import Batch, Draws, Example, Examples, seeded, stack
 from d2i1_train.loop.cache import Cache
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.theta import make_theta
+from tests.made import run
 
 FAMILIES = {
     "labels": make_family({"family": "label_map", "names": ["a", "b", "c", "d"]}),
@@ -313,10 +313,6 @@ def test_denoising_learns_from_images_in_their_own_colours(tiny_pipe: Diff2in1Pi
 
 
 # --- both stages ---
-
-
-def run(*arguments: object) -> None:
-    assert main([str(argument) for argument in arguments]) == 0
 
 
 Train = Callable[..., Path]

@@ -13,21 +13,17 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
-from d2i1_train.cli import main
 from d2i1_train.loop.optimizer import make_beta1, make_optimizer, make_schedule
 from d2i1_train.loop.settings import OF_ONE_CYCLE
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.theta import make_theta
+from tests.made import run
 
 SMALL = ("--source", "rooms:train", "--max_train_samples", 4, "--resolution", 32)
 SMALL += ("--real_batch_size", 2, "--report_to", "none", "--learning_rate", 1e-3)
 HOST = ("--host", "light", "--width", 16, "--tasks", "normals,depth,semseg")
 STEPS = ("--max_train_steps", 4, "--checkpointing_steps", 1)
 CYCLE = ("--lr_scheduler", "one_cycle", "--lr_pct_start", 0.5, "--lr_div_factor", 4)
-
-
-def run(*arguments: object) -> None:
-    assert main([str(argument) for argument in arguments]) == 0
 
 
 def settings(**more: object) -> WarmUpSettings:

@@ -16,7 +16,7 @@ from accelerate.utils.other import TORCH_SAFE_GLOBALS
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from d2i1_train.cli import main
+from tests.made import contents, run
 
 ROOMS = (
     *("--source", "rooms:train", "--max_train_samples", 4, "--resolution", 32),
@@ -26,10 +26,6 @@ HOST = ("--host", "light", "--width", 16, "--tasks", "normals,semseg", "--real_b
 LATEST = ("--resume_from_checkpoint", "latest")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def run(*arguments: object) -> None:
-    assert main([str(argument) for argument in arguments]) == 0
 
 
 def kill_after(sign: Path, *arguments: object) -> None:
@@ -49,15 +45,6 @@ def kill_after(sign: Path, *arguments: object) -> None:
         process.kill()
         process.wait()
     assert process.returncode == -9
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder by its relative path."""
-    return {
-        file.relative_to(folder).as_posix(): file.read_bytes()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
 
 
 @pytest.fixture(scope="module")
