@@ -1,1 +1,1 @@
-"""The app: a page in a browser that shows what a pipeline perceives and creates."""
+"""The app: a page in a browser that shows what a pipeline predicts and creates."""

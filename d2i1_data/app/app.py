@@ -1,4 +1,4 @@
-"""The app: a page that shows what a pipeline perceives in an image, and creates variations."""
+"""The app: a page that shows what a pipeline predicts for an image, and creates variations."""
 
 import os
 import signal
@@ -8,16 +8,19 @@ from tempfile import TemporaryDirectory
 from ..errors import InputError
 from .settings import AppSettings
 
-LARGEST_FILE = "50mb"
+MAX_FILE_SIZE = "50mb"
 
 
 def app(settings: AppSettings) -> None:
-    """Serve the page until the process is interrupted or told to end; its address is printed.
+    """Serve the page until the process is interrupted; prints its address.
 
-    What visitors upload and download lies in a temporary folder, which goes with the process.
+    Uploads and downloads lie in a temporary folder, which is deleted at the end.
+
+    Raises:
+        InputError: if gradio is not installed, or the page cannot be served.
     """
     with TemporaryDirectory(prefix="diff2in1-") as folder:
-        # gradio looks at both when it is imported
+        # gradio reads both when it is imported
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=folder)
         try:
             _serve(settings, Path(folder))
@@ -32,15 +35,15 @@ def _serve(settings: AppSettings, folder: Path) -> None:
         if error.name != "gradio":
             raise
         raise InputError("gradio is not installed: pip install 'diff2in1[app]'") from error
-    from .studio import Studio
+    from .session import PipelineSession
 
-    page = build_page(Studio(settings), folder)
+    page = build_page(PipelineSession(settings), folder)
     try:
         _, address, public = page.launch(
-            server_name=settings.host,
-            server_port=settings.port,
+            server_name=settings.server_name,
+            server_port=settings.server_port,
             share=settings.share,
-            max_file_size=LARGEST_FILE,
+            max_file_size=MAX_FILE_SIZE,
             ssr_mode=False,
             footer_links=["api", "settings"],
             theme=THEME,
@@ -48,9 +51,9 @@ def _serve(settings: AppSettings, folder: Path) -> None:
             quiet=True,
             prevent_thread_lock=True,
         )
-    except OSError as error:  # gradio's own for a port that is taken, or an unknown host
+    except OSError as error:  # gradio raises it for a port that is taken and an unknown address
         raise InputError(f"the page cannot be served: {error}") from error
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # or the folder would stay
-    told = f"{address} and {public}" if public else address
-    print(f"{settings.pipeline} is served at {told}, until Ctrl-C", flush=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is deleted
+    addresses = f"{address} and {public}" if public else address
+    print(f"{settings.pipeline} is served at {addresses}, until Ctrl-C", flush=True)
     page.block_thread()

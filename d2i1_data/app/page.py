@@ -1,10 +1,10 @@
-"""The page: Gradio's controls around a studio. The only file that needs gradio."""
+"""The page: Gradio's controls around a pipeline session. The only file that needs gradio."""
 
 from collections.abc import Callable
 from functools import wraps
 from html import escape
 from pathlib import Path
-from reprlib import repr as brief
+from reprlib import repr as short_repr
 from typing import Any
 
 import gradio as gr
@@ -15,87 +15,102 @@ import hub_cards
 
 from ..dataset.sample import Sample
 from ..errors import InputError
-from .sheet import sheet
-from .studio import LONGEST_PROMPT, Studio
+from .sample_view import sample_html
+from .session import MAX_PROMPT, PipelineSession
 from .upload import FORMATS, read_upload
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-KEPT = 3600  # seconds, of what visitors upload and download
-WAITING = 32  # visitors
+FILE_LIFETIME = 3600  # seconds, for uploads and downloads
+QUEUE_SIZE = 32  # visitors that may wait
 DOWNLOAD = "Download the row"
-WISHES = (  # and what each may be; who asks by the API may ask for anything
+CREATION_INPUTS = (  # name, allowed types, in words; a client of the API may send anything
     ("prompt", (str,), "text"),
     ("strength", (int, float), "a number"),
     ("steps", (int,), "a whole number"),
     ("seed", (int,), "a whole number"),
 )
-NOTHING_SEEN = '<div class="hint">The labels of the image appear here.</div>'
-NOTHING_MADE = '<div class="hint">What is created, and its labels, appear here.</div>'
-CREATING = (
-    '<h2>Create a variation</h2><p class="lead">The image is noised up to the strength, denoised'
-    " under the prompt, and the result labelled.</p>"
+NO_LABELS = '<div class="hint">The labels of the image appear here.</div>'
+NOTHING_CREATED = '<div class="hint">The created image and its labels appear here.</div>'
+CREATE_HEADING = (
+    '<h2>Create a variation</h2><p class="lead">The pipeline adds noise to the image, up to the'
+    " strength. Then it removes the noise, guided by the prompt, and labels the result.</p>"
 )
 CSS = (hub_cards.FOLDER / "app.css").read_text()
 SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
 MONO = ["ui-monospace", "SF Mono", "Menlo", "DejaVu Sans Mono", "monospace"]
-THEME = gr.themes.Default(  # fonts of the visitor's machine: nothing is loaded from elsewhere
+THEME = gr.themes.Default(  # fonts of the visitor's machine: no other server is asked
     primary_hue="slate", neutral_hue="gray", radius_size="sm", font=SANS, font_mono=MONO
-).set(body_text_color_subdued="*neutral_500")  # 4.5 : 1 and more on white
-SPOKEN = 'element.ariaLive = "polite"'  # what is new is read out
+).set(body_text_color_subdued="*neutral_500")  # contrast of at least 4.5 : 1 on white
+ANNOUNCE = 'element.ariaLive = "polite"'  # screen readers read new content
 
 
-def build_page(studio: Studio, folder: Path) -> gr.Blocks:
-    """The page of a studio. folder: where downloads lie; gradio's temporary one, which it empties.
+def build_page(session: PipelineSession, folder: Path) -> gr.Blocks:
+    """The page of a pipeline.
 
-    Its API has `predict` and `create`, each giving a sheet as HTML and a zip of the row.
+    Its API has `predict` and `create`. Each answers with a sample as HTML and a zip of the row.
+
+    Args:
+        session: the pipeline.
+        folder: where downloads are written: gradio's temporary folder, which gradio cleans.
     """
-    examples, desk = _examples(studio), _Desk(studio, folder)
-    about = {"title": f"Diff-2-in-1: {studio.name}", "analytics_enabled": False}
-    with gr.Blocks(**about, delete_cache=(KEPT // 6, KEPT)) as page:
-        gr.HTML(_heading(studio))
-        on_page = gr.State([])
+    examples, handlers = _examples(session), RequestHandlers(session, folder)
+    about = {"title": f"Diff-2-in-1: {session.name}", "analytics_enabled": False}
+    with gr.Blocks(**about, delete_cache=(FILE_LIFETIME // 6, FILE_LIFETIME)) as page:
+        gr.HTML(_heading(session))
+        current = gr.State([])
         with gr.Row(elem_classes="part"):
             with gr.Column(scale=1, min_width=240):
                 image = _upload(examples)
-                seen_file = gr.DownloadButton(DOWNLOAD, visible=False, elem_id="seen-row")
+                label_row = gr.DownloadButton(DOWNLOAD, visible=False, elem_id="labels-row")
             with gr.Column(scale=4, min_width=320):
-                seen = gr.HTML(NOTHING_SEEN, elem_id="seen", js_on_load=SPOKEN)
-        gr.HTML(CREATING)
+                labels = gr.HTML(NO_LABELS, elem_id="labels", js_on_load=ANNOUNCE)
+        gr.HTML(CREATE_HEADING)
         with gr.Row(elem_classes="part"):
             with gr.Column(scale=1, min_width=240):
-                wishes = _wishes(studio)
+                inputs = _creation_inputs(session)
                 button = gr.Button("Create", variant="primary", elem_id="create")
-                made_file = gr.DownloadButton(DOWNLOAD, visible=False, elem_id="made-row")
+                created_row = gr.DownloadButton(DOWNLOAD, visible=False, elem_id="created-row")
             with gr.Column(scale=4, min_width=320):
-                made = gr.HTML(NOTHING_MADE, elem_id="made", js_on_load=SPOKEN)
-        # What is shown is never of another image. Gradio forgets what is asked for while the same
-        # is being answered: here every image is looked at, and of wishes the last comes true.
-        looked, asked = [image, on_page], [image, *wishes, on_page]
-        shown, wished = [seen, seen_file, made, made_file], [button.click, wishes[0].submit]
-        changed = image.change(_clear, looked, shown, queue=False, api_visibility="private")
-        predict, create = (
-            {"fn": _told(fn), "concurrency_limit": 1, "concurrency_id": "model"}
-            for fn in (desk.predict, desk.create)
+                created = gr.HTML(NOTHING_CREATED, elem_id="created", js_on_load=ANNOUNCE)
+        # The page must never show results of another image. While Gradio answers a request, it
+        # drops further ones of the same kind. So every new image is queued ("multiple"), and of
+        # the requests to create the last one is kept ("always_last").
+        outputs = [labels, label_row, created, created_row]
+        changed = image.change(
+            _clear, [image, current], outputs, queue=False, api_visibility="private"
         )
-        changed.then(**predict, inputs=looked, outputs=shown[:2], trigger_mode="multiple")
-        gr.on(wished, **create, inputs=asked, outputs=shown[2:], trigger_mode="always_last")
-    return page.queue(max_size=WAITING)
+        predict, create = (
+            {"fn": _show_errors(fn), "concurrency_limit": 1, "concurrency_id": "model"}
+            for fn in (handlers.predict, handlers.create)
+        )
+        changed.then(
+            **predict, inputs=[image, current], outputs=outputs[:2], trigger_mode="multiple"
+        )
+        gr.on(
+            [button.click, inputs[0].submit],
+            **create,
+            inputs=[image, *inputs, current],
+            outputs=outputs[2:],
+            trigger_mode="always_last",
+        )
+    return page.queue(max_size=QUEUE_SIZE)
 
 
-class _Desk:
-    """What visitors ask for, answered with a sheet and its download.
+class RequestHandlers:
+    """Answers requests of the page and of the API with a sample as HTML and its download.
 
-    on_page: the image on the page that asks, as it is by now, in a list; empty where the API asks.
+    The argument `current` of the methods is a list with the image that the page shows by now. It is
+    empty for requests of the API.
     """
 
-    def __init__(self, studio: Studio, folder: Path) -> None:
-        self.studio, self.folder = studio, folder
+    def __init__(self, session: PipelineSession, folder: Path) -> None:
+        self.session, self.folder = session, folder
 
-    def predict(self, image: str | None, on_page: list[str | None]) -> Any:
+    def predict(self, image: str | None, current: list[str | None]) -> Any:
         """The labels of an image."""
         if image is None:
-            return NOTHING_SEEN, gr.DownloadButton(visible=False)
-        return self._answer("Image", image, on_page, self.studio.label)
+            return NO_LABELS, gr.DownloadButton(visible=False)
+        return self._answer("Image", image, current, self.session.label)
 
     def create(
         self,
@@ -104,43 +119,43 @@ class _Desk:
         strength: float,
         steps: int,
         seed: int,
-        on_page: list[str | None],
+        current: list[str | None],
     ) -> Any:
         """A labelled variation of an image."""
         if image is None:
-            raise InputError("upload an image first, of which to create a variation")
-        wishes = (prompt, strength, steps, seed)
-        for (name, kinds, meant), wish in zip(WISHES, wishes, strict=True):
-            if type(wish) not in kinds:
-                given = "nothing" if wish is None else brief(wish)
-                raise InputError(f"{name}: got {given}, expected {meant}")
+            raise InputError("upload an image first; the variation starts from it")
+        values = (prompt, strength, steps, seed)
+        for (name, kinds, allowed), value in zip(CREATION_INPUTS, values, strict=True):
+            if type(value) not in kinds:
+                given = "nothing" if value is None else short_repr(value)
+                raise InputError(f"{name}: got {given}, expected {allowed}")
         return self._answer(
-            "Created", image, on_page, lambda pixels: self.studio.create(pixels, *wishes)
+            "Created", image, current, lambda pixels: self.session.create(pixels, *values)
         )
 
     def _answer(
         self,
         title: str,
         image: str,
-        on_page: list[str | None],
+        current: list[str | None],
         make: Callable[[NDArray[np.uint8]], Sample],
     ) -> Any:
-        """What is made of an image; nothing where that is no longer on the page."""
-        if on_page not in ([], [image]):
+        """The sample made from an image; no answer if the page shows another image by now."""
+        if current not in ([], [image]):
             return gr.skip()
-        sample = make(read_upload(image, self.studio.settings.max_side))
-        packed = str(self.studio.pack(sample, self.folder))
-        if on_page not in ([], [image]):
+        sample = make(read_upload(image, self.session.settings.max_side))
+        packed = str(self.session.pack(sample, self.folder))
+        if current not in ([], [image]):
             return gr.skip()
         row = gr.DownloadButton(value=packed, visible=True)
-        return sheet(title, sample, self.studio.tasks), row
+        return sample_html(title, sample, self.session.tasks), row
 
 
-def _clear(image: str | None, on_page: list[str | None]) -> tuple[Any, ...]:
-    """Nothing is shown of an image that is new on a page."""
-    on_page[:] = [image]
+def _clear(image: str | None, current: list[str | None]) -> tuple[Any, ...]:
+    """Note the new image of a page, and hide the results of the one before."""
+    current[:] = [image]
     hidden = gr.DownloadButton(visible=False)
-    return NOTHING_SEEN, hidden, NOTHING_MADE, hidden
+    return NO_LABELS, hidden, NOTHING_CREATED, hidden
 
 
 def _upload(examples: list[str]) -> gr.Image:
@@ -152,62 +167,62 @@ def _upload(examples: list[str]) -> gr.Image:
         height=260,
         elem_id="upload",
     )
-    image.preprocess = _as_file  # what is no image is told by us
+    image.preprocess = _path  # our own message for files that are no images
     if examples:
         gr.Examples(examples, image, label="Examples", cache_examples=False)
     return image
 
 
-def _wishes(studio: Studio) -> list[Any]:
+def _creation_inputs(session: PipelineSession) -> list[Any]:
     """Prompt, strength, U-Net calls and seed."""
-    low, most = min(0.1, studio.strength), studio.settings.max_inference_steps
-    wishes: list[Any] = [
-        gr.Textbox(label="Prompt", placeholder="What is in the image", max_length=LONGEST_PROMPT),
-        gr.Slider(low, 1, studio.strength, step=0.05, label="Strength", elem_id="strength"),
-        gr.Slider(1, most, studio.steps, step=1, label="U-Net calls", elem_id="steps"),
+    low, most = min(0.1, session.strength), session.settings.max_inference_steps
+    inputs: list[Any] = [
+        gr.Textbox(label="Prompt", placeholder="What the image shows", max_length=MAX_PROMPT),
+        gr.Slider(low, 1, session.strength, step=0.05, label="Strength", elem_id="strength"),
+        gr.Slider(1, most, session.steps, step=1, label="U-Net calls", elem_id="steps"),
         gr.Number(0, label="Seed", precision=0, minimum=0),
     ]
-    for wish in wishes:
-        wish.preprocess = _as_given  # what is no such wish is told by us
-    return wishes
+    for control in inputs:
+        control.preprocess = _unchanged  # our own messages for wrong values
+    return inputs
 
 
-def _as_given(payload: Any) -> Any:
+def _unchanged(payload: Any) -> Any:
     return payload
 
 
-def _as_file(payload: Any) -> str | None:
-    """The file a visitor uploaded, as it is."""
+def _path(payload: Any) -> str | None:
+    """The path of an uploaded file."""
     return None if payload is None else payload.path
 
 
-def _told(answer: Callable[..., Any]) -> Callable[..., Any]:
-    """The same, with wrong input told to the visitor."""
+def _show_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """The same handler; the page shows its InputErrors."""
 
-    @wraps(answer)  # the API has its names
-    def told(*given: Any) -> Any:
+    @wraps(handler)  # the API takes the names of its arguments
+    def wrapped(*given: Any) -> Any:
         try:
-            return answer(*given)
+            return handler(*given)
         except InputError as error:
             message = escape(str(error), quote=False)
             raise gr.Error(message[:1].upper() + message[1:], print_exception=False) from error
 
-    return told
+    return wrapped
 
 
-def _heading(studio: Studio) -> str:
-    names = ", ".join(name.replace("_", " ") for name in studio.tasks)
+def _heading(session: PipelineSession) -> str:
+    names = ", ".join(name.replace("_", " ") for name in session.tasks)
     return (
-        f'<h1>Diff-2-in-1</h1><p class="lead">What <code>{escape(studio.name)}</code> perceives in'
-        f" an image, and images it creates: {names}.</p>"
+        f'<h1>Diff-2-in-1</h1><p class="lead"><code>{escape(session.name)}</code> labels images and'
+        f" creates labelled images. It predicts: {names}.</p>"
     )
 
 
-def _examples(studio: Studio) -> list[str]:
+def _examples(session: PipelineSession) -> list[str]:
     """The images of the folder of examples."""
-    if studio.settings.examples is None:
+    if session.settings.examples is None:
         return []
-    folder = Path(studio.settings.examples).expanduser()
+    folder = Path(session.settings.examples).expanduser()
     if not folder.is_dir():
         raise InputError(f"--examples {folder}: no such folder")
     files = sorted(str(f) for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)

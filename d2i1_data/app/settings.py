@@ -1,4 +1,4 @@
-"""What can be set for the app."""
+"""Settings of `d2i1 app`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,32 +9,33 @@ from ..errors import InputError
 
 @dataclass(kw_only=True)
 class AppSettings:
-    """Show in a browser what a pipeline perceives and creates."""
+    """Show in a browser what a pipeline predicts and creates."""
 
     pipeline: str
     """Folder or Hub id of a Diff2in1Pipeline."""
-    host: str | None = None
-    """Address to listen at; None is 127.0.0.1, this machine alone, or what GRADIO_SERVER_NAME says,
-    as in a Space. 0.0.0.0 is for all who can reach this machine."""
-    port: int | None = None
-    """None is the first free one from 7860 on, or GRADIO_SERVER_PORT."""
+    server_name: str | None = None
+    """Address to listen at. 127.0.0.1 serves this machine only, 0.0.0.0 everybody who can reach it.
+    None uses GRADIO_SERVER_NAME if it is set, as in a Space, otherwise 127.0.0.1."""
+    server_port: int | None = None
+    """Port to listen at. None uses GRADIO_SERVER_PORT if it is set, otherwise the first free port
+    from 7860 on."""
     share: bool = False
-    """Also give the page a public address for a few days, through a server of Gradio."""
+    """Also give the page a public address for some days, through a server of Gradio."""
     examples: str | None = None
-    """Folder of images to try."""
+    """Folder of example images to show on the page."""
     max_side: int = 768
     """Larger images are scaled down to this many pixels on the longer side."""
     num_inference_steps: int | None = None
-    """U-Net calls if a visitor does not choose; None is the checkpoint's default."""
+    """U-Net calls if a visitor does not choose. None uses the checkpoint's default."""
     max_inference_steps: int = 100
-    """As many as a visitor may choose."""
+    """Largest number of U-Net calls that a visitor may choose."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the weights and all that is computed with them."""
+    """Precision of the weights and of all computations."""
     threads: int | None = None
-    """CPU threads; None is torch's own choice."""
+    """CPU threads. None leaves the choice to torch."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "port", "max_side", "num_inference_steps", "threads")
+        require_positive(self, "server_port", "max_side", "num_inference_steps", "threads")
         if not 1 <= self.max_inference_steps <= 1000:
             raise InputError(
                 f"--max_inference_steps {self.max_inference_steps}: expected 1 to 1000"

@@ -22,9 +22,9 @@ from datasets import load_dataset
 from numpy.typing import NDArray
 from PIL import Image
 
+from d2i1_data.app.sample_view import sample_html
+from d2i1_data.app.session import PipelineSession
 from d2i1_data.app.settings import AppSettings
-from d2i1_data.app.sheet import sheet
-from d2i1_data.app.studio import Studio
 from d2i1_data.app.upload import read_upload
 from d2i1_data.checkpoints.files import fingerprint
 from d2i1_data.creation.plan import noise_seed
@@ -41,8 +41,10 @@ SIDE = 48  # longest side of the tests' uploads
 
 
 @pytest.fixture(scope="module")
-def studio(pipeline: Path) -> Studio:
-    return Studio(AppSettings(pipeline=str(pipeline), max_side=SIDE, max_inference_steps=9))
+def session(pipeline: Path) -> PipelineSession:
+    return PipelineSession(
+        AppSettings(pipeline=str(pipeline), max_side=SIDE, max_inference_steps=9)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +58,16 @@ def small(image: NDArray[np.uint8] = ROOM, side: int = SIDE) -> NDArray[np.uint8
     return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS))
 
 
-def as_read(studio: Studio, predictions: dict[str, list[Any]]) -> dict[str, NDArray[Any]]:
+def as_read(session: PipelineSession, predictions: dict[str, list[Any]]) -> dict[str, NDArray[Any]]:
     """Predictions as they are once stored and read again."""
-    families = {name: task.family for name, task in studio.tasks.items()}
+    families = {name: task.family for name, task in session.tasks.items()}
     return {n: f.from_png(f.to_png(predictions[n][0])) for n, f in families.items()}
 
 
-def assert_near(studio: Studio, targets: Any, predictions: dict[str, list[Any]]) -> None:
+def assert_near(session: PipelineSession, targets: Any, predictions: dict[str, list[Any]]) -> None:
     """Equal to a step of the stored form; torch rounds by where a tensor lies in memory."""
-    assert {*targets} == {*predictions} == {*studio.tasks}
-    for name, task in studio.tasks.items():
+    assert {*targets} == {*predictions} == {*session.tasks}
+    for name, task in session.tasks.items():
         one, other = task.family.to_png(targets[name]), task.family.to_png(predictions[name][0])
         first, second = (
             np.asarray(Image.open(io.BytesIO(png))).astype(int) for png in (one, other)
@@ -77,60 +79,62 @@ def assert_near(studio: Studio, targets: Any, predictions: dict[str, list[Any]])
 # --- what is made ---
 
 
-def test_labels_are_those_of_predict(studio: Studio, pipe: Diff2in1Pipeline) -> None:
-    sample, seen = studio.label(ROOM), pipe.predict(ROOM)
+def test_labels_are_those_of_predict(session: PipelineSession, pipe: Diff2in1Pipeline) -> None:
+    sample, seen = session.label(ROOM), pipe.predict(ROOM)
     np.testing.assert_array_equal(sample.image, ROOM)
-    assert_near(studio, sample.targets, seen.predictions)
+    assert_near(session, sample.targets, seen.predictions)
     for name, unsure in seen.uncertainty.items():
         np.testing.assert_allclose(1 - sample.confidence[name], unsure[0], atol=1 / 254)
 
 
-def test_variations_are_those_of_the_pipeline(studio: Studio, pipe: Diff2in1Pipeline) -> None:
+def test_variations_are_those_of_the_pipeline(
+    session: PipelineSession, pipe: Diff2in1Pipeline
+) -> None:
     prompt, strength, steps, seed = "a room {with} braces", 0.7, 3, 5
-    sample = studio.create(ROOM, prompt, strength, steps, seed)
+    sample = session.create(ROOM, prompt, strength, steps, seed)
     source = f"upload-{image_sha256(ROOM)[:12]}"
     generator = torch.Generator().manual_seed(noise_seed(source, 0, seed))
     made = pipe(ROOM, prompt, strength, steps, generator=generator)
     np.testing.assert_array_equal(sample.image, np.asarray(made.images[0]))
-    assert_near(studio, sample.targets, made.predictions)
+    assert_near(session, sample.targets, made.predictions)
     assert sample.caption == prompt
-    other = studio.create(ROOM, prompt, strength, steps, seed + 1)
+    other = session.create(ROOM, prompt, strength, steps, seed + 1)
     assert np.abs(sample.image.astype(int) - other.image).mean() > 1
 
 
-def test_provenance_says_how_a_row_was_made(studio: Studio, pipeline: Path) -> None:
-    origin = studio.create(ROOM, "a room", 0.35, 2, 7).provenance
+def test_provenance_says_how_a_row_was_made(session: PipelineSession, pipeline: Path) -> None:
+    origin = session.create(ROOM, "a room", 0.35, 2, 7).provenance
     assert (origin.kind, origin.strength, origin.steps, origin.seed) == ("created", 0.35, 2, 7)
     assert origin.source_dataset == "upload" and origin.source_sha256 == image_sha256(ROOM)
     assert origin.noise_seed == noise_seed(origin.source_id or "", 0, 7)
     assert (origin.host, origin.base, origin.labels_from) == ("light", "base", "latent")
     assert origin.fingerprint == fingerprint(pipeline)
     assert origin.checkpoint is None and origin.licence is None  # nobody knows, nobody says
-    labelled = studio.label(ROOM).provenance
+    labelled = session.label(ROOM).provenance
     assert (labelled.strength, labelled.steps, labelled.labels_from) == (0, 0, "image")
     assert labelled.noise_seed is None and labelled.source_sha256 == image_sha256(ROOM)
 
 
-def test_rows_of_one_upload_have_names_of_their_own(studio: Studio) -> None:
+def test_rows_of_one_upload_have_names_of_their_own(session: PipelineSession) -> None:
     def create(prompt: str = "", strength: float = 0.6, steps: int = 1, seed: int = 0) -> Sample:
-        return studio.create(ROOM, prompt, strength, steps, seed)
+        return session.create(ROOM, prompt, strength, steps, seed)
 
     rows = [create(), create("a"), create(strength=0.5), create(steps=2), create(seed=1)]
-    ids = {row.id for row in (studio.label(ROOM), *rows)}
+    ids = {row.id for row in (session.label(ROOM), *rows)}
     assert len(ids) == 6 and create().id == rows[0].id
     assert {name.rpartition("-")[0] for name in ids} == {f"upload-{image_sha256(ROOM)[:12]}"}
 
 
 def test_what_cannot_be_made_is_told(pipeline: Path) -> None:
-    studio = Studio(AppSettings(pipeline=str(pipeline)))
-    for weight in studio.pipe.perception.parameters():
+    session = PipelineSession(AppSettings(pipeline=str(pipeline)))
+    for weight in session.pipe.perception.parameters():
         weight.data.fill_(float("nan"))
     with pytest.raises(InputError, match=r"the checkpoint gives NaN$"):
-        studio.label(ROOM)
+        session.label(ROOM)
 
 
 @pytest.mark.parametrize(
-    ("wish", "wrong"),
+    ("given", "wrong"),
     [
         ({"steps": 10}, "10 calls of the U-Net: expected 1 to 9"),
         ({"steps": 0}, "0 calls of the U-Net"),
@@ -141,26 +145,28 @@ def test_what_cannot_be_made_is_told(pipeline: Path) -> None:
         ({"prompt": "a" * 1001}, "1001 characters"),
     ],
 )
-def test_wishes_beyond_the_settings_are_refused(studio: Studio, wish: Any, wrong: str) -> None:
+def test_inputs_out_of_range_are_refused(session: PipelineSession, given: Any, wrong: str) -> None:
     with pytest.raises(InputError, match=wrong):
-        studio.create(ROOM, **({"strength": 0.6, "steps": 6} | wish))
+        session.create(ROOM, **({"strength": 0.6, "steps": 6} | given))
 
 
 @pytest.mark.parametrize("size", [(1, SIDE), (SIDE, 2), (3, 5)])
 def test_images_smaller_than_the_stride_work(
-    studio: Studio, size: tuple[int, int], tmp_path: Path
+    session: PipelineSession, size: tuple[int, int], tmp_path: Path
 ) -> None:
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
-    for sample in (studio.label(image), studio.create(image, steps=1)):
+    for sample in (session.label(image), session.create(image, steps=1)):
         assert sample.size == size and {t.shape[:2] for t in sample.targets.values()} == {size}
-        assert studio.pack(sample, tmp_path).is_file()
-        assert sheet("Image", sample, studio.tasks)
+        assert session.pack(sample, tmp_path).is_file()
+        assert sample_html("Image", sample, session.tasks)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (4, 3)])
-def test_an_image_of_one_latent_pixel_is_refused(studio: Studio, size: tuple[int, int]) -> None:
+def test_an_image_of_one_latent_pixel_is_refused(
+    session: PipelineSession, size: tuple[int, int]
+) -> None:
     image = np.zeros((*size, 3), np.uint8)
-    for make in (studio.label, studio.create):
+    for make in (session.label, session.create):
         with pytest.raises(InputError, match=f"{size[1]} x {size[0]} pixels; this .* more than 4"):
             make(image)
 
@@ -190,10 +196,10 @@ def assert_same(one: Sample, other: Sample) -> None:
 
 @pytest.mark.parametrize("kind", ["label", "create"])
 def test_a_download_is_a_dataset_of_one_row(
-    studio: Studio, kind: str, tmp_path: Path, d2i1: Callable[..., str]
+    session: PipelineSession, kind: str, tmp_path: Path, d2i1: Callable[..., str]
 ) -> None:
-    sample = studio.label(ROOM) if kind == "label" else studio.create(ROOM, "a room", steps=2)
-    packed = studio.pack(sample, tmp_path)
+    sample = session.label(ROOM) if kind == "label" else session.create(ROOM, "a room", steps=2)
+    packed = session.pack(sample, tmp_path)
     folder = unpack(packed, tmp_path / "unpacked")
     rows = load_dataset(str(folder), split="train")
     assert rows.features == FEATURES and len(rows) == 1
@@ -202,7 +208,7 @@ def test_a_download_is_a_dataset_of_one_row(
     alone = load_dataset("parquet", data_files=shard, split="train")
     assert alone.features == FEATURES
     (again,) = Dataset(str(folder))
-    assert_same(from_row(to_row(sample, studio.tasks), studio.tasks), again)
+    assert_same(from_row(to_row(sample, session.tasks), session.tasks), again)
     d2i1("export", folder, "--format", "coco", "--output_dir", tmp_path / "coco")
     assert (tmp_path / "coco" / "samples.jsonl").read_text().count(sample.id) > 0
     for file in (f for f in folder.rglob("*") if f.is_file()):
@@ -307,7 +313,7 @@ def test_what_is_no_image_is_refused(
 
 
 class Page(HTMLParser):
-    """Tags, attributes and text of a sheet."""
+    """Tags, attributes and text of the HTML of a sample."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -331,30 +337,30 @@ def decoded(address: str) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
-def test_a_sheet_shows_what_is_stored(studio: Studio) -> None:
-    made = studio.label(ROOM)
-    sample = from_row(to_row(made, studio.tasks), studio.tasks)
-    page = Page(sheet("Image", made, studio.tasks))
+def test_the_view_of_a_sample_shows_what_is_stored(session: PipelineSession) -> None:
+    made = session.label(ROOM)
+    sample = from_row(to_row(made, session.tasks), session.tasks)
+    page = Page(sample_html("Image", made, session.tasks))
     pictures = [decoded(source) for _, source in page.sources]
-    labels = [t.family.colorize(sample.targets[n]) for n, t in studio.tasks.items()]
-    unsure = [np.round((1 - sample.confidence[n]) * 255) for n in studio.tasks]
+    labels = [t.family.colorize(sample.targets[n]) for n, t in session.tasks.items()]
+    unsure = [np.round((1 - sample.confidence[n]) * 255) for n in session.tasks]
     np.testing.assert_array_equal(pictures[0], sample.image)
     for n, (label, grey) in enumerate(zip(labels, unsure, strict=True)):
         np.testing.assert_array_equal(pictures[1 + 2 * n], label)
         np.testing.assert_array_equal(pictures[2 + 2 * n][..., 0], grey)
     depth = sample.targets["depth"]
     assert {f"{depth.min():.2f} m", f"{depth.max():.2f} m"} <= {*page.words}
-    names = studio.tasks["semseg"].family.config()["names"]
+    names = session.tasks["semseg"].family.config()["names"]
     there = {names[label] for label in np.unique(sample.targets["semseg"])}
     assert {name for name in names if name in page.words} == there
 
 
-def test_words_are_never_markup(studio: Studio) -> None:
+def test_words_are_never_markup(session: PipelineSession) -> None:
     evil = '<script>alert(1)</script><img src=x onerror="alert(2)">'
-    sample = replace(studio.label(ROOM), caption=evil)
-    count = len(studio.tasks["semseg"].family.config()["names"])
-    tasks = {**studio.tasks, "semseg": studio.tasks["semseg"].with_classes([evil] * count)}
-    page = Page(sheet("Image", sample, tasks))
+    sample = replace(session.label(ROOM), caption=evil)
+    count = len(session.tasks["semseg"].family.config()["names"])
+    tasks = {**session.tasks, "semseg": session.tasks["semseg"].with_classes([evil] * count)}
+    page = Page(sample_html("Image", sample, tasks))
     assert page.words.count(evil) >= 2
     assert "script" not in page.tags and page.tags.count("img") == 1 + 2 * len(tasks)
 
@@ -383,7 +389,7 @@ def test_a_port_that_is_taken_is_told(pipeline: Path, d2i1: Callable[..., str]) 
     pytest.importorskip("gradio", reason="gradio is not installed")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = d2i1("app", "--pipeline", pipeline, "--port", port, code=2)
+        said = d2i1("app", "--pipeline", pipeline, "--server_port", port, code=2)
     assert "the page cannot be served" in said and str(port) in said
 
 
@@ -426,7 +432,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def address(pipeline: Path, places: dict[str, Path]) -> Iterator[str]:
     """`d2i1 app` at work, as typed; in the end it must leave nothing behind."""
     pytest.importorskip("gradio", reason="gradio is not installed")
-    flags = ("--pipeline", pipeline, "--port", free_port(), "--max_side", SIDE)
+    flags = ("--pipeline", pipeline, "--server_port", free_port(), "--max_side", SIDE)
     threads = ("--threads", torch.get_num_threads(), "--num_inference_steps", 3)
     command = [sys.executable, "-m", "d2i1_train.cli", "app", *flags, *threads]
     root = str(Path(__file__).parents[3])
@@ -458,7 +464,7 @@ class Visitor:
         self.page.set_input_files("#upload input[type=file]", str(file))
 
     def pictures(self, place: str, kind: str) -> list[NDArray[np.uint8]]:
-        self.page.wait_for_selector(f"#{place} .sheet")
+        self.page.wait_for_selector(f"#{place} .sample-view")
         found = self.page.query_selector_all(f"#{place} img.{kind}")
         return [decoded(one.get_attribute("src")) for one in found]
 
@@ -476,27 +482,27 @@ def screenshot(page: Any, selector: str) -> NDArray[np.uint8]:
 
 
 def test_a_visit(
-    browser: Any, address: str, studio: Studio, pipe: Diff2in1Pipeline, tmp_path: Path
+    browser: Any, address: str, session: PipelineSession, pipe: Diff2in1Pipeline, tmp_path: Path
 ) -> None:
     """Upload, look, move the slider, create, download: what is shown is what the pipeline says."""
     visitor, room = Visitor(browser, address, 1300), small()
     visitor.upload(saved(tmp_path, "room.png", Image.fromarray(room)))
-    (image,) = visitor.pictures("seen", "image")
-    assert visitor.page.query_selector("#seen [aria-live=polite] .sheet")
+    (image,) = visitor.pictures("labels", "image")
+    assert visitor.page.query_selector("#labels [aria-live=polite] .sample-view")
     np.testing.assert_array_equal(image, room)
     seen = pipe.predict(room)
-    stored = as_read(studio, seen.predictions)
-    labels = visitor.pictures("seen", "label")
-    for label, (name, task) in zip(labels, studio.tasks.items(), strict=True):
+    stored = as_read(session, seen.predictions)
+    labels = visitor.pictures("labels", "label")
+    for label, (name, task) in zip(labels, session.tasks.items(), strict=True):
         difference = np.abs(label.astype(int) - task.family.colorize(stored[name]))
         assert (difference <= 2).mean() > 0.995 and label.std() > 0, name
-    unsure = visitor.pictures("seen", "uncertainty")
-    for grey, name in zip(unsure, studio.tasks, strict=True):
+    unsure = visitor.pictures("labels", "uncertainty")
+    for grey, name in zip(unsure, session.tasks, strict=True):
         np.testing.assert_allclose(grey[..., 0] / 255, seen.uncertainty[name][0], atol=1 / 100)
 
-    drawn = screenshot(visitor.page, "#seen")
+    drawn = screenshot(visitor.page, "#labels")
     assert drawn.std() > 20
-    for colour, name in studio.tasks["semseg"].family.legend(stored["semseg"]).entries[:3]:
+    for colour, name in session.tasks["semseg"].family.legend(stored["semseg"]).entries[:3]:
         assert (np.abs(drawn.astype(int) - colour).max(-1) <= 2).sum() > 100, name
 
     slider = visitor.page.locator("#strength input[type=range]")
@@ -504,10 +510,10 @@ def test_a_visit(
     slider.press("ArrowRight")
     visitor.page.get_by_label("Prompt").fill(MARKUP)
     visitor.page.click("#create")
-    (created,) = visitor.pictures("made", "image")
-    assert visitor.page.inner_text("#made .caption") == MARKUP
+    (created,) = visitor.pictures("created", "image")
+    assert visitor.page.inner_text("#created .caption") == MARKUP
 
-    (row,) = load_dataset(str(visitor.download("#made-row", tmp_path)), split="train")
+    (row,) = load_dataset(str(visitor.download("#created-row", tmp_path)), split="train")
     np.testing.assert_array_equal(np.asarray(row["image"]), created)
     assert row["caption"] == MARKUP
     origin = row["provenance"]
@@ -516,10 +522,10 @@ def test_a_visit(
     made = pipe(room, MARKUP, 0.65, 3, generator=generator)
     assert (np.abs(created.astype(int) - np.asarray(made.images[0])) <= 1).mean() > 0.99
     np.testing.assert_array_equal(
-        visitor.pictures("made", "label")[2],
-        studio.tasks["semseg"].family.colorize(np.asarray(row["semseg"])),
+        visitor.pictures("created", "label")[2],
+        session.tasks["semseg"].family.colorize(np.asarray(row["semseg"])),
     )
-    (seen_row,) = load_dataset(str(visitor.download("#seen-row", tmp_path)), split="train")
+    (seen_row,) = load_dataset(str(visitor.download("#labels-row", tmp_path)), split="train")
     np.testing.assert_array_equal(np.asarray(seen_row["image"]), room)
     assert not visitor.wrong
     assert not [url for url in visitor.asked if not url.startswith((address, "data:", "blob:"))]
@@ -531,7 +537,7 @@ def test_two_visitors_at_once(browser: Any, address: str, tmp_path: Path) -> Non
     for n, visitor in enumerate(visitors):
         visitor.upload(saved(tmp_path, f"{n}.png", Image.fromarray(rooms[n])))
     for room, visitor in zip(rooms, visitors, strict=True):
-        np.testing.assert_array_equal(visitor.pictures("seen", "image")[0], room)
+        np.testing.assert_array_equal(visitor.pictures("labels", "image")[0], room)
         wide = visitor.page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, "the page is wider than the screen"
 
@@ -547,15 +553,15 @@ def test_labels_are_of_the_image_beside_them(browser: Any, address: str, tmp_pat
     files = [saved(tmp_path, f"{n}.png", Image.fromarray(room)) for n, room in enumerate(rooms)]
     other, visitor = Visitor(browser, address, 1300), Visitor(browser, address, 1300)
     other.upload(files[0])
-    other.pictures("seen", "image")
+    other.pictures("labels", "image")
     slowly(other)
     visitor.upload(files[0])
-    visitor.page.wait_for_selector("#seen .progress-text")
+    visitor.page.wait_for_selector("#labels .progress-text")
     swap(visitor, files[1])
-    np.testing.assert_array_equal(visitor.pictures("seen", "image")[0], rooms[1])
-    other.pictures("made", "image")
-    np.testing.assert_array_equal(visitor.pictures("seen", "image")[0], rooms[1])
-    (row,) = load_dataset(str(visitor.download("#seen-row", tmp_path)), split="train")
+    np.testing.assert_array_equal(visitor.pictures("labels", "image")[0], rooms[1])
+    other.pictures("created", "image")
+    np.testing.assert_array_equal(visitor.pictures("labels", "image")[0], rooms[1])
+    (row,) = load_dataset(str(visitor.download("#labels-row", tmp_path)), split="train")
     np.testing.assert_array_equal(np.asarray(row["image"]), rooms[1])
 
 
@@ -565,15 +571,15 @@ def test_a_variation_is_of_the_image_above_it(browser: Any, address: str, tmp_pa
     files = [saved(tmp_path, f"{n}.png", Image.fromarray(room)) for n, room in enumerate(rooms)]
     visitor = Visitor(browser, address, 1300)
     visitor.upload(files[0])
-    visitor.pictures("seen", "image")
+    visitor.pictures("labels", "image")
     slowly(visitor)
     swap(visitor, files[1])
-    np.testing.assert_array_equal(visitor.pictures("seen", "image")[0], rooms[1])
-    assert not visitor.page.query_selector("#made .sheet")  # what came first was answered first
-    assert not visitor.page.locator("#made-row").is_visible()
+    np.testing.assert_array_equal(visitor.pictures("labels", "image")[0], rooms[1])
+    assert not visitor.page.query_selector("#created .sample-view")  # the old image got no answer
+    assert not visitor.page.locator("#created-row").is_visible()
     visitor.page.click("#create")
-    visitor.pictures("made", "image")
-    (row,) = load_dataset(str(visitor.download("#made-row", tmp_path)), split="train")
+    visitor.pictures("created", "image")
+    (row,) = load_dataset(str(visitor.download("#created-row", tmp_path)), split="train")
     assert row["provenance"]["source_sha256"] == image_sha256(rooms[1])
 
 
@@ -582,7 +588,7 @@ def slowly(visitor: Visitor) -> None:
     visitor.page.locator("#steps input[type=number]").fill("100")
     visitor.page.locator("#steps input[type=number]").press("Tab")
     visitor.page.click("#create")
-    visitor.page.wait_for_selector("#made .progress-text")
+    visitor.page.wait_for_selector("#created .progress-text")
 
 
 def test_an_image_as_high_as_a_tower_fits_the_screen(
@@ -590,8 +596,8 @@ def test_an_image_as_high_as_a_tower_fits_the_screen(
 ) -> None:
     visitor = Visitor(browser, address, 1300)
     visitor.upload(saved(tmp_path, "tower.png", Image.new("RGB", (1, 5000))))
-    visitor.pictures("seen", "image")
-    for picture in visitor.page.query_selector_all("#seen img"):
+    visitor.pictures("labels", "image")
+    for picture in visitor.page.query_selector_all("#labels img"):
         assert picture.bounding_box()["height"] <= 450
 
 
@@ -600,17 +606,17 @@ def test_what_is_no_image_is_told_to_the_visitor(
 ) -> None:
     visitor = Visitor(browser, address, 390)
     visitor.upload(saved(tmp_path, "room.png", Image.fromarray(small())))
-    visitor.pictures("seen", "image")
+    visitor.pictures("labels", "image")
     visitor.page.get_by_label("Remove Image").click()
-    visitor.page.wait_for_selector("#seen .hint")
+    visitor.page.wait_for_selector("#labels .hint")
     visitor.upload(broken(tmp_path, "<b>.png", b"no image"))
     visitor.page.get_by_text("This file cannot be read; expected an image").wait_for()
-    assert not visitor.page.query_selector("#seen .sheet")  # nor what was there before
-    assert not visitor.page.locator("#seen-row").is_visible()
+    assert not visitor.page.query_selector("#labels .sample-view")  # nor what was there before
+    assert not visitor.page.locator("#labels-row").is_visible()
 
 
 @pytest.mark.parametrize(
-    ("wish", "wrong"),
+    ("given", "wrong"),
     [
         ({"prompt": None}, "Prompt: got nothing, expected text"),
         ({"strength": "0.5"}, "Strength: got '0.5', expected a number"),
@@ -623,14 +629,14 @@ def test_what_is_no_image_is_told_to_the_visitor(
         ({"seed": -1}, "Seed -1: expected 0 to"),
     ],
 )
-def test_wishes_of_another_kind_are_told(
-    address: str, wish: dict[str, Any], wrong: str, tmp_path: Path
+def test_inputs_of_another_type_are_refused(
+    address: str, given: dict[str, Any], wrong: str, tmp_path: Path
 ) -> None:
     client = pytest.importorskip("gradio_client")
     file = client.handle_file(saved(tmp_path, "room.png", Image.fromarray(small())))
-    wishes = {"prompt": "a room", "strength": 0.6, "steps": 2, "seed": 0} | wish
+    inputs = {"prompt": "a room", "strength": 0.6, "steps": 2, "seed": 0} | given
     with pytest.raises(client.exceptions.AppError) as told:
-        client.Client(address, verbose=False).predict(file, **wishes, api_name="/create")
+        client.Client(address, verbose=False).predict(file, **inputs, api_name="/create")
     assert wrong in str(told.value)
 
 
