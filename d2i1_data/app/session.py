@@ -4,6 +4,7 @@ It makes rows as `d2i1 label` and `d2i1 create` do, with the same producers.
 """
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,15 +17,55 @@ from ..card import write_card
 from ..creation.plan import Item
 from ..creation.producers import Creator, Labeller, Skipped, prepare
 from ..creation.settings import CreateSettings, LabelSettings
-from ..dataset.sample import Sample
+from ..dataset.sample import Provenance, Sample, image_sha256
 from ..dataset.schema import read_tasks
 from ..dataset.shards import shard_path, write_metadata, write_shard
 from ..errors import InputError
 from ..sources.source import fingerprint
+from ..tasks import Task
 from .settings import AppSettings
-from .upload import UPLOAD, UploadSource
 
+UPLOAD = "upload"  # name of the source
 MAX_PROMPT = 1000  # characters
+
+
+class UploadSource:
+    """A source of one image. Its id comes from its content; its caption is the prompt."""
+
+    name = UPLOAD
+    has_images = True
+
+    def __init__(self, image: NDArray[np.uint8], caption: str | None = None) -> None:
+        """Make a sample of an image.
+
+        Args:
+            image: RGB, `[H, W, 3]`.
+            caption: the prompt, None for labelling.
+        """
+        sha256 = image_sha256(image)
+        self.fingerprint = fingerprint(UPLOAD, sha256)
+        self.notes: dict[str, int] = {}
+        self.tasks: dict[str, Task] = {}
+        identity = f"{UPLOAD}-{sha256[:12]}"
+        origin = Provenance(source_dataset=UPLOAD, source_id=identity, source_sha256=sha256)
+        self.sample = Sample(identity, image, {}, caption, origin)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[Sample]:
+        yield self.sample
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.sample
+
+    def identity(self, index: int) -> str:
+        """The id of the sample."""
+        return self.sample.id
+
+    def picture(self, index: int) -> Sample:
+        """The sample; it has no targets."""
+        return self.sample
 
 
 class PipelineSession:

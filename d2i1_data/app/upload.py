@@ -1,103 +1,48 @@
-"""Uploads of visitors: a file read as pixels, and pixels as a source of one sample."""
+"""What a visitor uploads, as pixels, or told in one line why it cannot be used."""
 
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from ..dataset.sample import Provenance, Sample, image_sha256
 from ..errors import InputError
-from ..sources.source import fingerprint
-from ..tasks import Task
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # Pillow decodes them without programs
-MAX_PIXELS = 50_000_000  # a small file may claim many pixels
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # decoded by Pillow alone, nothing is run
+LARGEST = 50_000_000  # pixels, which a small file may claim
 GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
-UPLOAD = "upload"  # name of the source
-
-
-class UploadSource:
-    """A source of one image. Its id comes from its content; its caption is the prompt."""
-
-    name = UPLOAD
-    has_images = True
-
-    def __init__(self, image: NDArray[np.uint8], caption: str | None = None) -> None:
-        """Make a sample of an image.
-
-        Args:
-            image: RGB, `[H, W, 3]`.
-            caption: the prompt, None for labelling.
-        """
-        sha256 = image_sha256(image)
-        self.fingerprint = fingerprint(UPLOAD, sha256)
-        self.notes: dict[str, int] = {}
-        self.tasks: dict[str, Task] = {}
-        identity = f"{UPLOAD}-{sha256[:12]}"
-        origin = Provenance(source_dataset=UPLOAD, source_id=identity, source_sha256=sha256)
-        self.sample = Sample(identity, image, {}, caption, origin)
-
-    def __len__(self) -> int:
-        return 1
-
-    def __iter__(self) -> Iterator[Sample]:
-        yield self.sample
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.sample
-
-    def identity(self, index: int) -> str:
-        """The id of the sample."""
-        return self.sample.id
-
-    def picture(self, index: int) -> Sample:
-        """The sample; it has no targets."""
-        return self.sample
 
 
 def read_upload(file: str | Path, max_side: int) -> NDArray[np.uint8]:
-    """The picture in a file as upright RGB pixels.
+    """The picture in a file, [H, W, 3], upright and at most `max_side` pixels long.
 
-    An animation gives its first frame. Transparent pixels are laid on white. Of 16 bits the upper 8
-    are used.
-
-    Args:
-        file: an uploaded file.
-        max_side: larger pictures are scaled down to this many pixels on the longer side.
-
-    Returns:
-        Pixels, `[H, W, 3]`.
-
-    Raises:
-        InputError: if it is no such picture. The message repeats no content of the file.
+    Of an animation the first frame; what is transparent lies on white; of 16 bits the upper 8.
+    Raises InputError for anything that is no such picture, without a word of the file's own.
     """
     allowed = f"expected an image: {', '.join(FORMATS)}"
     try:
         with Image.open(file, formats=FORMATS) as picture:
             width, height = picture.size
-            if width * height > MAX_PIXELS:
+            if width * height > LARGEST:
                 raise InputError(
-                    f"this image has {width} x {height} pixels, allowed are {MAX_PIXELS // 10**6}"
+                    f"this image has {width} x {height} pixels, allowed are {LARGEST // 10**6}"
                     " million; make it smaller first"
                 )
-            picture.draft("RGB", (max_side, max_side))  # decodes a JPEG at a smaller size
+            picture.draft("RGB", (max_side, max_side))  # of a JPEG no more than is used is decoded
             return np.asarray(_fitted(_rgb(_upright(picture)), max_side))
     except InputError:
         raise
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"this image has far more than {MAX_PIXELS // 10**6} million pixels; make it smaller"
-            " first"
+            f"this image has far more than {LARGEST // 10**6} million pixels; make it smaller first"
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises them for broken files
+    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
         raise InputError(f"this file cannot be read; {allowed}") from error
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """The picture as the camera was held; as it is stored if the EXIF data is damaged."""
+    """Turned as its camera was; where what the camera noted is damaged, as it is stored."""
     try:
         return ImageOps.exif_transpose(picture)
     except (struct.error, SyntaxError, ValueError):
