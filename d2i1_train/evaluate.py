@@ -18,7 +18,7 @@ from d2i1_data.inspection.evaluation.measure import (
 )
 from d2i1_data.inspection.evaluation.protocol import Protocol, parse_crop
 from d2i1_data.inspection.evaluation.sparsification import Sparsification, curve, plot
-from d2i1_data.sources import open_rows, split_of
+from d2i1_data.sources import open_rows, parse_spec
 
 from .loop.reopen import open_theta
 from .settings import EvaluateSettings
@@ -47,7 +47,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         scores = figures(tasks, {name: together(sums[name].sum(0)) for name in tasks})
     results = {
         "source": rows.source.name,
-        "split": split_of(settings.source),
+        "split": parse_spec(settings.source).split,
         "samples": len(rows.usable),
         "skipped": rows.skipped,
         "fingerprint": fingerprint(fetch(settings.pipeline, "pipeline")),

@@ -4,7 +4,7 @@ It makes rows as `d2i1 label` and `d2i1 create` do, with the same producers.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ from ..dataset.sample import Provenance, Sample, image_sha256
 from ..dataset.schema import read_tasks
 from ..dataset.shards import shard_path, write_metadata, write_shard
 from ..errors import InputError
-from ..sources.source import fingerprint
+from ..sources.source import Source, fingerprint
 from ..tasks import Task
 from .settings import AppSettings
 
@@ -29,11 +29,11 @@ UPLOAD = "upload"  # name of the source
 MAX_PROMPT = 1000  # characters
 
 
-class UploadSource:
+class UploadSource(Source):
     """A source of one image. Its id comes from its content; its caption is the prompt."""
 
     name = UPLOAD
-    has_images = True
+    tasks: Mapping[str, Task] = {}
 
     def __init__(self, image: NDArray[np.uint8], caption: str | None = None) -> None:
         """Make a sample of an image.
@@ -42,10 +42,9 @@ class UploadSource:
             image: RGB, `[H, W, 3]`.
             caption: the prompt, None for labelling.
         """
+        super().__init__()
         sha256 = image_sha256(image)
         self.fingerprint = fingerprint(UPLOAD, sha256)
-        self.notes: dict[str, int] = {}
-        self.tasks: dict[str, Task] = {}
         identity = f"{UPLOAD}-{sha256[:12]}"
         origin = Provenance(source_dataset=UPLOAD, source_id=identity, source_sha256=sha256)
         self.sample = Sample(identity, image, {}, caption, origin)
@@ -53,17 +52,11 @@ class UploadSource:
     def __len__(self) -> int:
         return 1
 
-    def __iter__(self) -> Iterator[Sample]:
-        yield self.sample
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.sample
-
     def identity(self, index: int) -> str:
         """The id of the sample."""
         return self.sample.id
 
-    def picture(self, index: int) -> Sample:
+    def read(self, index: int, tasks: Iterable[str]) -> Sample:
         """The sample; it has no targets."""
         return self.sample
 

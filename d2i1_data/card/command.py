@@ -7,6 +7,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
+from ..sources import SOURCES, parse_spec
 from .text import is_repository
 
 # where something lies, or how fast it is made, but not what
@@ -23,12 +24,11 @@ def named(place: str) -> str:
 
 def named_source(spec: str, name: str | None) -> str:
     """A `--source` without its place. name: the source's own, of a dataset perhaps its id."""
-    kind, _, rest = spec.partition(":")
-    place, colon, split = rest.partition(":")
-    if kind == "rooms":
+    found = parse_spec(spec)
+    if found.place is None:
         return spec
-    known = name if kind == "dataset" and name else Path(place).name
-    return f"{kind}:{known}{colon}{split}"
+    known = name if name and not SOURCES[found.kind].is_file else Path(found.place).name
+    return str(found._replace(place=known))
 
 
 def flags(given: Mapping[str, Any], kind: type) -> list[str]:

@@ -15,7 +15,7 @@ from ..dataset.schema import decode_rgb, stored_bytes
 from ..diff2in1.families import CONFIDENCE, encode_png
 from ..errors import InputError
 from ..sources.dataset import Dataset
-from ..sources.source import Size
+from ..sources.resize import Size
 from ..tasks import Task
 
 LONGEST = 128  # characters of a file name; systems allow 255 bytes with the endings

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ..dataset.record import read_record
 from ..dataset.sample import Quality, Sample, image_sha256
 from ..errors import InputError
-from ..sources import Source, agreeing_tasks, open_source
+from ..sources import Source, agreeing_tasks, open_dataset, open_source
 from ..sources.dataset import Dataset
 from ..sources.source import evenly_spaced
 from ..tasks import Task
@@ -44,8 +44,7 @@ class Judged(NamedTuple):
 
 def judge(settings: JudgeSettings) -> dict[str, Any]:
     """Compare the labels of a dataset with the truth of a source; write and return the figures."""
-    rows = open_source(f"dataset:{settings.dataset}")
-    assert isinstance(rows, Dataset)
+    rows = open_dataset(settings.dataset)
     resolution = settings.resolution or read_record(settings.dataset).run.get("resolution")
     truth = open_source(settings.source, resolution)
     tasks = agreeing_tasks(rows.tasks, f"dataset {rows.name}", truth)
@@ -89,10 +88,9 @@ def find_truth(rows: Dataset, truth: Source, chosen: list[int]) -> list[int | No
     which was made from it, and may have that of a row of its own name.
     """
     own = {truth.identity(index): index for index in range(len(truth))}
-    original = getattr(truth, "source", truth)  # of a resized source
     made_from: dict[str, int] = {}
-    if isinstance(original, Dataset):
-        column = original.column("provenance.source_id").to_pylist()
+    if isinstance(truth.original, Dataset):
+        column = truth.original.column("provenance.source_id").to_pylist()
         made_from = {identity: index for index, identity in enumerate(column)}
     sources = rows.column("provenance.source_id").take(chosen).to_pylist()
     strengths = rows.column("provenance.strength").take(chosen).to_pylist()

@@ -1,6 +1,6 @@
 """Any Hugging Face dataset in our schema, in a folder or on the Hub."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,23 @@ from ..dataset.sample import Quality, Sample
 from ..dataset.schema import FEATURES, METADATA, from_row, read_metadata
 from ..errors import InputError
 from ..hub import describe_error
-from ..tasks import Task
-from .source import fingerprint
+from .source import Source, fingerprint
 
 SCORES = tuple(field.name for field in fields(Quality))
 
 
-class Dataset:
+class Dataset(Source):
     """Samples of a dataset that `d2i1 create` or `d2i1 label` wrote, or anything in its schema.
 
-    min_quality: `TASK.SCORE` -> least value; rows that reach all of them are kept, in their order,
-    and a row whose score is null does not reach it.
-    """
+    Args:
+        path: a folder or Hub id.
+        split: None is `train`.
+        min_quality: `TASK.SCORE` -> least value; rows that reach all of them are kept, in their
+            order. A row whose score is null does not reach it.
 
-    has_images = True
+    Raises:
+        InputError: if there is no such dataset, or it is none in our schema.
+    """
 
     def __init__(
         self,
@@ -37,8 +40,8 @@ class Dataset:
         split: str | None = None,
         min_quality: Mapping[str, float] | None = None,
     ) -> None:
+        super().__init__()
         self.name = path if not Path(path).is_dir() else Path(path).resolve().name
-        self.notes: dict[str, int] = {}
         metadata = _metadata(path)
         self.tasks = read_metadata(metadata, f"{path}/{METADATA}")
         self.fingerprint = fingerprint(self.name, split, metadata, min_quality)
@@ -58,9 +61,6 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
-
     def identity(self, index: int) -> str:
         return self.ids[index]
 
@@ -75,16 +75,10 @@ class Dataset:
         (row,) = self.rows[index : index + 1].to_pylist()
         return row
 
-    def picture(self, index: int) -> Sample:
-        return self._sample(index, {})
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._sample(index, self.tasks)
-
-    def _sample(self, index: int, tasks: Mapping[str, Task]) -> Sample:
+    def read(self, index: int, tasks: Iterable[str]) -> Sample:
         row = self.stored(index)
         try:
-            return from_row(row, tasks)
+            return from_row(row, {name: self.tasks[name] for name in tasks})
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"dataset {self.name}: row {row['id']!r}: {error}") from error
 

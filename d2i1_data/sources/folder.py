@@ -18,13 +18,12 @@ masks of 0 and 255; masks of one bit need none.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -37,7 +36,8 @@ from ..dataset.sample import Provenance, Sample, image_sha256
 from ..dataset.schema import decode_rgb
 from ..errors import InputError
 from ..tasks import TASKS, Task
-from .source import fingerprint, nearest
+from .resize import nearest
+from .source import Source, fingerprint
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
@@ -82,18 +82,23 @@ class Layout:
     caption: dict[str, Any] | None = None
 
 
-class Folder:
-    """Samples from folders; pairs are made by id, and a missing partner is an error."""
+class Folder(Source):
+    """Samples from folders. Files with the same id belong together; a missing file is an error.
 
-    has_images = True
+    Args:
+        file: the YAML file, or a folder of images without labels.
+        split: what `{split}` in the file stands for.
+
+    Raises:
+        InputError: if the file is wrong, or an image lacks a file.
+    """
 
     def __init__(self, file: str, split: str | None = None) -> None:
+        super().__init__()
         self.file = file
         layout = read_layout(file, split)
         self.name, self.licence = layout.name, layout.licence
         self.fingerprint = fingerprint(asdict(layout))
-        self.noting = Lock()  # samples may be read by several threads
-        self.notes: dict[str, int] = {}
         place = Path(file) if Path(file).is_dir() else Path(file).parent
         self.root = place / os.path.expandvars(layout.root)
         columns = {name: _column(value, file) for name, value in layout.columns.items()}
@@ -102,7 +107,6 @@ class Folder:
         }
         self.columns = columns
         self.tasks = {name: self._task(name) for name in columns if name != "image"}
-        self.noted: set[tuple[str, str]] = set()
         self.caption = (
             _build(Caption, layout.caption, f"{file}: caption") if layout.caption else None
         )
@@ -160,21 +164,13 @@ class Folder:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
-
     def identity(self, index: int) -> str:
         return self.ids[index]
 
-    def picture(self, index: int) -> Sample:
-        told = self.caption and self.caption.template and self.caption.of  # by a template
-        return replace(self._sample(index, [told] if told else []), targets={})
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._sample(index, self.tasks)
-
-    def _sample(self, index: int, names: Iterable[str]) -> Sample:
-        identity = self.ids[index]
+    def read(self, index: int, tasks: Iterable[str]) -> Sample:
+        identity, names = self.ids[index], list(tasks)
+        if self.caption and self.caption.template and self.caption.of not in names:
+            names.append(self.caption.of)  # its classes are in the caption
         image = _read(self.files["image"][identity], decode_rgb)
         targets = {name: self._target(name, identity, image.shape[:2]) for name in names}
         provenance = Provenance("real", self.name, identity, image_sha256(image), self.licence)
@@ -190,7 +186,7 @@ class Folder:
         if complaint:
             raise InputError(f"{path}: {name} {complaint}")
         if lost := family.count_too_large(target):
-            self._note(f"{name} pixels too far to store, unknown", identity, lost)
+            self.note(f"{name} pixels too far to store, unknown", identity, lost)
         if target.shape[:2] == size:
             return target
         height, width = target.shape[:2]
@@ -199,15 +195,8 @@ class Folder:
                 f"{path}: {name} is {width}x{height}, of another aspect ratio than its image"
                 f" of {size[1]}x{size[0]}"
             )
-        self._note(f"{name} resized", identity, 1)
+        self.note(f"{name} resized", identity)
         return nearest(target, (size[0], size[1]))
-
-    def _note(self, what: str, identity: str, count: int) -> None:
-        """Count what happened to a sample, once however often it is read."""
-        with self.noting:
-            if (what, identity) not in self.noted:
-                self.noted.add((what, identity))
-                self.notes[what] = self.notes.get(what, 0) + count
 
     def _caption(self, identity: str, targets: Mapping[str, NDArray[np.generic]]) -> str | None:
         if self.caption is None:

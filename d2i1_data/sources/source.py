@@ -1,56 +1,117 @@
-"""Source: a sequence of samples with known tasks. How images are brought to a working size."""
+"""Source: a sequence of samples with known tasks."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from threading import Lock
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from ..dataset.sample import Sample
 from ..errors import InputError
-from ..tasks import Task
 
-Size = tuple[int, int]
+if TYPE_CHECKING:
+    from ..tasks import Task  # which needs torch; help of the command line does not
 
 
-class Source(Protocol):
-    """What every source offers.
+NOTING = Lock()  # samples may be read by several threads
 
-    notes: counts of what was done to its data, such as resized maps. has_images: False where there
-    are captions alone, and images of one blank pixel until a resolution is given. fingerprint: of
-    what it is told to read and how, so that a plan knows it again; not of every image.
+
+class Source(ABC):
+    """Base class of all sources. A source implements `__len__`, `identity` and `read`.
+
+    name: in provenance and cards. tasks: what its samples have labels of, by name; empty for a
+    source without labels. fingerprint: of what it is told to read and how (see `fingerprint`), so
+    that a plan recognises it; not of every image. has_images: False for a source of captions, whose
+    images are one blank pixel until a resolution is given. notes: counts of what was done to the
+    data, such as resized maps.
     """
 
     name: str
-    notes: dict[str, int]
-    has_images: bool
+    tasks: "Mapping[str, Task]"
     fingerprint: str
+    has_images: bool = True
 
-    @property
-    def tasks(self) -> Mapping[str, Task]: ...
+    def __init__(self) -> None:
+        self.notes: dict[str, int] = {}
+        self._noted: set[tuple[str, str]] = set()
 
+    @abstractmethod
     def __len__(self) -> int: ...
 
-    def __getitem__(self, index: int) -> Sample: ...
-
-    def __iter__(self) -> Iterator[Sample]: ...
-
+    @abstractmethod
     def identity(self, index: int) -> str:
-        """The id of a sample, without reading it."""
-        ...
+        """The id of a sample, without reading it. No two samples have the same."""
+
+    @abstractmethod
+    def read(self, index: int, tasks: Iterable[str]) -> Sample:
+        """Read a sample.
+
+        Args:
+            index: 0 to `len(self) - 1`.
+            tasks: names of those whose targets are needed; others may be left out.
+
+        Raises:
+            InputError: if it cannot be used, in one line with the place.
+        """
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < len(self):
+            raise IndexError(f"source {self.name}: no sample {index} among {len(self)}")
+        return self.read(index, self.tasks)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
 
     def picture(self, index: int) -> Sample:
-        """A sample without its targets, which are not read."""
-        ...
+        """A sample without its targets, which are not read where possible."""
+        return replace(self.read(index, ()), targets={})
+
+    @property
+    def original(self) -> "Source":
+        """The source at its own resolution."""
+        return self
+
+    def note(self, text: str, identity: str, count: int = 1) -> None:
+        """Count what was done to a sample, once however often the sample is read."""
+        with NOTING:
+            if (text, identity) not in self._noted:
+                self._noted.add((text, identity))
+                self.notes[text] = self.notes.get(text, 0) + count
+
+    def usable_rows(self, limit: int | None = None, on_bad_row: str = "stop") -> "Rows":
+        """Choose the rows that an act uses.
+
+        Args:
+            limit: use only the first rows.
+            on_bad_row: `skip` reads each row once and leaves unusable ones out; `stop` reads none,
+                so the act stops at the first that is unusable.
+
+        Raises:
+            InputError: if no row is usable.
+        """
+        rows = Rows(self, list(range(len(self)))[:limit], {})
+        if on_bad_row == "skip":
+            for index in list(rows.usable):
+                try:
+                    self[index]
+                except InputError as error:
+                    rows.skipped[self.identity(index)] = str(error)
+                    rows.usable.remove(index)
+        if not rows.usable:
+            raise InputError(f"source {self.name}: no usable sample among {len(self)}")
+        return rows
 
 
 class Rows(NamedTuple):
-    """Which rows of a source are used, and why others cannot be."""
+    """The rows of a source that an act uses.
+
+    usable: their indices. skipped: id of each other row -> why it is unusable.
+    """
 
     source: Source
     usable: list[int]
@@ -61,28 +122,27 @@ class Rows(NamedTuple):
         return (self.source[row] for row in self.usable)
 
 
-def usable_rows(source: Source, limit: int | None = None, on_bad_row: str = "stop") -> Rows:
-    """The first rows of a source; `skip` reads each row once and leaves unusable ones out."""
-    rows = Rows(source, list(range(len(source)))[:limit], {})
-    if on_bad_row == "skip":
-        for index in list(rows.usable):
-            try:
-                source[index]
-            except InputError as error:
-                rows.skipped[source.identity(index)] = str(error)
-                rows.usable.remove(index)
-    if not rows.usable:
-        raise InputError(f"source {source.name}: no usable sample among {len(source)}")
-    return rows
+def fingerprint(*parts: object) -> str:
+    """sha256 of what a source is told to read."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def evenly_spaced(count: int, limit: int) -> list[int]:
-    """At most `limit` of the numbers below `count`, evenly_spaced evenly."""
+    """At most `limit` of the numbers below `count`, at equal distances."""
     return np.linspace(0, count - 1, min(count, limit)).round().astype(int).tolist()
 
 
-def agreeing_tasks(tasks: Mapping[str, Task], owner: str, source: Source) -> dict[str, Task]:
-    """Those of the owner's tasks that the source has truth for; their classes must be the same."""
+def agreeing_tasks(tasks: "Mapping[str, Task]", owner: str, source: Source) -> "dict[str, Task]":
+    """The tasks that two have in common.
+
+    Args:
+        tasks: of the owner.
+        owner: such as `the pipeline`, for errors.
+        source: whose tasks must have the same classes.
+
+    Raises:
+        InputError: if they have no task in common, or one with other classes.
+    """
     common = {name: task for name, task in tasks.items() if name in source.tasks}
     if not common:
         raise InputError(
@@ -96,80 +156,8 @@ def agreeing_tasks(tasks: Mapping[str, Task], owner: str, source: Source) -> dic
 
 
 def write_report(file: Path, *parts: Rows) -> None:
-    """List the skipped rows of these sources, if there are any."""
+    """Write the skipped rows of some sources as JSON, id -> why; no file without any."""
     skipped = {key: why for rows in parts for key, why in rows.skipped.items()}
     file.unlink(missing_ok=True)
     if skipped:
         file.write_text(json.dumps(skipped, indent=2) + "\n")
-
-
-def parse_resolution(text: str | None) -> int | Size | None:
-    """`512`: the longer side, aspect kept. `480x640`: height x width, cut to that aspect first."""
-    if text is None:
-        return None
-    parts = text.split("x")
-    if not all(part.isdigit() and int(part) > 0 for part in parts) or len(parts) > 2:
-        raise InputError(f"resolution {text!r}: expected a number such as 512, or 480x640")
-    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
-
-
-class Resized:
-    """A source at another resolution: images filtered (Lanczos), targets nearest."""
-
-    def __init__(self, source: Source, resolution: int | Size) -> None:
-        self.source, self.resolution = source, resolution
-        self.name, self.tasks, self.notes = source.name, source.tasks, source.notes
-        self.has_images, self.fingerprint = source.has_images, source.fingerprint
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
-
-    def identity(self, index: int) -> str:
-        return self.source.identity(index)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._resized(self.source[index])
-
-    def picture(self, index: int) -> Sample:
-        return self._resized(self.source.picture(index))
-
-    def _resized(self, sample: Sample) -> Sample:
-        box, size = _crop(sample.size, self.resolution)
-        image = Image.fromarray(sample.image).crop(box).resize(size[::-1], Image.Resampling.LANCZOS)
-
-        def brought(maps: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-            return {name: nearest(_cut(one, box), size) for name, one in maps.items()}
-
-        targets, confidence = brought(sample.targets), brought(sample.confidence)
-        return replace(sample, image=np.asarray(image), targets=targets, confidence=confidence)
-
-
-def fingerprint(*parts: object) -> str:
-    """sha256 of what a source is told to read."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def nearest(pixels: NDArray[np.generic], size: Size) -> NDArray[np.generic]:
-    """Resize a map without mixing pixels."""
-    rows, columns = ((np.arange(n) + 0.5) * m / n for n, m in zip(size, pixels.shape, strict=False))
-    return pixels[rows.astype(int)[:, None], columns.astype(int)]
-
-
-def _crop(size: Size, resolution: int | Size) -> tuple[tuple[int, int, int, int], Size]:
-    """The box to keep (left, top, right, bottom) and the size to bring it to."""
-    height, width = size
-    if isinstance(resolution, int):
-        scale = resolution / max(size)
-        return (0, 0, width, height), (max(1, round(height * scale)), max(1, round(width * scale)))
-    aspect = resolution[1] / resolution[0]
-    h, w = min(height, round(width / aspect)), min(width, round(height * aspect))
-    left, top = (width - w) // 2, (height - h) // 2
-    return (left, top, left + w, top + h), resolution
-
-
-def _cut(pixels: NDArray[np.generic], box: tuple[int, int, int, int]) -> NDArray[np.generic]:
-    left, top, right, bottom = box
-    return pixels[top:bottom, left:right]

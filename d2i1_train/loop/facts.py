@@ -22,7 +22,7 @@ from d2i1_data.checkpoints.training_record import (
 from d2i1_data.dataset.shards import library_versions
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
-from d2i1_data.sources import Rows, split_of
+from d2i1_data.sources import Rows, parse_spec
 
 from ..settings import OF_LORA, SelfImproveSettings, WarmUpSettings
 from .settings import OF_ONE_CYCLE
@@ -109,7 +109,7 @@ def _named(rows: Rows, spec: str | None = None) -> TrainingRows:
     return TrainingRows(
         name=rows.source.name,
         rows=len(rows.usable),
-        split=split_of(spec) if spec else None,
+        split=parse_spec(spec).split if spec else None,
         licence=licence,
         fingerprint=rows.source.fingerprint if spec is None else None,
     )

@@ -20,7 +20,7 @@ from d2i1_data.dataset.sample import Sample
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.inspection.evaluation.measure import common_tasks, figures, measure
-from d2i1_data.sources import open_rows, split_of
+from d2i1_data.sources import open_rows, parse_spec
 
 from .settings import TrainSettings
 
@@ -36,7 +36,7 @@ class Validation:
     def __init__(self, settings: TrainSettings, pipe: Diff2in1Pipeline) -> None:
         spec, limit = str(settings.validation_source), settings.num_validation_samples
         self.rows = open_rows(spec, settings.resolution, limit, settings.on_bad_row)
-        self.split = split_of(spec)
+        self.split = parse_spec(spec).split
         self.tasks = common_tasks(pipe, self.rows.source)
         self.best = None
         if settings.best_metric:

@@ -14,7 +14,7 @@ import hub_cards
 from ...dataset.files import require_folder, write_text
 from ...dataset.record import Record, read_record, tally
 from ...errors import InputError
-from ...sources import open_source
+from ...sources import open_dataset
 from ...sources.dataset import Dataset
 from ...sources.source import evenly_spaced
 from ...tasks import Task
@@ -29,8 +29,7 @@ PAGE, FIGURES = "index.html", "report.json"
 
 def report(settings: ReportSettings) -> Path:
     """Write the page of a dataset, with figures as PNG and numbers as JSON beside it; its path."""
-    rows = open_source(f"dataset:{settings.dataset}")
-    assert isinstance(rows, Dataset)
+    rows = open_dataset(settings.dataset)
     record = read_record(settings.dataset)
     origin = Origin(rows, settings, record)
     eye, blind = open_eye(rows, origin, settings, record)

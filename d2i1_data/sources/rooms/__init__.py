@@ -2,16 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import ClassVar
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from ...dataset.sample import Provenance, Sample, image_sha256
 from ...errors import InputError
 from ...tasks import DEPTH, EDGES, NORMALS, SALIENCY, SEMSEG, Task
-from ..source import fingerprint
+from ..source import Source, fingerprint
 from .render import CLASSES, View, edges, render
 from .scene import COLOURS, SHAPES, Room, draw_room
 
@@ -24,42 +22,35 @@ MAIN_OBJECTS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
 VISIBLE = 0.012  # a thing counts as seen when it covers this share of the picture
 
 
-class Rooms:
+class Rooms(Source):
     """Seeded rooms; the same index is the same room on every machine.
 
-    split: `train`, `val` or `test`, which never share a room. size: height and width in pixels.
+    Args:
+        split: `train`, `val` or `test`, which never share a room.
+        size: height and width in pixels.
     """
 
     name = "rooms"
-    has_images = True
     licence = "cc0-1.0"
-    tasks: ClassVar[dict[str, Task]] = {
+    tasks: Mapping[str, Task] = {
         task.name: task
         for task in (NORMALS, DEPTH, SEMSEG.with_classes(CLASSES, PALETTE), SALIENCY, EDGES)
     }
 
     def __init__(self, split: str = "train", size: tuple[int, int] = (64, 64)) -> None:
+        super().__init__()
         if split not in SPLITS:
             raise InputError(f"rooms has no split {split!r}: choose from {', '.join(SPLITS)}")
         self.split, self.size = split, size
         self.fingerprint = fingerprint(self.name, split, size)
-        self.notes: dict[str, int] = {}
 
     def __len__(self) -> int:
         return SPLITS[self.split]
 
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
-
     def identity(self, index: int) -> str:
         return f"rooms-{self.split}-{index:05d}"
 
-    def picture(self, index: int) -> Sample:
-        return replace(self[index], targets={})
-
-    def __getitem__(self, index: int) -> Sample:
-        if not 0 <= index < len(self):
-            raise IndexError(f"room {index} of {len(self)}")
+    def read(self, index: int, tasks: Iterable[str]) -> Sample:
         identity = self.identity(index)
         seed = hashlib.blake2b(identity.encode(), digest_size=8).digest()
         rng, caption = np.random.default_rng(int.from_bytes(seed, "big")), None

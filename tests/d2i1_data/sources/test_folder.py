@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from d2i1_data.errors import InputError
-from d2i1_data.sources import open_rows, open_source, usable_rows, write_report
+from d2i1_data.sources import open_rows, open_source, write_report
 from d2i1_data.sources.folder import Folder
 
 NAMES = ["sky", "road", "tree"]
@@ -263,8 +263,8 @@ def test_skip_leaves_bad_rows_out_and_reports_them(photos: Path, tmp_path: Path)
     truncate(photos)
     save(photos.parent / "label" / "4.png", np.full((14, 20), 9, np.uint8))
     source = open_source(f"folder:{photos}")
-    assert usable_rows(source, None, "stop").usable == [0, 1, 2, 3, 4, 5]
-    rows = usable_rows(source, None, "skip")
+    assert source.usable_rows(None, "stop").usable == [0, 1, 2, 3, 4, 5]
+    rows = source.usable_rows(None, "skip")
     assert rows.source is source and [s.id for s in rows.samples()] == ["0", "1", "3", "5"]
     assert rows.usable == [0, 1, 3, 5]
     assert set(rows.skipped) == {"2", "4"}
@@ -284,7 +284,7 @@ def test_nothing_usable_is_refused(photos: Path) -> None:
     for n in range(6):
         (photos.parent / "image" / f"{n}.png").write_bytes(b"")
     with pytest.raises(InputError, match="no usable sample among 6"):
-        usable_rows(open_source(f"folder:{photos}"), None, "skip")
+        open_source(f"folder:{photos}").usable_rows(None, "skip")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""The kinds of sources, a record each. A new kind is a file in this room and a record here."""
+
+from ..errors import InputError
+from ..registry import as_markdown
+from .spec import SourceKind, Spec
+
+RECORDS = (
+    SourceKind(
+        "rooms",
+        "d2i1_data.sources.rooms:Rooms",
+        "the embedded source: rendered rooms with exact labels; splits train, val, test",
+    ),
+    SourceKind(
+        "folder",
+        "d2i1_data.sources.folder:Folder",
+        "your own images and labels, described by a YAML file; or a folder of images",
+        place="FILE.yaml",
+        is_file=True,
+    ),
+    SourceKind(
+        "dataset",
+        "d2i1_data.sources.dataset:Dataset",
+        "a dataset in our schema, in a folder or on the Hub",
+        place="PATH_OR_ID",
+        quality=True,
+    ),
+    SourceKind(
+        "text",
+        "d2i1_data.sources.text:Text",
+        "captions without images, one on each line of a text file",
+        place="FILE",
+        split=False,
+        is_file=True,
+        images=False,
+    ),
+)
+SOURCES = {record.name: record for record in RECORDS}
+
+
+def parse_spec(text: str) -> Spec:
+    """Read a `--source`.
+
+    Raises:
+        InputError: if the kind is unknown or its place is missing.
+    """
+    name, _, rest = text.partition(":")
+    kind = SOURCES.get(name)
+    if kind is None or (kind.place and not rest.partition(":")[0]):
+        raise InputError(f"source {text!r}: expected one of {source_forms()}")
+    place, split = (rest, "") if kind.place else ("", rest)
+    if kind.place and kind.split:
+        place, _, split = rest.partition(":")
+    return Spec(name, place or None, split or None)
+
+
+def source_forms() -> str:
+    """How every kind of source is spelled, for help and errors."""
+    return ", ".join(kind.form for kind in SOURCES.values())
+
+
+def source_table() -> str:
+    """The table of the docs."""
+    rows = ((f"`{kind.form}`", kind.help) for kind in SOURCES.values())
+    return as_markdown(("source", "what it reads"), rows)

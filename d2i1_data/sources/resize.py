@@ -1,0 +1,98 @@
+"""Resizing: how the samples of a source are brought to a working size."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..dataset.sample import Sample
+from ..errors import InputError
+from .source import Source
+
+Size = tuple[int, int]  # height, width
+Box = tuple[int, int, int, int]  # left, top, right, bottom
+
+
+def parse_resolution(text: str | None) -> int | Size | None:
+    """Read a `--resolution`.
+
+    Args:
+        text: `512` is the longer side, the aspect ratio is kept. `480x640` is height x width;
+            images are cut to that aspect ratio first. None is the images' own size.
+
+    Raises:
+        InputError: if it is neither.
+    """
+    if text is None:
+        return None
+    parts = text.split("x")
+    if not all(part.isdigit() and int(part) > 0 for part in parts) or len(parts) > 2:
+        raise InputError(f"resolution {text!r}: expected a number such as 512, or 480x640")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+class ResizedSource(Source):
+    """A source at another resolution: images filtered (Lanczos), targets nearest.
+
+    Args:
+        source: at its own resolution.
+        resolution: longer side, or height and width, in pixels.
+    """
+
+    def __init__(self, source: Source, resolution: int | Size) -> None:
+        super().__init__()
+        self.source, self.resolution = source, resolution
+        self.name, self.tasks, self.notes = source.name, source.tasks, source.notes
+        self.has_images, self.fingerprint = source.has_images, source.fingerprint
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @property
+    def original(self) -> Source:
+        return self.source.original
+
+    def identity(self, index: int) -> str:
+        return self.source.identity(index)
+
+    def read(self, index: int, tasks: Iterable[str]) -> Sample:
+        sample = self.source.read(index, tasks)
+        box, size = _crop(sample.size, self.resolution)
+        image = Image.fromarray(sample.image).crop(box).resize(size[::-1], Image.Resampling.LANCZOS)
+
+        def resized(maps: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            return {name: nearest(_cut(one, box), size) for name, one in maps.items()}
+
+        targets, confidence = resized(sample.targets), resized(sample.confidence)
+        return replace(sample, image=np.asarray(image), targets=targets, confidence=confidence)
+
+
+def nearest(pixels: NDArray[np.generic], size: Size) -> NDArray[np.generic]:
+    """Resize a map without mixing pixels.
+
+    Args:
+        pixels: [H, W] or [H, W, C].
+        size: height and width of the result.
+    """
+    rows, columns = ((np.arange(n) + 0.5) * m / n for n, m in zip(size, pixels.shape, strict=False))
+    return pixels[rows.astype(int)[:, None], columns.astype(int)]
+
+
+def _crop(size: Size, resolution: int | Size) -> tuple[Box, Size]:
+    """The box to keep and the size to bring it to."""
+    height, width = size
+    if isinstance(resolution, int):
+        scale = resolution / max(size)
+        return (0, 0, width, height), (max(1, round(height * scale)), max(1, round(width * scale)))
+    aspect = resolution[1] / resolution[0]
+    h, w = min(height, round(width / aspect)), min(width, round(height * aspect))
+    left, top = (width - w) // 2, (height - h) // 2
+    return (left, top, left + w, top + h), resolution
+
+
+def _cut(pixels: NDArray[np.generic], box: Box) -> NDArray[np.generic]:
+    left, top, right, bottom = box
+    return pixels[top:bottom, left:right]
