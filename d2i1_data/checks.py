@@ -29,7 +29,7 @@ def require_positive(settings: Any, *names: str) -> None:
 
 
 def refuse_without(settings: Any, names: Sequence[str], wanted: str) -> None:
-    """Refuse settings that differ from their default where they would say nothing."""
+    """Refuse settings that differ from their default where they have no effect."""
     for name in names:
         if getattr(settings, name) != getattr(type(settings), name):
-            raise InputError(f"--{name} says nothing without {wanted}")
+            raise InputError(f"--{name} has no effect without {wanted}")

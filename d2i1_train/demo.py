@@ -24,7 +24,7 @@ from d2i1_data.inspection.evaluation.measure import bootstrap, common_tasks, fig
 from d2i1_data.sources import open_source
 from d2i1_data.tasks import TASKS
 
-from .cli import read_settings
+from .arguments import read_settings
 from .loop.reopen import open_theta
 from .self_improve import self_improve
 from .settings import DemoSettings, SelfImproveSettings, WarmUpSettings
@@ -93,7 +93,7 @@ def _claim(folder: Path, overwrite: bool) -> None:
 
 
 def _warm_up(settings: DemoSettings, folder: Path) -> WarmUpSettings:
-    preset = read_settings("warm-up", ["--config=rooms", f"--output_dir={folder / 'warm-up'}"])
+    preset = read_settings(WarmUpSettings, ["--config=rooms", f"--output_dir={folder / 'warm-up'}"])
     return replace(
         preset,
         max_train_samples=settings.real,

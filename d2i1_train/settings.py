@@ -1,4 +1,4 @@
-"""What can be set: one flat dataclass an act, at once flags, YAML keys and documentation."""
+"""Settings of the acts in this room. Their fields are flags, YAML keys and help texts at once."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,148 +6,173 @@ from typing import Any, Literal
 
 from d2i1_data.checks import refuse_without, require_positive
 from d2i1_data.errors import InputError
+from d2i1_data.inspection.settings import PredictionSettings
 
 from .loop.settings import TrainSettings
 
-OF_HOST = ("width", "norm", "protocol")
-OF_LORA = ("rank", "lora_alpha", "lora_dropout", "lora_layers", "use_rslora")
+HOST_SETTINGS = ("width", "norm", "protocol")  # passed to the host where they are given
+LORA_SETTINGS = ("rank", "lora_alpha", "lora_dropout", "lora_layers", "use_rslora")
 
 
 @dataclass(kw_only=True)
-class WarmUpSettings(TrainSettings):
-    """Stage 1: train a fresh host on real labels."""
+class ModelSettings:
+    """Model"""
 
-    base: str = "rooms"
-    """An embedded base, or Stable Diffusion 1.x or 2.x: a folder or Hub id in diffusers layout, or
-    one .safetensors file."""
+    train_unet: Literal["none", "lora", "full"] = "none"
+    """The part of the U-Net that is trained together with the host: nothing (paper), a LoRA, or all
+    of it."""
+    create_with: Literal["base", "theta"] = "base"
+    """The U-Net that the pipeline creates with if the U-Net was trained: that of the base, which is
+    saved too, or the trained one."""
+    width: int | None = None
+    """Channels of the host's decoder. All its other widths grow with it. None takes the published
+    width, or a quarter of it for a base that is smaller than Stable Diffusion."""
+    norm: Literal["batch", "group"] | None = None
+    """Normalisation layers of the hosts idisc and vpd: `batch` as published, `group` if
+    micro-batches are too small for it."""
+    protocol: Literal["ours", "host"] | None = None
+    """`host` trains as the released code of the host does where that differs from ours. The file of
+    the host lists the differences."""
+    host_options: dict[str, Any] | None = None
+    """Other settings of the host by their names in its file, such as {farthest: 80}."""
     revision: str | None = None
     """Branch, tag or commit of a base on the Hub."""
     variant: str | None = None
-    """Of the base's weights, such as fp16."""
+    """Variant of the base's weights, such as fp16."""
     base_config: str | None = None
-    """Folder or Hub id whose configs describe a base in one file; None asks the Hub for those of
-    the release it is taken for."""
-    host: str
-    """Which discriminative method reads the pyramid: light (our own, any tasks), bae (normals),
-    idisc (normals or depth) or vpd (segmentation or depth), each in a file of its own."""
-    tasks: str | None = None
-    """Comma-separated; None is all the source has labels for, of a host for one task the first."""
-    width: int | None = None
-    """Channels of the host's decoder, with which all its others grow; None is the published ones,
-    or a quarter of them for a base that is smaller than Stable Diffusion."""
-    norm: Literal["batch", "group"] | None = None
-    """Of idisc and vpd: `batch` as published, `group` where micro-batches are too small for it."""
-    protocol: Literal["ours", "host"] | None = None
-    """`host` trains as the host's released code does where that differs; see its file."""
-    host_options: dict[str, Any] | None = None
-    """Other settings of the host, by the names in its file, such as {farthest: 80}."""
-    train_unet: Literal["none", "lora", "full"] = "none"
-    """What of the U-Net is trained with the host: nothing (paper), a LoRA, or all of it."""
+    """Folder or Hub id with the configs of a base that is one file. None asks the Hub for the
+    configs of the release that the file looks like."""
+
+
+@dataclass(kw_only=True)
+class LoraSettings:
+    """LoRA (with --train_unet lora)"""
+
     rank: int = 16
-    """Of the LoRA."""
+    """Rank of the LoRA."""
     lora_alpha: float | None = None
-    """The LoRA is scaled by alpha / rank; None is the rank, which is a scale of 1."""
+    """The LoRA is scaled by alpha / rank. None takes the rank as alpha, which is a scale of 1."""
     lora_dropout: float = 0.0
+    """Dropout of the LoRA's input."""
     lora_layers: str = "to_q,to_k,to_v,to_out.0"
-    """Comma-separated ends of the names of the layers that get a LoRA."""
+    """Comma-separated. Layers whose names end so get a LoRA."""
     use_rslora: bool = False
     """Scale by alpha / sqrt(rank) instead."""
-    create_with: Literal["base", "theta"] = "base"
-    """What the pipeline creates with where the U-Net was trained: the base's own U-Net, which is
-    saved beside, or theta's."""
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def check(self) -> None:
+        """Refuse impossible values."""
         require_positive(self, "rank")
         if not 0 <= self.lora_dropout < 1:
             raise InputError(f"--lora_dropout {self.lora_dropout}: expected 0 to below 1")
         if self.lora_alpha is not None and self.lora_alpha <= 0:
             raise InputError(f"--lora_alpha {self.lora_alpha}: expected more than 0")
-        if self.train_unet == "none" and self.denoise_weight:
-            raise InputError("--denoise_weight needs a U-Net that is trained: --train_unet")
-        if self.train_unet != "lora":
-            refuse_without(self, OF_LORA, "--train_unet lora")
 
 
 @dataclass(kw_only=True)
-class SelfImproveSettings(TrainSettings):
-    """Stage 2: train theta_E on real and created samples; theta_C labels these, and follows."""
+class WarmUpSettings(ModelSettings, LoraSettings, TrainSettings):
+    """Stage 1: train a fresh host on real labels."""
 
-    pipeline: str
-    """What the warm-up gave, or an adapter; theta_C and theta_E both begin there, and what the
-    warm-up trained of the U-Net is trained on."""
-    base: str | None = None
-    """Where the base of a LoRA lies; None is where the warm-up found it, or the adapter says."""
-    created: str = "none"
-    """A dataset that `d2i1 create` wrote, or `none`: the real-only baseline."""
-    created_batch_size: int | None = None
-    """Created samples a micro-batch; None is as many as real ones."""
-    max_created_samples: int | None = None
-    """Use only the first created samples."""
-    min_quality: dict[str, float] | None = None
-    """Use only created samples that reach these scores: TASK.SCORE -> least value, such as
-    {semseg.flip: 0.9}; the scores are `confidence`, `flip` and `reencode`."""
-    mix: Literal["paired", "union"] = "paired"
-    """`paired` draws both kinds in every step; `union` shuffles them into one (authors)."""
-    alpha: float = 0.998
-    """What theta_C keeps of itself at an update (paper: 0.998; 0.999 on PASCAL-Context)."""
-    follow_every: int = 40
-    """Samples theta_E consumes between updates of theta_C (paper: 40)."""
-    fresh_optimizer: bool = False
-    """Begin with an empty optimiser state, as the authors do, instead of the warm-up's."""
+    base: str = "rooms"
+    """The diffusion model: an embedded base, or Stable Diffusion 1.x or 2.x as a folder or Hub id
+    in diffusers layout, or as one .safetensors file."""
+    host: str
+    """The discriminative method that reads the pyramid: light (ours, any tasks), bae (normals),
+    idisc (normals or depth) or vpd (segmentation or depth)."""
+    tasks: str | None = None
+    """Comma-separated. None takes all tasks that the source has labels for. A host for one task
+    then takes the first that it can learn."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_positive(self, "created_batch_size", "max_created_samples", "follow_every")
+        if self.train_unet == "none" and self.denoise_weight:
+            raise InputError("--denoise_weight needs a U-Net that is trained: --train_unet")
+        if self.train_unet != "lora":
+            refuse_without(self, LORA_SETTINGS, "--train_unet lora")
+
+
+@dataclass(kw_only=True)
+class CreatedSettings:
+    """Created samples"""
+
+    created_batch_size: int | None = None
+    """Created samples in a micro-batch. None takes as many as real samples."""
+    max_created_samples: int | None = None
+    """Use only the first created samples."""
+    min_quality: dict[str, float] | None = None
+    """Use only created samples with at least these scores: {TASK.SCORE: least value}, such as
+    {semseg.flip: 0.9}. The scores are `confidence`, `flip` and `reencode`."""
+    mix: Literal["paired", "union"] = "paired"
+    """`paired` draws real and created samples in every step. `union` shuffles both together
+    (authors)."""
+
+    def check(self) -> None:
+        """Refuse impossible values."""
+        require_positive(self, "created_batch_size", "max_created_samples")
+
+
+@dataclass(kw_only=True)
+class FollowSettings:
+    """Model: theta_C follows theta_E"""
+
+    alpha: float = 0.998
+    """The share of itself that theta_C keeps at an update (paper: 0.998; 0.999 on
+    PASCAL-Context)."""
+    follow_every: int = 40
+    """theta_C is updated each time theta_E has consumed this many samples (paper: 40)."""
+    fresh_optimizer: bool = False
+    """Start with an empty optimiser state, as the authors do, instead of that of the warm-up."""
+    base: str | None = None
+    """Where the base of a LoRA lies. None looks where the warm-up found it, or takes the base that
+    the adapter names."""
+
+    def check(self) -> None:
+        """Refuse impossible values."""
+        require_positive(self, "follow_every")
         if not 0 <= self.alpha <= 1:
             raise InputError(f"--alpha {self.alpha}: expected 0 to 1")
+
+
+@dataclass(kw_only=True)
+class SelfImproveSettings(CreatedSettings, FollowSettings, TrainSettings):
+    """Stage 2: theta_E learns from real and created samples, theta_C follows theta_E."""
+
+    pipeline: str
+    """The pipeline that the warm-up wrote, or an adapter. theta_C and theta_E both start from it.
+    The part of the U-Net that the warm-up trained is trained further."""
+    created: str = "none"
+    """A dataset that `d2i1 create` wrote, or `none` for the real-only baseline."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.mix == "union" and self.denoise_weight:
             raise InputError("--denoise_weight needs real samples in every step: --mix paired")
 
     @property
     def created_size(self) -> int:
-        """Created samples a micro-batch; as many as real ones unless said otherwise."""
-        own = self.created_batch_size
-        return self.real_batch_size if own is None else own
+        """Created samples in a micro-batch."""
+        given = self.created_batch_size
+        return self.real_batch_size if given is None else given
 
 
 @dataclass(kw_only=True)
-class EvaluateSettings:
-    """Score a pipeline against the labels of a source."""
+class ProtocolSettings:
+    """Protocol"""
 
-    pipeline: str
-    source: str
-    output_file: str | None = None
-    """Where the figures are written as JSON."""
-    max_samples: int | None = None
-    """Use only the first samples of the source."""
-    min_quality: dict[str, float] | None = None
-    """Of a source dataset:PATH_OR_ID: use only samples that reach these scores, TASK.SCORE -> least
-    value."""
-    processing_resolution: int | None = None
-    """Longer side the model works at; None is the checkpoint's own, 0 the images' own."""
-    theta: Literal["creation", "exploitation"] = "creation"
-    """theta_C, which a pipeline holds, or theta_E from the checkpoint beside it."""
-    flip: bool = False
-    """Average with the mirrored image."""
-    window: int | None = None
-    """Predict in overlapping windows of this side."""
     crop: str | None = None
-    """Rows, then columns of the truth that are scored, from the first to before the second of each:
-    45:471,41:601 for depth of NYUv2 as it is published."""
+    """The scored part of the truth, as rows, then columns, each from the first to before the second
+    number: 45:471,41:601 is usual for depth of NYUv2."""
     farthest: float | None = None
-    """Metres; truth beyond is unknown, and predictions are clipped to it (depth of NYUv2: 10)."""
+    """Metres. Truth beyond counts as unknown, and predictions are clipped to it (depth of NYUv2:
+    10)."""
     average: Literal["pixels", "images"] = "pixels"
-    """Figures over the pixels of all images, or the mean of every image's own, those without known
-    pixels left out (iDisc, VPD's depth)."""
+    """Metrics over the pixels of all images, or the mean over images of each image's metric,
+    without images that have no known pixel (iDisc, VPD's depth)."""
     sparsification: str | None = None
     """A .png to draw: how the error falls when the most uncertain pixels are left out, over the
-    pixels of all images; output_file gets the curves."""
-    on_bad_row: Literal["stop", "skip"] = "stop"
-    """`skip` leaves unusable rows out and lists them in output_file."""
+    pixels of all images. output_file gets the curves."""
 
-    def __post_init__(self) -> None:
-        require_positive(self, "max_samples", "window")
+    def check(self) -> None:
+        """Refuse impossible values."""
         if self.farthest is not None and not 0 < self.farthest < math.inf:
             raise InputError(f"--farthest {self.farthest:g}: expected more than 0 metres")
         if self.sparsification and not self.sparsification.endswith(".png"):
@@ -155,23 +180,56 @@ class EvaluateSettings:
 
 
 @dataclass(kw_only=True)
+class EvaluateSettings(PredictionSettings, ProtocolSettings):
+    """Score a pipeline against the labels of a source."""
+
+    pipeline: str
+    """Folder or Hub id of a Diff2in1Pipeline."""
+    source: str
+    """Labelled data: rooms[:SPLIT], folder:FILE.yaml[:SPLIT] or dataset:PATH_OR_ID[:SPLIT]."""
+    output_file: str | None = None
+    """JSON file for the metrics."""
+    theta: Literal["creation", "exploitation"] = "creation"
+    """theta_C, which the pipeline holds, or theta_E from the checkpoint beside it."""
+    max_samples: int | None = None
+    """Use only the first samples of the source."""
+    min_quality: dict[str, float] | None = None
+    """Of a source dataset:PATH_OR_ID, use only samples with at least these scores: {TASK.SCORE:
+    least value}."""
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    """`stop` ends at a row that cannot be used. `skip` leaves such rows out and lists them in
+    output_file."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "max_samples")
+        PredictionSettings.check(self)
+        ProtocolSettings.check(self)
+
+
+@dataclass(kw_only=True)
 class DemoSettings:
-    """Run the whole loop on the embedded default and show what it gives."""
+    """Run the whole loop on the embedded base and show the results."""
 
     output_dir: str = "runs/demo"
+    """Folder for everything the demo writes."""
     real: int = 24
     """Labelled rooms to learn from."""
     created: int = 192
     """Rooms to create."""
     warm_up_steps: int = 2000
+    """Steps of the warm-up."""
     self_improve_steps: int = 500
+    """Steps of self-improving, and of the real-only baseline."""
     num_inference_steps: int = 25
+    """U-Net calls for each created image."""
     strength: float = 0.6
+    """Noise level T / 1000 of creation, in (0, 1]."""
     held_out: int = 300
     """Rooms to evaluate on."""
     overwrite: bool = False
-    """Delete what an earlier demo left in output_dir."""
+    """Delete the results of an earlier demo in output_dir."""
     seed: int = 0
+    """Decides all random draws."""
 
     def __post_init__(self) -> None:
         steps = ("warm_up_steps", "self_improve_steps", "num_inference_steps")
@@ -180,22 +238,24 @@ class DemoSettings:
 
 @dataclass(kw_only=True)
 class StudySettings:
-    """Compare ways to warm up, over seeds: what they perceive, and how they still create."""
+    """Compare ways to warm up over several seeds: how well they perceive and still create."""
 
     arms: dict[str, dict[str, Any]]
-    """Name of an arm -> settings of its warm-up."""
+    """Settings of the warm-up of each arm, by the arm's name."""
     common: dict[str, Any] = field(default_factory=dict)
-    """Settings of every arm's warm-up."""
+    """Settings of the warm-up of every arm."""
     output_dir: str
-    """Gets ARM/seed-N/, training-mean.json (the figures of predicting at each pixel the average of
-    the training targets), table.md and sparsification.png (of every arm's first seed); a study that
-    was stopped begins with the arm it was at."""
+    """Folder for ARM/seed-N/, training-mean.json (metrics of a prediction that is the average of
+    the training targets at each pixel), table.md and sparsification.png (first seed of every arm).
+    A study that was stopped continues at the arm it had come to."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    """Every arm is trained once with each seed."""
     test: str = "rooms:test"
     """Labelled source that the arms are scored on."""
     test_samples: int = 300
+    """Use only the first samples of the test source."""
     generation_samples: int = 200
-    """Images created to judge generation; 0 leaves that out."""
+    """Images that are created to score generation. 0 leaves this out."""
 
     def __post_init__(self) -> None:
         require_positive(self, "test_samples")
@@ -205,4 +265,4 @@ class StudySettings:
 
 @dataclass(kw_only=True)
 class EnvSettings:
-    """Print the versions that a report of a problem should name."""
+    """Print the versions that a bug report should contain."""

@@ -19,7 +19,7 @@ from d2i1_data.inspection.evaluation.sparsification import Curve, Sparsification
 from d2i1_data.sources import open_source
 from d2i1_data.tasks import TASKS
 
-from .cli import read_settings
+from .arguments import read_settings
 from .loop.reopen import open_theta
 from .scratch.generation import Figures, Generation
 from .scratch.vae import save_grid
@@ -71,7 +71,7 @@ def _warm_up(settings: StudySettings, own: dict[str, Any]) -> WarmUpSettings:
     if forbidden:
         raise InputError(f"study: {', '.join(forbidden)} cannot be set for an arm")
     said = {k: v if isinstance(v, str) else json.dumps(v) for k, v in given.items()}
-    arm: WarmUpSettings = read_settings("warm-up", [f"--{k}={v}" for k, v in said.items()])
+    arm: WarmUpSettings = read_settings(WarmUpSettings, [f"--{k}={v}" for k, v in said.items()])
     return arm
 
 

@@ -17,7 +17,7 @@ from .loop.cache import Cache
 from .loop.lora import add_lora
 from .loop.run import Run, open_training_rows
 from .objective import DENOISE, objective
-from .settings import OF_HOST, WarmUpSettings
+from .settings import HOST_SETTINGS, WarmUpSettings
 from .theta import make_theta
 
 
@@ -81,7 +81,7 @@ def choose_tasks(host: str, names: str | None, source: Source) -> dict[str, Task
 
 def mount(settings: WarmUpSettings, base: Base, tasks: dict[str, Task]) -> Diff2in1Pipeline:
     """A fresh host on the base, and a fresh LoRA in its U-Net if that is what is trained."""
-    given = {name: getattr(settings, name) for name in OF_HOST}
+    given = {name: getattr(settings, name) for name in HOST_SETTINGS}
     options = {name: value for name, value in given.items() if value is not None}
     options |= settings.host_options or {}
     try:

@@ -15,11 +15,10 @@ import hub_cards
 
 from ..dataset.sample import Sample
 from ..errors import InputError
+from ..inspection.photo import FORMATS, SUFFIXES, read_photo
 from .sample_view import sample_html
 from .session import MAX_PROMPT, PipelineSession
-from .upload import FORMATS, read_upload
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 FILE_LIFETIME = 3600  # seconds, for uploads and downloads
 QUEUE_SIZE = 32  # visitors that may wait
 DOWNLOAD = "Download the row"
@@ -143,7 +142,7 @@ class RequestHandlers:
         """The sample made from an image; no answer if the page shows another image by now."""
         if current not in ([], [image]):
             return gr.skip()
-        sample = make(read_upload(image, self.session.settings.max_side))
+        sample = make(read_photo(image, self.session.settings.max_side))
         packed = str(self.session.pack(sample, self.folder))
         if current not in ([], [image]):
             return gr.skip()

@@ -1,9 +1,56 @@
 """What can be set when data is inspected."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ..checks import require_positive
 from ..errors import InputError
+
+
+@dataclass(kw_only=True)
+class PredictionSettings:
+    """Prediction"""
+
+    processing_resolution: int | None = None
+    """Longer side the model works at. None takes the default of the checkpoint, 0 the image's own
+    size."""
+    flip: bool = False
+    """Average with the prediction of the mirrored image."""
+    window: int | None = None
+    """Predict in overlapping square windows of this side."""
+
+    def check(self) -> None:
+        """Refuse impossible values."""
+        require_positive(self, "window")
+        if self.processing_resolution is not None and self.processing_resolution < 0:
+            raise InputError(
+                f"--processing_resolution {self.processing_resolution}: expected at least 0"
+            )
+
+
+@dataclass(kw_only=True)
+class PredictSettings(PredictionSettings):
+    """Label your images: write label pictures, arrays, colour pictures and overlays, no dataset."""
+
+    images: list[str]
+    """Image files, folders of images, or patterns such as photos/*.jpg. Needs no flag."""
+    pipeline: str
+    """Folder or Hub id of a Diff2in1Pipeline."""
+    output_dir: str
+    """Folder for labels/TASK/NAME.png (as datasets store them), arrays/TASK/NAME.npy (physical
+    units), pictures/TASK/NAME.png (in colours) and overlays/TASK/NAME.png (colours on the
+    image)."""
+    batch_size: int = 8
+    """Images in one batch. Only images of one size can share a batch."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the weights and of all computation."""
+    overwrite: bool = False
+    """Write into a folder that is not empty. Files with the same names are replaced, other files
+    stay."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "batch_size")
+        PredictionSettings.check(self)
 
 
 @dataclass(kw_only=True)

@@ -24,8 +24,8 @@ from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.sources import Rows, parse_spec
 
-from ..settings import OF_LORA, SelfImproveSettings, WarmUpSettings
-from .settings import OF_ONE_CYCLE
+from ..settings import LORA_SETTINGS, SelfImproveSettings, WarmUpSettings
+from .settings import ONE_CYCLE_SETTINGS
 
 if TYPE_CHECKING:
     from .run import Run
@@ -67,8 +67,8 @@ def _before(run: "Run") -> TrainingRecord:
 
 def _stage(run: "Run", pipe: Diff2in1Pipeline) -> Stage:
     public = _public(run, pipe)
-    own = OF_LORA if pipe.config.trained_unet != "lora" else ()
-    cycle = () if run.beta1 else OF_ONE_CYCLE
+    own = LORA_SETTINGS if pipe.config.trained_unet != "lora" else ()
+    cycle = () if run.beta1 else ONE_CYCLE_SETTINGS
     real, *created = run.rows
     return Stage(
         stage=run.name,

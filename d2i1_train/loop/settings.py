@@ -1,4 +1,4 @@
-"""What can be set of both training stages."""
+"""Settings that both training stages share, in groups."""
 
 import re
 from dataclasses import dataclass
@@ -7,64 +7,70 @@ from typing import Literal
 from d2i1_data.checks import refuse_without, require_positive
 from d2i1_data.errors import InputError
 
-OF_ONE_CYCLE = (
+ONE_CYCLE_SETTINGS = (
     "lr_div_factor",
     "lr_final_div_factor",
     "lr_pct_start",
     "lr_anneal",
     "lr_cycle_beta1",
 )
-NEW_VIEWS = ("random_scale", "random_crop", "color_jitter")  # of which none comes again
-MOST_JITTER = {
+UNREPEATED_VIEWS = ("random_scale", "random_crop", "color_jitter")  # every draw gives a new view
+JITTER_LIMITS = {
     **dict.fromkeys(("brightness", "contrast", "saturation", "gamma", "tint"), 1.0),
     **{"hue": 0.5, "each": 1.0, "probability": 1.0},
 }
 
 
 @dataclass(kw_only=True)
-class TrainSettings:
-    """What warm-up and self-improving have in common."""
+class DataSettings:
+    """Data"""
 
-    source: str
-    """Real labelled data: rooms[:SPLIT], folder:FILE.yaml[:SPLIT] or dataset:PATH_OR_ID[:SPLIT]."""
-    output_dir: str
-    """Gets pipeline/, checkpoint-N/ and logs/."""
-    max_train_steps: int = 1000
     max_train_samples: int | None = None
     """Use only the first samples of the source."""
-    resolution: str | None = None
-    """Longer side (512), or height x width (480x640); None keeps the images' own."""
-    random_flip: bool = True
-    """Mirror samples at random, in theta_C's and theta_E's view alike."""
-    random_scale: list[float] | None = None
-    """Multiply the sides by a factor drawn evenly from [LOW, HIGH], in both views; distances are
-    divided by it. Needs random_crop."""
-    random_crop: str | None = None
-    """Height x width (512x512): a random window after scaling, in both views; grey and unknown
-    where the image is smaller."""
-    crop_max_share: float = 1.0
-    """Redraw the window, up to 10 times, while one class covers more than this share of its known
-    pixels. Created samples, whose stored labels nobody looks at, take the first one."""
-    color_jitter: dict[str, float] | None = None
-    """Change colours, in theta_E's view only, made in this order: gamma g, an exponent in
-    [1 - g, 1 + g]; brightness b, a factor in [1 - b, 1 + b]; contrast c and saturation s, such
-    factors of the distance to the image's mean grey and to each pixel's grey; hue h, a turn in
-    [-h, h] of the full circle; tint t, a factor in [1 - t, 1 + t] for each channel. All drawn
-    evenly. probability (1): that a sample is changed at all; each (1): that each change is then
-    made."""
     on_bad_row: Literal["stop", "skip"] = "stop"
-    """`skip` leaves unusable rows out and lists them in skipped.json."""
-    real_batch_size: int = 8
-    """Real samples a micro-batch, on each process."""
-    gradient_accumulation_steps: int = 1
-    gradient_checkpointing: bool = False
-    """Recompute a trained U-Net's activations in the backward pass: slower, less memory."""
+    """`stop` ends the run at a row that cannot be used. `skip` leaves such rows out and lists them
+    in skipped.json."""
+    cache_dir: str | None = None
+    """Folder that keeps latents and text embeddings for later runs and for all processes. Not
+    possible with random_scale, random_crop or color_jitter: their latents are never needed
+    again."""
+    dataloader_num_workers: int = 0
+    """Threads that load the next samples while the current step trains. 0 loads them between
+    steps."""
+
+    def check(self) -> None:
+        """Refuse impossible values."""
+        require_positive(self, "max_train_samples")
+        if self.dataloader_num_workers < 0:
+            raise InputError(
+                f"--dataloader_num_workers {self.dataloader_num_workers}: expected at least 0"
+            )
+
+
+@dataclass(kw_only=True)
+class OptimisationSettings:
+    """Optimisation"""
+
     learning_rate: float = 1e-3
-    """Of the host."""
+    """Learning rate of the host."""
     unet_learning_rate: float = 1e-4
-    """Of what is trained of the U-Net, if anything."""
+    """Learning rate of the trained part of the U-Net, if there is one."""
     denoise_weight: float = 0.0
-    """Weight of the denoising loss on real images, which keeps a trained U-Net able to create."""
+    """Weight of the denoising loss on real images. It keeps a trained U-Net able to create."""
+    gradient_accumulation_steps: int = 1
+    """Micro-batches in one optimiser step."""
+    gradient_checkpointing: bool = False
+    """Compute the activations of a trained U-Net again in the backward pass. Slower, but needs less
+    memory."""
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
+    """None takes the setting of `accelerate launch` or of its configuration, else `no`."""
+    max_grad_norm: float = 1.0
+    """Clip gradients to this norm. 0 does not clip."""
+    adam_weight_decay: float = 1e-2
+    """Weight decay of AdamW."""
+    use_8bit_adam: bool = False
+    """Keep the moments of AdamW in 8 bit. Must be the same in both stages. Needs bitsandbytes, the
+    extra `8bit`."""
     lr_scheduler: Literal[
         "constant",
         "constant_with_warmup",
@@ -74,77 +80,36 @@ class TrainSettings:
         "polynomial",
         "one_cycle",
     ] = "constant_with_warmup"
+    """How the learning rates change during training."""
     lr_warmup_steps: int = 0
+    """Steps in which the learning rates rise from 0."""
     lr_num_cycles: int = 1
-    """Restarts of cosine_with_restarts."""
+    """cosine_with_restarts: number of restarts."""
     lr_power: float = 1.0
-    """Power of polynomial."""
+    """polynomial: its power."""
     lr_div_factor: float = 25.0
-    """one_cycle begins with the rates divided by this."""
+    """one_cycle: the first rate is the learning rate divided by this."""
     lr_final_div_factor: float = 1e4
-    """one_cycle ends with what it begins with, divided by this."""
+    """one_cycle: the last rate is the first rate divided by this."""
     lr_pct_start: float = 0.3
-    """Share of the steps in which one_cycle rises."""
+    """one_cycle: share of the steps in which the rates rise."""
     lr_anneal: Literal["cos", "linear"] = "cos"
-    """How one_cycle rises and falls."""
+    """one_cycle: shape of the rise and of the fall."""
     lr_cycle_beta1: bool = True
-    """one_cycle moves AdamW's first beta against the rates: 0.95, 0.85, 0.95."""
-    adam_weight_decay: float = 1e-2
-    use_8bit_adam: bool = False
-    """Keep AdamW's moments in 8 bit, in both stages; needs bitsandbytes, the extra `8bit`."""
-    max_grad_norm: float = 1.0
-    """Clip gradients to this norm; 0 does not."""
-    mixed_precision: Literal["no", "bf16", "fp16"] | None = None
-    """None is what `accelerate launch` or its config says, else `no`."""
-    validation_source: str | None = None
-    """Labelled data scored, and its first samples shown, while training."""
-    validation_steps: int = 500
-    num_validation_samples: int = 16
-    best_metric: str | None = None
-    """TASK.FIGURE, such as depth.abs_rel: the pipeline gets the weights that validated best by it,
-    instead of the last ones; `best.safetensors` holds them meanwhile."""
-    cache_dir: str | None = None
-    """Keep latents and text embeddings there, for later runs and all processes; not with
-    augmentation other than the flip, whose latents are never needed again."""
-    dataloader_num_workers: int = 0
-    """Threads that load the next samples while this step trains; 0 loads them in between."""
-    checkpointing_steps: int = 500
-    checkpoints_total_limit: int | None = None
-    """Keep only the newest checkpoints."""
-    resume_from_checkpoint: str | None = None
-    """`latest`, or a checkpoint-N of output_dir."""
-    push_to_hub: bool = False
-    """Send checkpoints to the Hub while training goes on, and in the end all that `d2i1 publish
-    --run` sends. With --resume_from_checkpoint latest, a folder without checkpoints continues from
-    the newest one there."""
-    hub_model_id: str | None = None
-    """Repository to push to; None is output_dir's name, under the user whose token it is."""
-    hub_private_repo: bool = False
-    """Make it private, if it is new."""
-    report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
-    logging_steps: int = 10
-    seed: int = 0
+    """one_cycle: also move the first beta of AdamW, opposite to the rates: 0.95, 0.85, 0.95."""
 
-    def __post_init__(self) -> None:
-        counts = ("max_train_steps", "max_train_samples", "real_batch_size", "checkpointing_steps")
-        more = ("gradient_accumulation_steps", "checkpoints_total_limit", "validation_steps")
-        require_positive(self, *counts, *more, "num_validation_samples", "logging_steps")
-        if self.best_metric and not self.validation_source:
-            raise InputError(f"--best_metric {self.best_metric} needs a --validation_source")
-        if self.denoise_weight < 0 or self.dataloader_num_workers < 0:
-            raise InputError("--denoise_weight and --dataloader_num_workers: expected at least 0")
-        if self.max_grad_norm < 0:
-            raise InputError(f"--max_grad_norm {self.max_grad_norm}: expected at least 0")
-        if not self.push_to_hub:
-            refuse_without(self, ["hub_model_id", "hub_private_repo"], "--push_to_hub")
-        self._check_one_cycle()
-        self._check_augmentation()
-
-    def _check_one_cycle(self) -> None:
+    def check(self) -> None:
+        """Refuse impossible values."""
+        require_positive(self, "gradient_accumulation_steps")
+        for name in ("denoise_weight", "max_grad_norm"):
+            if getattr(self, name) < 0:
+                raise InputError(f"--{name} {getattr(self, name)}: expected at least 0")
         if self.lr_scheduler != "one_cycle":
-            return refuse_without(self, OF_ONE_CYCLE, "--lr_scheduler one_cycle")
+            return refuse_without(self, ONE_CYCLE_SETTINGS, "--lr_scheduler one_cycle")
         if self.lr_warmup_steps:
-            raise InputError("--lr_warmup_steps says nothing with one_cycle, see --lr_pct_start")
+            raise InputError(
+                "--lr_warmup_steps has no effect with one_cycle, use --lr_pct_start instead"
+            )
         for name in ("lr_div_factor", "lr_final_div_factor"):
             if getattr(self, name) <= 0:
                 raise InputError(f"--{name} {getattr(self, name)}: expected more than 0")
@@ -152,7 +117,33 @@ class TrainSettings:
             raise InputError(f"--lr_pct_start {self.lr_pct_start}: expected 0 to 1")
         return None
 
-    def _check_augmentation(self) -> None:
+
+@dataclass(kw_only=True)
+class AugmentationSettings:
+    """Augmentation"""
+
+    random_flip: bool = True
+    """Mirror half of the samples, for theta_C and theta_E alike."""
+    random_scale: list[float] | None = None
+    """Multiply the sides by a factor drawn uniformly from [LOW, HIGH], for theta_C and theta_E
+    alike. Distances are divided by it. Needs random_crop."""
+    random_crop: str | None = None
+    """Height x width (512x512) of a random window, cut after scaling, for theta_C and theta_E
+    alike. A smaller image is extended by grey pixels with unknown labels."""
+    crop_max_share: float = 1.0
+    """Draw the window again, up to 10 times, while one class covers more than this share of its
+    known pixels. Created samples always take the first window: their stored labels are not used."""
+    color_jitter: dict[str, float] | None = None
+    """Change the colours that theta_E gets. theta_C gets the original colours. Keys, in the order
+    in which the changes are made: gamma g, an exponent in [1 - g, 1 + g]; brightness b, a factor in
+    [1 - b, 1 + b]; contrast c, such a factor of the distance to the mean grey of the image;
+    saturation s, such a factor of the distance to the grey of each pixel; hue h, a turn in [-h, h]
+    of the full circle; tint t, a factor in [1 - t, 1 + t] for each channel. All are drawn
+    uniformly. Two more keys: probability (1) that a sample is changed at all; each (1), the
+    probability of each change in a changed sample."""
+
+    def check(self) -> None:
+        """Refuse impossible values."""
         scale, crop, share = self.random_scale, self.random_crop, self.crop_max_share
         if scale is not None and (len(scale) != 2 or not 0 < scale[0] <= scale[1]):
             raise InputError(f"--random_scale {scale}: expected [LOW, HIGH], 0 < LOW <= HIGH")
@@ -165,16 +156,119 @@ class TrainSettings:
         if not 0 < share <= 1:
             raise InputError(f"--crop_max_share {share}: expected more than 0, at most 1")
         for name, value in (self.color_jitter or {}).items():
-            if name not in MOST_JITTER:
-                known = ", ".join(MOST_JITTER)
+            if name not in JITTER_LIMITS:
+                known = ", ".join(JITTER_LIMITS)
                 raise InputError(f"--color_jitter: unknown key {name!r}, choose from {known}")
-            if not 0 <= value <= MOST_JITTER[name]:
+            if not 0 <= value <= JITTER_LIMITS[name]:
                 raise InputError(
-                    f"--color_jitter: {name} {value}: expected 0 to {MOST_JITTER[name]}"
+                    f"--color_jitter: {name} {value}: expected 0 to {JITTER_LIMITS[name]}"
                 )
-        given = [f"--{name}" for name in NEW_VIEWS if getattr(self, name)]
-        if self.cache_dir and given:
+
+
+@dataclass(kw_only=True)
+class ValidationSettings:
+    """Validation"""
+
+    validation_source: str | None = None
+    """Labelled data that theta is scored on during training. Pictures of its first samples are
+    logged."""
+    validation_steps: int = 500
+    """Steps from one validation to the next."""
+    num_validation_samples: int = 16
+    """Use only the first samples of the validation source."""
+    best_metric: str | None = None
+    """TASK.METRIC, such as depth.abs_rel. The pipeline gets the weights with the best validation by
+    this metric instead of the last weights. `best.safetensors` keeps them during training."""
+
+    def check(self) -> None:
+        """Refuse impossible values."""
+        require_positive(self, "validation_steps", "num_validation_samples")
+        if self.best_metric and not self.validation_source:
+            raise InputError(f"--best_metric {self.best_metric} needs a --validation_source")
+
+
+@dataclass(kw_only=True)
+class CheckpointSettings:
+    """Checkpoints"""
+
+    checkpointing_steps: int = 500
+    """Steps from one checkpoint to the next. The last step always writes one."""
+    checkpoints_total_limit: int | None = None
+    """Keep only this many checkpoints, the newest."""
+    resume_from_checkpoint: str | None = None
+    """Continue a run: `latest`, or a checkpoint-N of output_dir."""
+
+    def check(self) -> None:
+        """Refuse impossible values."""
+        require_positive(self, "checkpointing_steps", "checkpoints_total_limit")
+
+
+@dataclass(kw_only=True)
+class HubSettings:
+    """Hub"""
+
+    push_to_hub: bool = False
+    """Send checkpoints to the Hub during training, and at the end everything that `d2i1 publish
+    --run` sends. With --resume_from_checkpoint latest, a folder without checkpoints continues from
+    the newest checkpoint on the Hub."""
+    hub_model_id: str | None = None
+    """Repository to push to. None takes the name of output_dir, under your user name."""
+    hub_private_repo: bool = False
+    """Make a new repository private."""
+
+    def check(self) -> None:
+        """Refuse settings without effect."""
+        if not self.push_to_hub:
+            refuse_without(self, ["hub_model_id", "hub_private_repo"], "--push_to_hub")
+
+
+@dataclass(kw_only=True)
+class LoggingSettings:
+    """Logging"""
+
+    report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+    """Where losses, learning rates, metrics and pictures are logged."""
+    logging_steps: int = 10
+    """Steps from one log entry to the next. An entry holds the mean losses since the last one."""
+
+    def check(self) -> None:
+        """Refuse impossible values."""
+        require_positive(self, "logging_steps")
+
+
+@dataclass(kw_only=True)
+class TrainSettings(
+    DataSettings,
+    OptimisationSettings,
+    AugmentationSettings,
+    ValidationSettings,
+    CheckpointSettings,
+    HubSettings,
+    LoggingSettings,
+):
+    """The settings that warm-up and self-improving have in common."""
+
+    source: str
+    """Real labelled data: rooms[:SPLIT], folder:FILE.yaml[:SPLIT] or dataset:PATH_OR_ID[:SPLIT]."""
+    output_dir: str
+    """Folder for pipeline/, checkpoint-N/ and logs/."""
+    max_train_steps: int = 1000
+    """Optimiser steps."""
+    real_batch_size: int = 8
+    """Real samples in a micro-batch, on each process."""
+    resolution: str | None = None
+    """Longer side (512), or height x width (480x640). None keeps the sizes of the images."""
+    seed: int = 0
+    """Decides all random draws."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "max_train_steps", "real_batch_size")
+        for group in type(self).__mro__:
+            if "check" in vars(group):
+                group.check(self)  # type: ignore[attr-defined]
+        unrepeated = [f"--{name}" for name in UNREPEATED_VIEWS if getattr(self, name)]
+        if self.cache_dir and unrepeated:
             raise InputError(
-                f"--cache_dir keeps latents of views that come again; with {', '.join(given)} every"
-                " view is new"
+                "--cache_dir keeps latents of views that come again; with"
+                f" {', '.join(unrepeated)} every view is new"
             )

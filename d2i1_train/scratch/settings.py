@@ -1,4 +1,4 @@
-"""What can be set when a small base is trained from nothing."""
+"""Settings of `d2i1 base`."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -8,50 +8,78 @@ from d2i1_data.errors import InputError
 
 
 @dataclass(kw_only=True)
-class BaseSettings:
+class AutoencoderSettings:
+    """Autoencoder"""
+
+    vae_channels: list[int] = field(default_factory=lambda: [16, 32, 96])
+    """Channels of each level, multiples of 8. Every level but the last halves the sides."""
+    vae_layers: int = 1
+    """Residual blocks in each level."""
+    vae_steps: int = 4500
+    """Optimiser steps."""
+    vae_batch_size: int = 16
+    """Images in a step."""
+    vae_learning_rate: float = 1.5e-3
+    """Highest learning rate."""
+
+
+@dataclass(kw_only=True)
+class DenoiserSettings:
+    """U-Net and text encoder"""
+
+    unet_channels: list[int] = field(default_factory=lambda: [64, 96, 128])
+    """Channels of each level, multiples of 16."""
+    unet_layers: int = 1
+    """Residual blocks in each level."""
+    unet_steps: int = 13_000
+    """Optimiser steps."""
+    unet_batch_size: int = 32
+    """Images in a step."""
+    unet_learning_rate: float = 1e-3
+    """Highest learning rate."""
+    snr_gamma: float = 5.0
+    """Min-SNR weighting (Hang et al. 2023, arXiv 2303.09556). 0 turns it off."""
+    caption_dropout: float = 0.1
+    """Share of the captions that are replaced by the empty prompt, which perception and guidance
+    use."""
+    vocabulary: int = 1000
+    """Most tokens that the tokenizer may learn."""
+    text_length: int = 32
+    """Most tokens of a caption, with its start and end token."""
+    text_width: int = 128
+    """Width of the text encoder."""
+    text_layers: int = 3
+    """Layers of the text encoder."""
+
+
+@dataclass(kw_only=True)
+class BaseSettings(AutoencoderSettings, DenoiserSettings):
     """Train a small latent diffusion base from scratch on the images and captions of a source."""
 
     output_dir: str
+    """Folder for pipeline/, checkpoints and previews."""
     source: str = "rooms:train"
     """rooms[:SPLIT], folder:FILE.yaml[:SPLIT] or dataset:PATH_OR_ID[:SPLIT]."""
     evaluate: str | None = None
-    """Instead of training, score this base (a name, folder or Hub id) on the source."""
+    """Score this base (a name, folder or Hub id) on the source instead of training one."""
     resolution: str | None = None
-    """Longer side (512), or height x width (480x640); None keeps the images' own."""
+    """Longer side (512), or height x width (480x640). None keeps the sizes of the images."""
     max_train_samples: int | None = None
     """Use only the first samples of the source."""
     random_flip: bool = True
-    """Train on mirrored images too; not for captions that say left or right."""
-    vae_channels: list[int] = field(default_factory=lambda: [16, 32, 96])
-    """Channels a level, multiples of 8; each level but the last halves the sides."""
-    vae_layers: int = 1
-    vae_steps: int = 4500
-    vae_batch_size: int = 16
-    vae_learning_rate: float = 1.5e-3
-    unet_channels: list[int] = field(default_factory=lambda: [64, 96, 128])
-    """Channels a level, multiples of 16."""
-    unet_layers: int = 1
-    unet_steps: int = 13_000
-    unet_batch_size: int = 32
-    unet_learning_rate: float = 1e-3
+    """Train on mirrored images too. Turn it off if captions say left or right."""
     ema_decay: float = 0.9995
-    snr_gamma: float = 5.0
-    """Min-SNR weighting (Hang et al. 2023, arXiv 2303.09556); 0 turns it off."""
-    caption_dropout: float = 0.1
-    """Share of captions left empty: perception and guidance use the empty prompt."""
-    vocabulary: int = 1000
-    """Most tokens the tokenizer may learn."""
-    text_length: int = 32
-    """Tokens a caption may have, with its start and end."""
-    text_width: int = 128
-    text_layers: int = 3
+    """The share of itself that the moving average of the weights keeps in a step."""
     checkpointing_steps: int = 500
-    """Steps between saved states and previews."""
+    """Steps from one checkpoint to the next. Each comes with a preview picture."""
     resume_from_checkpoint: str | None = None
     """`latest` continues a run in output_dir."""
     mixed_precision: Literal["bf16", "no"] = "bf16"
+    """Precision of the computation."""
     dataloader_num_workers: int = 2
+    """Processes that load the images."""
     seed: int = 0
+    """Decides all random draws."""
 
     def __post_init__(self) -> None:
         steps = ("vae_steps", "unet_steps", "checkpointing_steps", "max_train_samples")

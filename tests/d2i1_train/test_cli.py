@@ -1,18 +1,24 @@
-"""The doors: wrong input ends with code 2 and one line, and leaves what is there alone."""
+"""The command line: wrong input ends with code 2 and one line, and leaves what is there alone."""
 
+import ast
+import inspect
 import json
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Callable
+from dataclasses import MISSING, fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from d2i1_train.cli import ACTS, PRESETS, main, read_settings
+from d2i1_train.acts import ACTS, RECORDS, as_markdown
+from d2i1_train.cli import main
+from d2i1_train.presets.files import find_settings_file, preset_names
 from tests.made import contents
 
 TRAIN = "--max_train_steps 1 --real_batch_size 6 --report_to none --output_dir {tmp}/out"
@@ -20,6 +26,7 @@ MOUNT = f"warm-up --base {{base}} --host light --width 16 {TRAIN}"
 WARM = f"{MOUNT} --source folder:{{photos}}"
 CREATE = "create --source rooms:train --num_samples 1 --output_dir {tmp}/out"
 IMPROVE = "self-improve --source rooms:train --max_train_samples 1 --resolution 32 " + TRAIN
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 RANGE = "expected more than 0, at most 1"
 MANY = "--strength 0.6 --num_inference_steps 700"
 
@@ -64,7 +71,7 @@ WRONG: dict[str, Callable[[Path, Path], object]] = {
 
 
 @pytest.mark.parametrize(
-    ("wrong", "command", "told"),
+    ("wrong", "command", "message"),
     [
         ("", f"{MOUNT} --source folder:{{tmp}}/none.yaml", "no such file: {tmp}/none.yaml"),
         ("folder gone", WARM, "no such folder: {tmp}/photos/label"),
@@ -114,7 +121,7 @@ WRONG: dict[str, Callable[[Path, Path], object]] = {
         ("", "evaluate --resolution 32", "unknown flag --resolution"),
     ],
 )
-def test_wrong_input_is_told_in_one_line(
+def test_wrong_input_is_message_in_one_line(
     d2i1: Callable[..., str],
     tiny_base: Path,
     photos: Path,
@@ -122,7 +129,7 @@ def test_wrong_input_is_told_in_one_line(
     tmp_path: Path,
     wrong: str,
     command: str,
-    told: str,
+    message: str,
 ) -> None:
     places = {"base": tiny_base, "photos": photos, "pipeline": pipeline, "tmp": tmp_path}
     WRONG[wrong](tmp_path, tiny_base)
@@ -132,7 +139,7 @@ def test_wrong_input_is_told_in_one_line(
     lines = [line for line in re.split(r"[\r\n]+", error) if line and "%|" not in line]
     assert len(lines) == 1, error
     assert lines[0].startswith(f"d2i1 {command.split()[0]}: error: ")
-    assert told.format(**places) in lines[0]
+    assert message.format(**places) in lines[0]
     for folder, old in zip(folders, before, strict=True):
         new = contents(folder)
         assert {name: new.get(name) for name in old} == old
@@ -140,7 +147,7 @@ def test_wrong_input_is_told_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("command", "told"),
+    ("command", "message"),
     [
         (f"{WARM} --host heavy", "unknown host 'heavy'"),
         (f"{WARM} --width 20", "width 20"),
@@ -166,12 +173,12 @@ def test_a_failed_start_claims_no_folder(
     pipeline: Path,
     tmp_path: Path,
     command: str,
-    told: str,
+    message: str,
 ) -> None:
     places = {"base": tiny_base, "photos": photos, "pipeline": pipeline, "tmp": tmp_path}
     if "lonely" in command:
         shutil.copytree(pipeline, tmp_path / "lonely/pipeline")
-    assert told.format(**places) in d2i1(*command.format(**places).split(), code=2)
+    assert message.format(**places) in d2i1(*command.format(**places).split(), code=2)
     assert not (tmp_path / "out").exists()
 
 
@@ -203,7 +210,7 @@ def test_flags_override_files_in_any_order(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text("seed: 5\nlearning_rate: 0.5\noutput_dir: there\n")
     flags = ["--host", "light", "--source", "rooms", "--seed", "7"]
-    settings = read_settings("warm-up", ["--config", str(file), *flags])
+    settings = ACTS["warm-up"].read(["--config", str(file), *flags])
     assert (settings.seed, settings.learning_rate, settings.output_dir) == (7, 0.5, "there")
     assert settings.max_train_steps == 1000
 
@@ -220,7 +227,7 @@ def test_flags_override_files_in_any_order(tmp_path: Path) -> None:
 )
 def test_switches_need_no_value(switch: list[str], expected: bool) -> None:
     flags = ["--pipeline", "p", "--source", "rooms", "--output_dir", "there"]
-    assert read_settings("create", [*flags, *switch]).overwrite is expected
+    assert ACTS["create"].read([*flags, *switch]).overwrite is expected
 
 
 @pytest.mark.parametrize("act", ACTS)
@@ -231,22 +238,99 @@ def test_every_act_has_help(act: str, capfd: pytest.CaptureFixture[str]) -> None
     assert f"usage: d2i1 {act}" in capfd.readouterr().out
 
 
-def test_overview_lists_every_act() -> None:
-    command = [sys.executable, "-m", "d2i1_train.cli", "--help"]
+@pytest.mark.parametrize("module", ["d2i1_train", "d2i1_train.cli"])
+def test_overview_lists_every_act(module: str) -> None:
+    command = [sys.executable, "-m", module, "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True)
     lines = [line[2:] for line in shown.stdout.splitlines() if line.startswith("  ")]
     assert [line.split("  ")[0].strip() for line in lines] == [*ACTS]
     assert shown.stderr == ""
 
 
-@pytest.mark.parametrize("preset", sorted(file.stem for file in PRESETS.glob("*.yaml")))
+def test_every_act_is_in_the_table_and_its_script_runs_it() -> None:
+    rows = as_markdown().splitlines()[2:]
+    for act, row in zip(RECORDS, rows, strict=True):
+        assert row.startswith(f"| `d2i1 {act.name}` | {act.help} |")
+        if act.script:
+            name = act.name.removesuffix(" --verify")
+            text = (SCRIPTS / act.script).read_text()
+            assert f'main(["{name}", *sys.argv[1:]])' in text and f"`scripts/{act.script}`" in row
+    launched = {file.name for file in SCRIPTS.glob("*.py") if "d2i1_train.cli" in file.read_text()}
+    assert {act.script for act in RECORDS if act.script} == launched - {"benchmark.py"}
+
+
+@pytest.mark.parametrize(
+    ("act", "headings"),
+    [
+        ("warm-up", "Model, LoRA (with --train_unet lora), Data, Optimisation, Augmentation,"),
+        ("self-improve", "Created samples, Model: theta_C follows theta_E, Data, Optimisation,"),
+        ("warm-up", "Augmentation, Validation, Checkpoints, Hub, Logging"),
+        ("predict", "Prediction"),
+    ],
+)
+def test_help_has_headings_with_the_essential_settings_first(
+    act: str, headings: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([act, "--help"])
+    shown = capfd.readouterr().out
+    found = re.findall(r"^(\S[^\n]*):$", shown, re.M)
+    assert found[:2] == ["options", "Essential settings"]
+    assert headings.rstrip(",") in ", ".join(found)
+    flags = re.findall(r"^  --(\w+)", shown, re.M)
+    names = [field.name for field in fields(ACTS[act].settings)]
+    assert sorted(set(flags) - {"config", "print_config"}) == sorted(names)
+    essential = shown.partition("Essential settings:")[2].partition(f"{found[2]}:")[0]
+    required = [f.name for f in fields(ACTS[act].settings) if f.default is MISSING]
+    assert all(f"--{name}" in essential for name in required)
+
+
+@pytest.mark.parametrize("act", [a.name for a in RECORDS if "d2i1_train" in a.function])
+def test_every_setting_has_a_help_text(act: str) -> None:
+    settings = ACTS[act].settings
+    for kind in (settings, *settings.__mro__[1:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
+        for field, following in zip(body, [*body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign):
+                assert isinstance(following, ast.Expr), f"{kind.__name__}: {ast.unparse(field)}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["a.png", "b.png", "--pipeline", "p"], ["a.png", "b.png"]),
+        (["--pipeline", "p", "a.png", "--flip", "b.png"], ["a.png", "b.png"]),
+        (["--pipeline=p", "--flip", "false", "a b.png"], ["a b.png"]),
+    ],
+)
+def test_images_need_no_flag(arguments: list[str], expected: list[str]) -> None:
+    settings = ACTS["predict"].read([*arguments, "--output_dir", "there"])
+    assert settings.images == expected and settings.pipeline == "p"
+    assert settings.flip is ("--flip" in arguments and "false" not in arguments)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("warm-up rooms --output_dir there", "'rooms' belongs to no flag"),
+        ("report one two", "one two: expected one dataset, got 2"),
+        ("report -x one", "unknown flag -x"),
+    ],
+)
+def test_values_without_a_flag_are_refused(
+    d2i1: Callable[..., str], command: str, message: str
+) -> None:
+    assert message in d2i1(*command.split(), code=2)
+
+
+@pytest.mark.parametrize("preset", preset_names())
 def test_presets_are_settings_of_the_act_they_name(preset: str) -> None:
-    text = (PRESETS / f"{preset}.yaml").read_text()
+    text = find_settings_file(preset).read_text()
     commands = re.findall(r"^#.*d2i1 (\S+) (--config .*)", text, re.M)
     assert commands
     for act, arguments in commands:
         assert preset in arguments.split()
-        assert read_settings(act, arguments.split()).output_dir
+        assert ACTS[act].read(arguments.split()).output_dir
 
 
 def test_later_files_override_earlier_ones_and_flags_all(tmp_path: Path) -> None:
@@ -265,14 +349,14 @@ def test_later_files_override_earlier_ones_and_flags_all(tmp_path: Path) -> None
         ["--config", files[0], "--seed", "7", *given, files[1]],
     )
     for arguments in orders:
-        settings = read_settings("warm-up", arguments)
+        settings = ACTS["warm-up"].read(arguments)
         assert (settings.seed, settings.resolution) == (7, "32")
         assert (settings.learning_rate, settings.real_batch_size) == (0.2, 3)
         assert settings.color_jitter == {"gamma": 0.3}
     turned = ["--config", str(tmp_path / "two.yaml"), "--config", files[0], *given]
-    settings = read_settings("warm-up", turned)
+    settings = ACTS["warm-up"].read(turned)
     assert (settings.seed, settings.color_jitter) == (1, {"hue": 0.1, "tint": 0.2})
 
 
-def test_a_config_without_a_file_is_told(d2i1: Callable[..., str]) -> None:
+def test_a_config_without_a_file_is_message(d2i1: Callable[..., str]) -> None:
     assert "--config" in d2i1("warm-up", "--seed", 1, "--config", code=2)

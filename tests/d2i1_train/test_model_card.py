@@ -17,7 +17,7 @@ from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_data.checkpoints.training_record import TRAINING
 from d2i1_data.errors import InputError
 from d2i1_data.sources.rooms import CLASSES, Rooms
-from d2i1_train.cli import read_settings
+from d2i1_train.acts import ACTS
 from tests.made import run
 from tests.pages import HOSTILE, Page, snippets
 
@@ -105,7 +105,7 @@ def test_validation_is_of_what_is_published(improved: Path) -> None:
 def test_the_commands_train_the_same_again(improved: Path, act: str) -> None:
     text = (improved / "README.md").read_text().replace(" \\\n", " ")
     (typed,) = [line for line in text.splitlines() if line.startswith(f"d2i1 {act} ")]
-    settings = read_settings(act, shlex.split(typed)[2:])
+    settings = ACTS[act].read(shlex.split(typed)[2:])
     stages = json.loads((improved / TRAINING).read_text())["stages"]
     (told,) = [stage["settings"] for stage in stages if stage["stage"] == act]
     for key, value in told.items():

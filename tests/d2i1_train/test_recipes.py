@@ -8,8 +8,9 @@ import pytest
 import yaml
 from safetensors.torch import load_file
 
-from d2i1_train.cli import PRESETS, read_settings
+from d2i1_train.acts import ACTS
 from d2i1_train.loop.settings import TrainSettings
+from d2i1_train.presets.files import find_settings_file
 
 RECIPES = {
     "bae": "sd15-frozen",
@@ -29,7 +30,7 @@ HOSTS = {
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipes_hold_only_what_both_stages_have(recipe: str) -> None:
-    text = (PRESETS / f"{recipe}.yaml").read_text()
+    text = find_settings_file(recipe).read_text()
     assert set(yaml.safe_load(text)) <= {field.name for field in fields(TrainSettings)}
     for line in text.splitlines():
         assert "#" in line or line.startswith("  "), f"{line!r} has no source"
@@ -39,14 +40,14 @@ def test_recipes_hold_only_what_both_stages_have(recipe: str) -> None:
 def test_recipes_win_over_the_preset_of_a_stage(recipe: str) -> None:
     """What they say wins over the stage's preset, what they leave open stays the stage's."""
     base = ("--source", "rooms", "--output_dir", "there")
-    wanted = yaml.safe_load((PRESETS / f"{recipe}.yaml").read_text())
+    wanted = yaml.safe_load(find_settings_file(recipe).read_text())
     stages = {
         "warm-up": (RECIPES[recipe], "--host", "light"),
         "self-improve": ("sd15-self-improve", "--pipeline", "there"),
     }
     for act, (preset, *more) in stages.items():
-        found = read_settings(act, ["--config", preset, "--config", recipe, *more, *base])
-        stage = yaml.safe_load((PRESETS / f"{preset}.yaml").read_text())
+        found = ACTS[act].read(["--config", preset, "--config", recipe, *more, *base])
+        stage = yaml.safe_load(find_settings_file(preset).read_text())
         for name, value in {**stage, **wanted}.items():
             got = getattr(found, name)
             assert got == (pytest.approx(float(value)) if isinstance(got, float) else value), name
@@ -61,7 +62,7 @@ def test_recipes_go_through_both_stages(
     small += ("--real_batch_size", 1, "--mixed_precision", "no", "--report_to", "none")
     small += ("--gradient_accumulation_steps", 1, "--resolution", "24x32", "--lr_warmup_steps", 0)
     small += ("--use_8bit_adam", "false")
-    crop = yaml.safe_load((PRESETS / f"{recipe}.yaml").read_text()).get("random_crop")
+    crop = yaml.safe_load(find_settings_file(recipe).read_text()).get("random_crop")
     small += ("--random_crop", "24x24") if crop else ()
     warm, created = tmp_path / "warm", tmp_path / "created"
     presets = ("--config", RECIPES[recipe], "--config", recipe)

@@ -478,7 +478,7 @@ def test_what_is_of_a_lora_is_refused_without_one(
 ) -> None:
     run = ("--config", "rooms", "--output_dir", tmp_path / "out")
     message = d2i1("warm-up", *run, *flag, code=2)
-    assert f"{flag[0]} says nothing without --train_unet lora" in message
+    assert f"{flag[0]} has no effect without --train_unet lora" in message
 
 
 def test_a_run_that_stopped_before_its_first_validation_ends(

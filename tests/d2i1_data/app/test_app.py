@@ -25,13 +25,13 @@ from PIL import Image
 from d2i1_data.app.sample_view import sample_html
 from d2i1_data.app.session import PipelineSession
 from d2i1_data.app.settings import AppSettings
-from d2i1_data.app.upload import read_upload
 from d2i1_data.checkpoints.files import fingerprint
 from d2i1_data.creation.plan import noise_seed
 from d2i1_data.dataset.sample import Sample, image_sha256
 from d2i1_data.dataset.schema import FEATURES, from_row, to_row
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
+from d2i1_data.inspection.photo import read_photo
 from d2i1_data.sources.dataset import Dataset
 from d2i1_data.sources.rooms import Rooms
 from tests.serving import free_port, served
@@ -225,7 +225,7 @@ def saved(folder: Path, name: str, picture: Image.Image, **options: Any) -> Path
 
 
 def test_uploads_are_upright_rgb(tmp_path: Path) -> None:
-    room, read = Image.fromarray(ROOM[:40]), lambda file: read_upload(file, 64)
+    room, read = Image.fromarray(ROOM[:40]), lambda file: read_photo(file, 64)
     np.testing.assert_array_equal(read(saved(tmp_path, "a.png", room)), ROOM[:40])
 
     exif = room.getexif()
@@ -256,9 +256,9 @@ def test_uploads_are_upright_rgb(tmp_path: Path) -> None:
 def test_large_uploads_are_scaled_down(tmp_path: Path) -> None:
     for name, mode in (("a.png", "RGB"), ("b.jpg", "RGB"), ("c.png", "L")):
         file = saved(tmp_path, name, Image.new(mode, (3000, 1000), "grey"))
-        pixels = read_upload(file, 60)
+        pixels = read_photo(file, 60)
         assert pixels.shape == (20, 60, 3) and np.abs(pixels.astype(int) - 128).max() <= 1
-    assert read_upload(saved(tmp_path, "d.png", Image.new("L", (3000, 1))), 60).shape == (1, 60, 3)
+    assert read_photo(saved(tmp_path, "d.png", Image.new("L", (3000, 1))), 60).shape == (1, 60, 3)
 
 
 def test_damaged_notes_of_a_camera_hide_no_picture(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ def test_damaged_notes_of_a_camera_hide_no_picture(tmp_path: Path) -> None:
     torn = exif.tobytes().replace(b"\x01\x0e", b"\x01\x15")  # words where a number should be
     for name, own in (("a.jpg", exif), ("b.jpg", torn), ("c.jpg", None)):
         saved(tmp_path, name, picture, **({"exif": own} if own else {}))
-    turned, kept, plain = (read_upload(tmp_path / name, 64) for name in ("a.jpg", "b.jpg", "c.jpg"))
+    turned, kept, plain = (read_photo(tmp_path / name, 64) for name in ("a.jpg", "b.jpg", "c.jpg"))
     np.testing.assert_array_equal(turned, np.rot90(plain, -1))
     np.testing.assert_array_equal(kept, plain)
 
@@ -305,7 +305,7 @@ def test_what_is_no_image_is_refused(
 ) -> None:
     file = make(tmp_path)
     with pytest.raises(InputError, match=wrong) as raised:
-        read_upload(file, 64)
+        read_photo(file, 64)
     assert str(tmp_path) not in str(raised.value) and "<b>" not in str(raised.value)
 
 

@@ -23,7 +23,7 @@ from d2i1_data.dataset.shards import RUN, shard_path, write_metadata, write_shar
 from d2i1_data.errors import InputError
 from d2i1_data.sources.rooms import CLASSES
 from d2i1_data.tasks import TASKS
-from d2i1_train.cli import read_settings
+from d2i1_train.acts import ACTS
 from tests.hub.cards import WORDS
 from tests.made import run, samples
 from tests.pages import HOSTILE, Page, snippets
@@ -130,7 +130,7 @@ def test_the_command_makes_the_same_again(made: Path) -> None:
     typed = page.split("```sh\n")[1].split("\n```")[0]
     name, act, *flags = shlex.split(typed.replace("\\\n", ""))  # as a shell continues lines
     assert (name, act) == ("d2i1", "create")
-    settings = read_settings("create", flags)
+    settings = ACTS["create"].read(flags)
     given = json.loads((made / RUN).read_text())
     assert settings.output_dir == "created" and settings.pipeline == "pipeline"
     for key, value in given.items():

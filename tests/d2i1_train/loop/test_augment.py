@@ -452,7 +452,7 @@ CROP = {"random_crop": "512x512"}
         ({"random_scale": [1.0], **CROP}, "--random_scale [1.0]: expected"),
         ({"random_crop": "512"}, "--random_crop '512': expected height x width, such as 512x512"),
         ({"random_crop": "0x512"}, "--random_crop '0x512': expected"),
-        ({"crop_max_share": 0.5}, "--crop_max_share says nothing without --random_crop"),
+        ({"crop_max_share": 0.5}, "--crop_max_share has no effect without --random_crop"),
         ({"crop_max_share": 0.0, **CROP}, "--crop_max_share 0.0: expected more than 0, at most 1"),
         ({"color_jitter": {"brightnes": 0.1}}, "--color_jitter: unknown key 'brightnes', choose"),
         ({"color_jitter": {"hue": 0.6}}, "--color_jitter: hue 0.6: expected 0 to 0.5"),

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_train.loop.optimizer import make_beta1, make_optimizer, make_schedule
-from d2i1_train.loop.settings import OF_ONE_CYCLE
+from d2i1_train.loop.settings import ONE_CYCLE_SETTINGS
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.theta import make_theta
 from tests.made import run
@@ -186,9 +186,11 @@ OTHER_VALUES = {
 }
 
 
-@pytest.mark.parametrize("name", OF_ONE_CYCLE)
+@pytest.mark.parametrize("name", ONE_CYCLE_SETTINGS)
 def test_what_is_of_a_cycle_is_refused_without_one(name: str) -> None:
-    with pytest.raises(InputError, match=f"--{name} says nothing without --lr_scheduler one_cycle"):
+    with pytest.raises(
+        InputError, match=f"--{name} has no effect without --lr_scheduler one_cycle"
+    ):
         settings(**{name: OTHER_VALUES[name]})
     settings(**{name: OTHER_VALUES[name], "lr_scheduler": "one_cycle"})
 
@@ -196,7 +198,7 @@ def test_what_is_of_a_cycle_is_refused_without_one(name: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "told"),
     [
-        ({"lr_warmup_steps": 5}, "--lr_warmup_steps says nothing with one_cycle"),
+        ({"lr_warmup_steps": 5}, "--lr_warmup_steps has no effect with one_cycle"),
         ({"lr_div_factor": 0.0}, "--lr_div_factor 0.0: expected more than 0"),
         ({"lr_final_div_factor": -1.0}, "--lr_final_div_factor -1.0: expected more than 0"),
         ({"lr_pct_start": 1.5}, "--lr_pct_start 1.5: expected 0 to 1"),

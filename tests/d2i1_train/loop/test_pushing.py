@@ -171,4 +171,4 @@ def test_a_hub_that_goes_away_costs_nothing(
 def test_flags_that_say_nothing_are_refused(train: Callable[..., str], d2i1: D2i1) -> None:
     flags = ("--host", "light", "--source", "rooms:train", "--output_dir", "unused")
     said = d2i1("warm-up", *flags, "--hub_model_id", "alice/x", code=2)
-    assert "--hub_model_id says nothing without --push_to_hub" in said
+    assert "--hub_model_id has no effect without --push_to_hub" in said

@@ -1,4 +1,4 @@
-"""What a visitor uploads, as pixels, or told in one line why it cannot be used."""
+"""Photos of users as pixels. What cannot be used is refused with the reason in one line."""
 
 import struct
 from pathlib import Path
@@ -9,16 +9,28 @@ from PIL import Image, ImageOps
 
 from ..errors import InputError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")  # decoded by Pillow alone, nothing is run
-LARGEST = 50_000_000  # pixels, which a small file may claim
+# Pillow decodes these itself, without other programs
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+LARGEST = 50_000_000  # pixels: a small file may claim any number
 GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
-def read_upload(file: str | Path, max_side: int) -> NDArray[np.uint8]:
-    """The picture in a file, [H, W, 3], upright and at most `max_side` pixels long.
+def read_photo(file: str | Path, max_side: int | None = None) -> NDArray[np.uint8]:
+    """Read an image file.
 
-    Of an animation the first frame; what is transparent lies on white; of 16 bits the upper 8.
-    Raises InputError for anything that is no such picture, without a word of the file's own.
+    An animation gives its first frame, transparent parts become white, and of 16 bits the upper 8
+    are kept.
+
+    Args:
+        file: JPEG, PNG, WEBP, GIF, BMP or TIFF.
+        max_side: the image is scaled down to this longer side; None keeps its size.
+
+    Returns:
+        The pixels, `[H, W, 3]`, upright.
+
+    Raises:
+        InputError: if the file is no such image. The message holds no text of the file.
     """
     allowed = f"expected an image: {', '.join(FORMATS)}"
     try:
@@ -29,7 +41,9 @@ def read_upload(file: str | Path, max_side: int) -> NDArray[np.uint8]:
                     f"this image has {width} x {height} pixels, allowed are {LARGEST // 10**6}"
                     " million; make it smaller first"
                 )
-            picture.draft("RGB", (max_side, max_side))  # of a JPEG no more than is used is decoded
+            if max_side is None:
+                return np.asarray(_rgb(_upright(picture)))
+            picture.draft("RGB", (max_side, max_side))  # a JPEG is decoded at a smaller size
             return np.asarray(_fitted(_rgb(_upright(picture)), max_side))
     except InputError:
         raise
@@ -37,12 +51,12 @@ def read_upload(file: str | Path, max_side: int) -> NDArray[np.uint8]:
         raise InputError(
             f"this image has far more than {LARGEST // 10**6} million pixels; make it smaller first"
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises these for broken files
         raise InputError(f"this file cannot be read; {allowed}") from error
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """Turned as its camera was; where what the camera noted is damaged, as it is stored."""
+    """Turn the picture as its camera was turned; with damaged camera data, leave it as stored."""
     try:
         return ImageOps.exif_transpose(picture)
     except (struct.error, SyntaxError, ValueError):

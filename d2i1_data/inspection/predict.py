@@ -1,0 +1,150 @@
+"""Prediction for people: labels of image files, as pictures and arrays, without a dataset."""
+
+import io
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from glob import glob
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ..checkpoints.pipelines import open_pipeline
+from ..dataset.files import require_folder
+from ..diff2in1 import Family
+from ..diff2in1.families.family import encode_png
+from ..errors import InputError
+from .photo import FORMATS, SUFFIXES, read_photo
+from .settings import PredictSettings
+
+PREDICTION = ("processing_resolution", "flip", "window", "batch_size")  # passed to the pipeline
+
+
+def predict(settings: PredictSettings) -> Path:
+    """Label images and write the results to a folder.
+
+    The folder gets all results or, if the act fails, none.
+
+    Args:
+        settings: images, pipeline, folder, and how the pipeline predicts.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: if there is no image, one cannot be read, two have one name, or the folder
+            is not empty.
+    """
+    if PartialState().num_processes > 1:
+        raise InputError("predict runs in one process")
+    files = find_images(settings.images)
+    folder = Path(settings.output_dir).resolve()
+    require_folder(folder)
+    if folder.is_dir() and any(folder.iterdir()) and not settings.overwrite:
+        raise InputError(f"{folder} is not empty: choose another --output_dir, or --overwrite")
+    pipe = open_pipeline(settings.pipeline, base_unet=None).to(PartialState().device)
+    if settings.precision != "float32":
+        pipe.to(getattr(torch, settings.precision))
+    options = {name: getattr(settings, name) for name in PREDICTION}
+    families = pipe.perception.families
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}.part")
+    try:
+        with tqdm(total=len(files), desc="predict", unit="image") as bar:
+            for group in _groups(files, settings.batch_size):
+                images = [image for _, image in group]
+                predictions = pipe.predict(images, **options).predictions
+                for n, (file, image) in enumerate(group):
+                    maps = {name: predictions[name][n] for name in families}
+                    _write(temporary, file.stem, image, maps, families)
+                bar.update(len(group))
+        os.sync()
+        _move(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def find_images(places: Sequence[str]) -> list[Path]:
+    """List the image files that files, folders and patterns name.
+
+    Args:
+        places: paths of images; folders, of which all images directly in them are taken; and
+            patterns with `*`, `?` or `[...]`.
+
+    Raises:
+        InputError: if a place holds no image, or two images have the same name.
+    """
+    files: list[Path] = []
+    for place in places:
+        path = Path(place).expanduser()
+        found = [path]
+        if path.is_dir():
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        elif not path.is_file():
+            matches = sorted(glob(str(path), recursive=True))
+            found = [Path(match) for match in matches if Path(match).is_file()]
+        if not found:
+            kind = f"no images in it; expected {', '.join(FORMATS)}"
+            raise InputError(f"{place}: {kind if path.is_dir() else 'no such file or folder'}")
+        files += [file for file in found if file not in files]
+    if not files:
+        raise InputError("predict: no images given")
+    names: dict[str, Path] = {}
+    for file in files:
+        if names.setdefault(file.stem, file) != file:
+            raise InputError(
+                f"{names[file.stem]} and {file} would write the same files: rename one of them"
+            )
+    return files
+
+
+def _groups(files: Sequence[Path], most: int) -> Iterator[list[tuple[Path, NDArray[np.uint8]]]]:
+    """Files with their pixels, at most so many at a time."""
+    for start in range(0, len(files), most):
+        yield [(file, _read(file)) for file in files[start : start + most]]
+
+
+def _read(file: Path) -> NDArray[np.uint8]:
+    try:
+        return read_photo(file)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+
+
+def _write(
+    folder: Path,
+    name: str,
+    image: NDArray[np.uint8],
+    maps: Mapping[str, NDArray[np.generic]],
+    families: Mapping[str, Family],
+) -> None:
+    """The files of one image."""
+    for task, family in families.items():
+        colours = family.colorize(maps[task])
+        overlay = ((image.astype(np.uint16) + colours) // 2).astype(np.uint8)
+        array = io.BytesIO()
+        np.save(array, maps[task])
+        contents = {
+            f"labels/{task}/{name}.png": family.to_png(maps[task]),
+            f"arrays/{task}/{name}.npy": array.getvalue(),
+            f"pictures/{task}/{name}.png": encode_png(colours),
+            f"overlays/{task}/{name}.png": encode_png(overlay),
+        }
+        for path, data in contents.items():
+            file = folder / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+
+
+def _move(temporary: Path, folder: Path) -> None:
+    """Put complete results in their place."""
+    for file in sorted(temporary.rglob("*")):
+        if file.is_file():
+            place = folder / file.relative_to(temporary)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, place)

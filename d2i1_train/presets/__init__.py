@@ -1,0 +1,1 @@
+"""Presets: settings in YAML files; `--config NAME` finds them. See `presets.files`."""
