@@ -1,4 +1,7 @@
-"""Cards: what a dataset or checkpoint is, in words and metadata, from nothing but its folder."""
+"""Cards of datasets and checkpoints: text and metadata for the Hub.
+
+A card is a function of its folder: it states only what is written or was measured there.
+"""
 
 from .dataset import dataset_card, write_card
 from .links import Links

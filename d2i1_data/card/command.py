@@ -1,8 +1,8 @@
-"""The command behind settings: what differs from the defaults, and no path of a machine."""
+"""Commands for cards: flags that differ from their defaults, without paths of this machine."""
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,25 @@ from typing import Any
 from ..sources import SOURCES, parse_spec
 from .text import is_repository
 
-# where something lies, or how fast it is made, but not what
-UNTOLD = {"overwrite", "engine", "workers", "cache_dir", "resume_from_checkpoint"}
+# flags that do not change the result
+LEFT_OUT = {"overwrite", "engine", "workers", "cache_dir", "resume_from_checkpoint"}
 WIDTH = 100
 
 
-def named(place: str) -> str:
-    """A repository's id as it is, a path by its last part."""
+def public_name(place: str) -> str:
+    """The id of a repository as it is; the last part of a path."""
     if is_repository(place) and not Path(place).exists():
         return place
     return Path(place).expanduser().name
 
 
-def named_source(spec: str, name: str | None) -> str:
-    """A `--source` without its place. name: the source's own, of a dataset perhaps its id."""
+def public_source(spec: str, name: str | None) -> str:
+    """A `--source` without the path of its folder.
+
+    Args:
+        spec: the value of the flag.
+        name: what the source calls itself; for a dataset this may be its id on the Hub.
+    """
     found = parse_spec(spec)
     if found.place is None:
         return spec
@@ -31,14 +36,22 @@ def named_source(spec: str, name: str | None) -> str:
     return str(found._replace(place=known))
 
 
-def flags(given: Mapping[str, Any], kind: type) -> list[str]:
-    """Flags and values of settings that differ from the defaults of their dataclass."""
+def changed_flags(given: Mapping[str, Any], kind: type) -> list[str]:
+    """The flags that differ from the defaults of a dataclass.
+
+    Args:
+        given: settings by name.
+        kind: the dataclass of the settings.
+
+    Returns:
+        Flags and their values in turn: `["--seed", "3", ...]`.
+    """
     found = []
     for field in fields(kind):
         default = field.default
         if field.default_factory is not MISSING:
             default = field.default_factory()
-        if field.name in UNTOLD or field.name not in given or given[field.name] == default:
+        if field.name in LEFT_OUT or field.name not in given or given[field.name] == default:
             continue
         value = given[field.name]
         text = value if isinstance(value, str) else json.dumps(value)
@@ -46,10 +59,15 @@ def flags(given: Mapping[str, Any], kind: type) -> list[str]:
     return found
 
 
-def as_typed(act: str, given: list[str]) -> str:
-    """A command of a shell, over as many lines as it needs. given: flags and values by turns."""
+def shell_command(act: str, flags: Sequence[str]) -> str:
+    """A command for a shell, on as many lines as it needs.
+
+    Args:
+        act: what follows `d2i1`.
+        flags: flags and their values in turn.
+    """
     lines = [f"d2i1 {shlex.quote(act)}"]
-    for flag, value in zip(given[::2], given[1::2], strict=True):
+    for flag, value in zip(flags[::2], flags[1::2], strict=True):
         part = f"{flag} {shlex.quote(value)}"
         if len(lines[-1]) + len(part) + 3 > WIDTH:
             lines.append("   ")

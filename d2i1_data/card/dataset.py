@@ -22,14 +22,14 @@ from . import command, licence
 from .columns import SCORES, Columns, Shard, read_columns
 from .links import Links
 from .text import (
-    Written,
+    Markdown,
     citations,
     code,
+    comma_list,
     counted,
-    escaped,
+    escape,
     is_repository,
-    linked,
-    listed,
+    link,
     render,
     title,
 )
@@ -79,7 +79,7 @@ def dataset_card(
         folder,
         links,
         tasks,
-        unsure=listed(f"{task.family.unsure} ({name})" for name, task in tasks.items()),
+        unsure=comma_list(f"{task.family.unsure} ({name})" for name, task in tasks.items()),
         coded=[code(name) for name in tasks],
         columns=columns,
         least=min(columns.values("strength"), default=None),
@@ -154,12 +154,12 @@ def _made(columns: Columns, versions: Mapping[str, str]) -> list[tuple[str, obje
     found: list[tuple[str, object]] = []
     for origin in columns.origins.values():
         name = str(origin.name or "unnamed")
-        shown = linked(name, "datasets/") if is_repository(name) else escaped(name)
-        licence = f", licence {escaped(origin.licence)}" if origin.licence else ""
+        shown = link(name, "datasets/") if is_repository(name) else escape(name)
+        licence = f", licence {escape(origin.licence)}" if origin.licence else ""
         rows = f"{counted(origin.rows, 'row')} from {counted(len(origin.images), 'image')}"
-        found.append(("source", Written(f"{shown}: {rows}{licence}")))
+        found.append(("source", Markdown(f"{shown}: {rows}{licence}")))
     for key in ("base", "checkpoint"):
-        found += [(key, linked(value)) for value in columns.values(key)]
+        found += [(key, link(value)) for value in columns.values(key)]
     for name in SHOWN:
         said = {*columns.values(name)} - {""}  # but zero is said
         if said and (columns.kinds["created"] or name not in OF_CREATING):
@@ -168,7 +168,9 @@ def _made(columns: Columns, versions: Mapping[str, str]) -> list[tuple[str, obje
         found.append(("source images left out", f"{columns.skipped:,}"))
     found += [(what, f"{count:,}") for what, count in columns.notes.items()]
     if versions:
-        found.append(("versions", listed(f"{name} {number}" for name, number in versions.items())))
+        found.append(
+            ("versions", comma_list(f"{name} {number}" for name, number in versions.items()))
+        )
     return found
 
 
@@ -199,11 +201,11 @@ def _command(folder: Path, maker: str | None) -> str | None:
         return None
     found = dict(zip(flags[::2], flags[1::2], strict=True))
     # the plan knows what is on the Hub
-    found["--source"] = command.named_source(found["--source"], plan.get("source"))
+    found["--source"] = command.public_source(found["--source"], plan.get("source"))
     if "--pipeline" in found:
         found["--pipeline"] = maker or plan.get("checkpoint") or Path(found["--pipeline"]).name
     found["--output_dir"] = folder.resolve().name
-    return command.as_typed(str(given["act"]), [*chain.from_iterable(found.items())])
+    return command.shell_command(str(given["act"]), [*chain.from_iterable(found.items())])
 
 
 def _pictures(folder: Path, tasks: Mapping[str, Task]) -> dict[str, str]:

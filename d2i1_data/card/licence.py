@@ -1,4 +1,4 @@
-"""Licences: what the Hub calls them, and what a card says of those that it does not know."""
+"""Licences: their ids on the Hub, and the licence of a base."""
 
 import re
 from collections.abc import Iterable
@@ -15,13 +15,17 @@ import hub_cards
 from ..checkpoints.bases import BASES, embedded
 from .text import is_repository
 
-PATIENCE = 5  # seconds for a base's card, which may be on the Hub
+HUB_TIMEOUT = 5  # seconds to ask the Hub for the card of a base
 
 
 def metadata(names: Iterable[str | None]) -> dict[str, Any]:
-    """The fields of a card for something under all of these licences; None is an unknown one.
+    """The licence fields of a card.
 
-    One has its id, or is `other` with its own name; several are `other`.
+    Args:
+        names: the licences that apply together; None stands for an unknown one.
+
+    Returns:
+        The Hub's id of a single known licence, otherwise `other`. Empty if all are unknown.
     """
     found = set(names)
     if not found - {None}:
@@ -29,7 +33,7 @@ def metadata(names: Iterable[str | None]) -> dict[str, Any]:
     if len(found) > 1:
         return {"license": "other"}
     (name,) = map(str, found)
-    # those of huggingface.co/docs/hub/repositories-licenses, without `unknown` and `other`
+    # the ids of huggingface.co/docs/hub/repositories-licenses, without `unknown` and `other`
     if name.lower() in (hub_cards.FOLDER / "licences.txt").read_text().split():
         return {"license": name.lower()}
     slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
@@ -37,9 +41,11 @@ def metadata(names: Iterable[str | None]) -> dict[str, Any]:
 
 
 def read_licence(base: str, revision: str | None = None) -> str | None:
-    """What the card of a base says its licence is; None where that cannot be known.
+    """The licence of a base, as its card states it; None if it is not known.
 
-    base: an embedded one, a folder, or the id of a repository on the Hub, which is asked once.
+    Args:
+        base: an embedded base, a folder, or a repository on the Hub, which is asked once.
+        revision: revision of the repository.
     """
     folder = BASES / base if base in embedded() else Path(base).expanduser()
     if folder.is_dir():
@@ -47,19 +53,19 @@ def read_licence(base: str, revision: str | None = None) -> str | None:
     if not is_repository(base):
         return None
     try:
-        card = hf_hub_download(base, "README.md", revision=revision, etag_timeout=PATIENCE)
+        card = hf_hub_download(base, "README.md", revision=revision, etag_timeout=HUB_TIMEOUT)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
         return None
     return _licence_in(Path(card))
 
 
 def _licence_in(card: Path) -> str | None:
-    """The licence in the front matter of a card, by its own name if the Hub has none for it."""
+    """The licence in the metadata of a card; its own name if the Hub has no id for it."""
     try:
-        said = metadata_load(card) if card.is_file() else None
+        content = metadata_load(card) if card.is_file() else None
     except (ValueError, OSError, yaml.YAMLError):
         return None
-    licence = (said or {}).get("license")
+    licence = (content or {}).get("license")
     if licence == "other":
-        licence = (said or {}).get("license_name")
+        licence = (content or {}).get("license_name")
     return licence if isinstance(licence, str) and licence != "unknown" else None

@@ -1,16 +1,20 @@
-"""Where things lie on the Hub."""
+"""Names and addresses on the Hub for a card."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Links:
-    """What a card calls things by.
+    """Repositories of the Hub that a card names.
 
-    name: of the thing itself, what it is opened by, None is its folder's name. The others are the
-    ids of its siblings, `user/name`, which the card points at, None where there is none.
-    checkpoint: the fingerprint of `model`; only where it is that of a dataset's rows, these are
-    said to be made with it.
+    Attributes:
+        name: what `load_dataset` or `from_pretrained` opens, None for the name of the folder.
+        model: repository of the pipeline, `user/name`, None if there is none.
+        adapter: repository of the adapter.
+        dataset: repository of the dataset.
+        space: repository of the Space.
+        checkpoint: fingerprint of `model`. A dataset card says "made with" the model only if this
+            is the fingerprint of all its rows.
     """
 
     name: str | None = None

@@ -1,4 +1,4 @@
-"""The card of a pipeline or an adapter: a function of its folder and of what was measured."""
+"""The card of a pipeline or an adapter, made from its folder and from measured results."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from ..tasks import Task
 from . import command, licence
 from .links import Links
 from .results import Results, model_index, read_results, tables
-from .text import Written, citations, code, is_repository, listed, render, title
+from .text import Markdown, citations, code, comma_list, is_repository, render, title
 
 
 def write_model_card(folder: Path, links: Links | None = None) -> None:
@@ -30,10 +30,16 @@ def write_model_card(folder: Path, links: Links | None = None) -> None:
 
 
 def model_card(folder: Path, links: Links | None = None, results: Sequence[Path] = ()) -> str:
-    """The text of README.md: metadata for the Hub, then what people want to know.
+    """The text of README.md: metadata for the Hub, then text for people.
 
-    results: files that `d2i1 evaluate --output_file` wrote of this very checkpoint, or a demo's
-    `results.json`. Raises InputError where one is of another checkpoint.
+    Args:
+        folder: a saved pipeline or adapter.
+        links: repositories that the card names.
+        results: files that `d2i1 evaluate --output_file` wrote for this checkpoint, or the
+            `results.json` of a demo.
+
+    Raises:
+        InputError: if results belong to another checkpoint, or a file of the folder is not ours.
     """
     links = links or Links()
     index = read_index(folder, "pipeline")
@@ -56,7 +62,7 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
         trained_unet=index.get("trained_unet", "none"),
         create_with=index.get("default_create_with", "base"),
         strength=index.get("default_strength", 0.6),
-        predicted=[[code(n), Written(t.sentence), t.family.unsure] for n, t in tasks.items()],
+        predicted=[[code(n), Markdown(t.sentence), t.family.unsure] for n, t in tasks.items()],
         stages=[stage.stage for stage in stages],
         training=_training(stages),
         sources=list(dict.fromkeys(stage.source.name for stage in stages)),
@@ -78,12 +84,11 @@ def _metadata(
     links: Links,
     measured: Sequence[Results],
 ) -> ModelCardData:
-    """What the Hub reads; the arXiv id it takes from the link in the text."""
+    """Metadata for the Hub. The Hub takes the arXiv id from the link in the text."""
     adapter, base = "unet" not in index, index.get("base")
     on_hub = is_repository(base)
     trained = index.get("trained_unet", "none") != "none"
-    # a frozen U-Net is the base's own, unchanged: the Hub has no word for that, and without one
-    # takes it for a finetune
+    # The Hub has no word for an unchanged base. Without a relation it assumes a finetune.
     relation = "adapter" if adapter else "finetune" if trained else None
     stages = training.stages
     used = [rows.name for stage in stages for rows in (stage.source, stage.created) if rows]
@@ -108,36 +113,36 @@ def _metadata(
 
 
 def _pipeline_tag(tasks: Mapping[str, Task]) -> str:
-    """The Hub's one task where all of ours are of it; else it is found as what makes images of
-    images, which creating is, and labelling in the form of maps."""
+    """The task of the Hub that all our tasks belong to, otherwise image-to-image."""
     (first, *more) = {task.categories[0] for task in tasks.values()}
     return "image-to-image" if more or first == "other" else first
 
 
 def _command(stage: Stage) -> str:
-    """What was typed to train, but for the name of its folder."""
-    return command.as_typed(stage.stage, [*stage.command, "--output_dir", stage.stage])
+    """The command of a stage; its output folder has the name of the stage."""
+    return command.shell_command(stage.stage, [*stage.command, "--output_dir", stage.stage])
 
 
 def _training(stages: Sequence[Stage]) -> list[list[str]]:
-    """What each stage learned from, and for how long: a row a fact, a column a stage."""
+    """Data and length of the training: one row for each fact, one column for each stage."""
     facts: dict[str, list[str]] = {
-        "real data": [_learned(stage.source) for stage in stages],
-        "created data": [_learned(stage.created) for stage in stages],
+        "real data": [_data(stage.source) for stage in stages],
+        "created data": [_data(stage.created) for stage in stages],
         "steps": [f"{stage.steps:,}" for stage in stages],
         "samples drawn": [
             ", ".join(f"{n:,} {kind}" for kind, n in stage.seen.items()) for stage in stages
         ],
         "processes": [str(stage.processes) for stage in stages],
         "versions": [
-            listed(f"{name} {number}" for name, number in stage.versions.items())
+            comma_list(f"{name} {number}" for name, number in stage.versions.items())
             for stage in stages
         ],
     }
     return [[name, *cells] for name, cells in facts.items() if any(cells)]
 
 
-def _learned(rows: TrainingRows | None) -> str:
+def _data(rows: TrainingRows | None) -> str:
+    """One source of training data; empty if there is none."""
     if rows is None:
         return ""
     split = f", split {rows.split}" if rows.split is not None else ""

@@ -1,4 +1,4 @@
-"""Results: what `d2i1 evaluate` and `d2i1 demo` measured of a checkpoint, for its card."""
+"""Metrics of a checkpoint for its card, as `d2i1 evaluate` and `d2i1 demo` wrote them."""
 
 import json
 import math
@@ -14,70 +14,82 @@ from ..checkpoints.files import fingerprint
 from ..checkpoints.training_record import ValidationRecord
 from ..errors import InputError
 from ..tasks import TASKS, Task
-from .text import Written, is_repository, table
+from .text import Markdown, is_repository, table
 
-# settings of an evaluation that change its figures
+# settings of an evaluation that change its metrics, and the values that need no mention
 PROTOCOL = ("processing_resolution", "flip", "window", "crop", "farthest", "average", "min_quality")
-USUAL = (None, False, "pixels")
+DEFAULTS = (None, False, "pixels")
 
-Figures = dict[str, dict[str, float]]  # task -> figure -> value
+Metrics = dict[str, dict[str, float]]  # task -> metric -> value
 
 
 class Results(NamedTuple):
-    """Figures by task; see `EvaluateSettings` for what the settings mean.
+    """One evaluation of a checkpoint.
 
-    table: of a comparison, the figures of every model by its name, else empty.
+    Attributes:
+        source: name of the source.
+        split: its split.
+        samples: number of samples.
+        settings: settings that differ from the defaults, see `EvaluateSettings`.
+        tasks: metrics by task.
+        table: for a comparison, the metrics of every model by its name; otherwise empty.
     """
 
     source: str
     split: str | None
     samples: int
     settings: dict[str, Any]
-    tasks: Figures
-    table: dict[str, Figures]
+    tasks: Metrics
+    table: dict[str, Metrics]
 
 
-def tables(results: Sequence[Results], validation: ValidationRecord | None) -> list[Written]:
-    """A column for every measurement of this model, then a table for every comparison.
+def tables(results: Sequence[Results], validation: ValidationRecord | None) -> list[Markdown]:
+    """A table with one column for each evaluation, then one table for each comparison.
 
-    validation: what training measured last, see `training.json`.
+    Args:
+        results: evaluations and comparisons.
+        validation: the last validation during training.
     """
-    columns = {_where(one._asdict()): one.tasks for one in results if not one.table}
+    columns = {_protocol(one._asdict()): one.tasks for one in results if not one.table}
     if validation is not None:
         chosen = f", chosen by {validation.best_metric}" if validation.best_metric else ""
-        columns[f"while training: {_where(asdict(validation))}{chosen}"] = validation.tasks
-    compared = [(_where(one._asdict()), one.table) for one in results if one.table]
+        columns[f"while training: {_protocol(asdict(validation))}{chosen}"] = validation.tasks
+    compared = [(_protocol(one._asdict()), one.table) for one in results if one.table]
     return [
         *([_table("", columns)] if columns else []),
-        *(_table(where, models) for where, models in compared),
+        *(_table(head, models) for head, models in compared),
     ]
 
 
-def _where(found: Mapping[str, Any]) -> str:
-    """What was measured on, and how."""
-    split = f" {found['split']}" if found.get("split") else ""
-    how = "".join(f", {key} {value}" for key, value in found.get("settings", {}).items())
-    return f"{found['source']}{split}, {found['samples']:,} samples{how}"
+def _protocol(evaluation: Mapping[str, Any]) -> str:
+    """The data and the settings of an evaluation."""
+    split = f" {evaluation['split']}" if evaluation.get("split") else ""
+    settings = "".join(f", {k} {value}" for k, value in evaluation.get("settings", {}).items())
+    return f"{evaluation['source']}{split}, {evaluation['samples']:,} samples{settings}"
 
 
-def _table(head: str, columns: Mapping[str, Figures]) -> Written:
-    """Figures for tables, a row each, and how they are better."""
+def _table(head: str, columns: Mapping[str, Metrics]) -> Markdown:
+    """One row for each metric; an arrow shows which direction is better."""
     rows = []
     for name, task in TASKS.items():
-        for figure in task.meter.table_metrics:
-            values = [own.get(name, {}).get(figure, math.nan) for own in columns.values()]
+        for metric in task.meter.table_metrics:
+            values = [own.get(name, {}).get(metric, math.nan) for own in columns.values()]
             if any(map(math.isfinite, values)):
-                arrow = "↑" if task.meter.higher_is_better(figure) else "↓"
+                arrow = "↑" if task.meter.higher_is_better(metric) else "↓"
                 cells = [f"{value:.4g}" if math.isfinite(value) else "" for value in values]
-                rows.append([f"{name} {figure} {arrow}", *cells])
+                rows.append([f"{name} {metric} {arrow}", *cells])
     return table([head, *columns], rows)
 
 
 def read_results(file: Path, folder: Path) -> Results:
-    """What a file says of the checkpoint in a folder.
+    """The results in a file.
 
-    Raises InputError where it is none of ours, of another checkpoint, or of weights that are not
-    what is published.
+    Args:
+        file: a file that `d2i1 evaluate --output_file` or `d2i1 demo` wrote.
+        folder: the checkpoint that was evaluated.
+
+    Raises:
+        InputError: if the file holds no results, results of another checkpoint, or of theta_E.
     """
     try:
         content = json.loads(file.read_text())
@@ -87,9 +99,9 @@ def read_results(file: Path, folder: Path) -> Results:
             str(content["source"]),
             None if content.get("split") is None else str(content["split"]),
             int(content["samples"]),
-            {k: settings[k] for k in PROTOCOL if k in settings and settings[k] not in USUAL},
-            _figures(content["tasks"]),
-            {str(model): _figures(own) for model, own in content.get("table", {}).items()},
+            {k: settings[k] for k in PROTOCOL if k in settings and settings[k] not in DEFAULTS},
+            _metrics(content["tasks"]),
+            {str(model): _metrics(own) for model, own in content.get("table", {}).items()},
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(
@@ -100,18 +112,20 @@ def read_results(file: Path, folder: Path) -> Results:
             f"{file}: of another checkpoint than {folder}, or of none it names: evaluate this one"
         )
     if settings.get("theta", "creation") != "creation":
-        raise InputError(f"{file}: of theta_E, and theta_C is what {folder} holds")
+        raise InputError(f"{file}: results of theta_E, but {folder} holds theta_C")
     return found
 
 
-def _figures(tasks: Mapping[str, Any]) -> Figures:
+def _metrics(tasks: Mapping[str, Any]) -> Metrics:
     return {name: {k: float(v) for k, v in own.items()} for name, own in tasks.items()}
 
 
 def model_index(results: Sequence[Results], tasks: Mapping[str, Task]) -> list[EvalResult]:
-    """The figures as the Hub reads them, those for tables, unrounded.
+    """The metrics of the tables as metadata for the Hub, not rounded.
 
-    Surface normals and edges have no task of the Hub's own, so they are `other`.
+    Args:
+        results: evaluations.
+        tasks: the tasks of the checkpoint. A task without a task on the Hub is `other`.
     """
     return [
         EvalResult(
@@ -121,13 +135,13 @@ def model_index(results: Sequence[Results], tasks: Mapping[str, Task]) -> list[E
             else re.sub(r"[^\w-]+", "-", one.source.lower()).strip("-") or "unnamed",
             dataset_name=one.source,
             dataset_split=one.split,
-            metric_type=figure,
-            metric_name=f"{name} {figure}",
-            metric_value=one.tasks[name][figure],
+            metric_type=metric,
+            metric_name=f"{name} {metric}",
+            metric_value=one.tasks[name][metric],
             metric_args={"samples": one.samples, **one.settings},
         )
         for one in results
         for name, task in tasks.items()
-        for figure in task.meter.table_metrics
-        if math.isfinite(one.tasks.get(name, {}).get(figure, math.nan))
+        for metric in task.meter.table_metrics
+        if math.isfinite(one.tasks.get(name, {}).get(metric, math.nan))
     ]

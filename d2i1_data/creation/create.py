@@ -40,7 +40,7 @@ def create(settings: CreateSettings) -> Path:
 def _write_dataset(settings: WriteSettings) -> Path:
     from accelerate import PartialState
 
-    from ..card.command import flags
+    from ..card.command import changed_flags
     from ..dataset.files import explained, require_folder, write_text
     from ..dataset.shards import RUN, write_metadata
     from .plan import claim_folder, locked, read_plan
@@ -63,7 +63,7 @@ def _write_dataset(settings: WriteSettings) -> Path:
             given = asdict(settings)
             for key in ("output_dir", "overwrite"):
                 del given[key]
-            record = {"act": producer.act, "command": flags(given, type(settings)), **given}
+            record = {"act": producer.act, "command": changed_flags(given, type(settings)), **given}
             write_text(folder / RUN, json.dumps(record, indent=2) + "\n")
             write_metadata(folder, producer.tasks)
         state.wait_for_everyone()

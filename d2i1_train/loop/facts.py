@@ -72,7 +72,7 @@ def _stage(run: "Run", pipe: Diff2in1Pipeline) -> Stage:
     real, *created = run.rows
     return Stage(
         stage=run.name,
-        command=command.flags(public, type(run.settings)),
+        command=command.changed_flags(public, type(run.settings)),
         source=_named(real, run.settings.source),
         created=_named(created[0]) if created else None,
         tasks=list(pipe.perception.families),
@@ -88,12 +88,12 @@ def _stage(run: "Run", pipe: Diff2in1Pipeline) -> Stage:
 def _public(run: "Run", pipe: Diff2in1Pipeline) -> dict[str, Any]:
     """Settings with names instead of places."""
     found = {k: v for k, v in asdict(run.settings).items() if k not in PRIVATE and v is not None}
-    found |= {name: command.named(found[name]) for name in PLACES if name in found}
+    found |= {name: command.public_name(found[name]) for name in PLACES if name in found}
     real, *created = (rows.source.name for rows in run.rows)
-    found["source"] = command.named_source(found["source"], real)
+    found["source"] = command.public_source(found["source"], real)
     if run.validation:
         name = run.validation.rows.source.name
-        found["validation_source"] = command.named_source(found["validation_source"], name)
+        found["validation_source"] = command.public_source(found["validation_source"], name)
     if created:
         found["created"] = created[0]
     if "base" in found:

@@ -17,7 +17,7 @@ from markdown_it import MarkdownIt
 from d2i1_data.card import Links, dataset_card, write_card
 from d2i1_data.card.dataset import SIZES, size_category
 from d2i1_data.card.licence import metadata, read_licence
-from d2i1_data.card.text import fenced, is_repository
+from d2i1_data.card.text import code_block, is_repository
 from d2i1_data.dataset.sample import Provenance, Quality, Sample
 from d2i1_data.dataset.shards import RUN, shard_path, write_metadata, write_shard
 from d2i1_data.errors import InputError
@@ -261,7 +261,7 @@ def test_each_task_is_told(name: str, tmp_path: Path) -> None:
     assert card.data.task_categories == sorted(task.categories)
     assert {*task.tags} <= {*card.data.tags}
     assert task.sentence in card.text and f'row["{name}"]' in card.text
-    assert ("which object" in card.text) == hasattr(task.family, "names")
+    assert ("which object" in card.text) == bool(task.family.names)
 
 
 def test_what_is_unknown_is_left_out(tmp_path: Path) -> None:
@@ -378,7 +378,7 @@ def test_the_words_themselves_arrive(tmp_path: Path) -> None:
 
 def test_a_block_of_code_ends_where_it_should() -> None:
     for text in ("a\n```\nb", "````\n", "a ````` b", ""):
-        rendered = MarkdownIt().parse(f"{fenced(text)}\n\nafter")
+        rendered = MarkdownIt().parse(f"{code_block(text)}\n\nafter")
         assert [token.type for token in rendered][:2] == ["fence", "paragraph_open"], text
         assert rendered[0].content == f"{text.strip()}\n"
 
