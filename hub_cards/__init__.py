@@ -1,6 +1,6 @@
-"""Jinja templates: cards and sentences the Hub shows, the pages of reports and of the app.
+"""Jinja templates of cards, reports, the app and its Space.
 
-With the papers that cards cite, and the licences that the Hub has an id for.
+The folder also holds the citations of the papers that cards name, and the licence ids of the Hub.
 """
 
 from pathlib import Path
@@ -12,7 +12,11 @@ FOLDER = Path(__file__).parent
 
 
 def environment(**options: Any) -> jinja2.Environment:
-    """Where the templates are; in `.html.jinja` whatever a value says is text and nothing else."""
+    """An environment that finds the templates. It escapes all values in `.html.jinja` files.
+
+    Args:
+        **options: further options of `jinja2.Environment`.
+    """
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(FOLDER),
         autoescape=jinja2.select_autoescape(["html.jinja"]),
@@ -24,5 +28,5 @@ def environment(**options: Any) -> jinja2.Environment:
 
 
 def render(template: str, **values: Any) -> str:
-    """A template filled in."""
+    """The text of a template, filled with values."""
     return environment().get_template(template).render(**values)

@@ -21,7 +21,16 @@ from ..tasks import Task
 from . import command, licence
 from .links import Links
 from .results import Results, model_index, read_results, tables
-from .text import Markdown, citations, code, comma_list, is_repository, render, title
+from .text import (
+    Markdown,
+    citations,
+    code,
+    comma_list,
+    host_name,
+    is_repository,
+    render,
+    title,
+)
 
 
 def write_model_card(folder: Path, links: Links | None = None) -> None:
@@ -47,7 +56,7 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
     tasks = read_tasks(perception["tasks"], str(folder))
     training = read_training(folder)
     measured = [read_results(file, folder) for file in results]
-    base, host = index.get("base"), str(index["perception"][1]).lower()
+    base, host = index.get("base"), host_name(str(index["perception"][1]))
     stages = training.stages
     validation = stages[-1].validation if stages else None
     body = render(

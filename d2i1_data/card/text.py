@@ -118,6 +118,12 @@ def title(tasks: Iterable[str]) -> Markdown:
     return Markdown(f"Diff-2-in-1: {', '.join(tasks)}")
 
 
+def host_name(class_name: str) -> str:
+    """The name of a host from its class name in `model_index.json`; of unknown hosts the latter."""
+    names = {kind.__name__: name for name, kind in HOSTS.items()}
+    return names.get(class_name, class_name)
+
+
 def citations(bases: Iterable[str], hosts: Iterable[str]) -> Markdown:
     """BibTeX entries: the paper, Stable Diffusion for bases of the Hub, and hosts with a paper.
 

@@ -159,7 +159,7 @@ def test_an_adapter_says_what_it_is(tuned: Path) -> None:
     assert "lora" in adapter.data.tags and "lora" not in whole.data.tags
     assert adapter.data.license == whole.data.license == "creativeml-openrail-m"
     assert "creativeml-openrail-m, inherited from the base" in adapter.text
-    assert 'from_adapter("adapter", base="where the base lies")' in adapter.text
+    assert 'from_adapter("adapter", base="path/to/base")' in adapter.text
     assert 'load_lora_weights("adapter")' in adapter.text
     assert "the LoRA switched off" in adapter.text and "`base_unet`" in whole.text
     assert "--train_unet lora --rank 2" in adapter.text
@@ -174,7 +174,7 @@ def test_what_loads_them_works(
     monkeypatch.chdir(improved.parent)
     found: dict[str, Any] = {"image": image}
     exec(own, found)
-    assert found["made"].images[0].size == (64, 64)
+    assert found["created"].images[0].size == (64, 64)
     seen = found["pipe"].predict(image).predictions
     exec(without_us, found)
     again = found["pipe"].predict(image).predictions
@@ -183,8 +183,8 @@ def test_what_loads_them_works(
     monkeypatch.chdir(tuned)
     base = tuned.parent / "base"
     found = {"image": image}
-    exec(own.replace("where the base lies", str(base)), found)
-    assert {*found["seen"].predictions} == {"normals", "depth"}
+    exec(own.replace("path/to/base", str(base)), found)
+    assert {*found["labels"].predictions} == {"normals", "depth"}
     found["sd"] = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
     exec(plain, found)
     assert found["sd"].get_active_adapters()
@@ -210,7 +210,7 @@ def test_a_base_on_the_hub_is_named_with_its_relation(
 
 
 @pytest.mark.parametrize(
-    ("host", "author"), [("Bae", "Budvytis"), ("Idisc", "Piccinelli"), ("Vpd", "Zuyan")]
+    ("host", "author"), [("Bae", "Budvytis"), ("IDisc", "Piccinelli"), ("Vpd", "Zuyan")]
 )
 def test_hosts_are_cited(improved: Path, tmp_path: Path, host: str, author: str) -> None:
     own = {"perception": ["diff2in1", host]}
@@ -250,7 +250,7 @@ def test_a_base_is_told_from_an_embedded_one_of_the_same_name(
     run("warm-up", "--base", "rooms", *ON_TWO_ROOMS, *BRIEF, *light, *lora)
     assert 'from_adapter("adapter")' in (tmp_path / "adapter/README.md").read_text()
     named = edited(tuned / "adapter", tmp_path / "named", "model_index.json", base="rooms")
-    assert 'from_adapter("named", base="where the base lies")' in model_card(named)
+    assert 'from_adapter("named", base="path/to/base")' in model_card(named)
     named = edited(pipeline, tmp_path / "rooms", "model_index.json", base="rooms")
     more = ("--created", "none", "--fresh_optimizer", "true", "--output_dir", tmp_path / "improved")
     run("self-improve", "--pipeline", named, *ON_TWO_ROOMS, *BRIEF, *more)

@@ -371,7 +371,7 @@ def test_a_space_shows_the_pipeline(hub: Hub, d2i1: D2i1, pipeline: Path) -> Non
     files, space = hub.files("alice/model", "space"), hub.repo("alice/model", "space")
     assert space.sdk == "gradio" and len(space.commits) == 2
     assert b'"alice/model"' in files["app.py"] and b"models:\n- alice/model" in files["README.md"]
-    assert files["d2i1_data/app/studio.py"] == (ROOT / "d2i1_data/app/studio.py").read_bytes()
+    assert files["d2i1_data/app/app.py"] == (ROOT / "d2i1_data/app/app.py").read_bytes()
     assert "spaces/alice/model" in ModelCard.load("alice/model").text
 
     api = HfApi()
