@@ -4,7 +4,7 @@ There are no instances: each class of an image is one segment of "stuff". A cate
 class id + 1; unknown pixels have none, they are 0 in panoptic and 255 in semantic pictures.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -15,17 +15,15 @@ from numpy.typing import NDArray
 
 from ..diff2in1.families import encode_png
 from ..tasks import Task
-from .entries import Entry, write_new
+from .entries import Selection, write_new
 from .json_list import JsonList, write_object
-from .settings import ExportSettings
 
 
-def write_coco(
-    folder: Path, entries: Iterable[Entry], tasks: Mapping[str, Task], settings: ExportSettings
-) -> None:
+def write_coco(folder: Path, selection: Selection) -> None:
     """Write images/, and of each task in annotations/ panoptic_TASK.json with the pictures of
     panoptic_TASK/, stuff_TASK.json with a mask of each class, and semantic_TASK/.
     """
+    tasks = selection.tasks
     place = folder / "annotations"
     with ExitStack() as stack:
 
@@ -33,7 +31,7 @@ def write_coco(
             return JsonList(stack.enter_context(TemporaryFile("w+", dir=folder)))
 
         images, of_task = begin(), {name: (begin(), begin()) for name in tasks}
-        for number, entry in enumerate(entries, 1):
+        for number, entry in enumerate(selection.entries, 1):
             file, (height, width) = f"{entry.name}.png", entry.size
             write_new(folder / "images" / file, entry.image)
             images.add({"id": number, "file_name": file, "height": height, "width": width})

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -42,6 +42,14 @@ class Entry(NamedTuple):
         if complaint:
             raise InputError(f"row {self.facts['id']!r}: {task.name} {complaint}")
         return ids.astype(np.uint8)
+
+
+class Selection(NamedTuple):
+    """What is exported: name of the dataset, its tasks, and an entry a row, to be read once."""
+
+    name: str
+    tasks: Mapping[str, Task]
+    entries: Iterable[Entry]
 
 
 def file_name(identity: str) -> str:

@@ -1,7 +1,7 @@
 """Exports: a dataset of ours in a layout that other tools read."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -9,60 +9,68 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from ..errors import InputError
+from ..registry import load
 from ..sources.dataset import Dataset
 from ..tasks import Task
-from .coco import write_coco
-from .entries import Entry, check_ids, entries
-from .folders import write_folders
+from .entries import Entry, Selection, check_ids, entries
+from .registry import EXPORTERS, Exporter
 from .settings import ExportSettings
 from .staging import staged
-from .webdataset import write_webdataset
-from .yolo import write_yolo
-
-Tasks = Mapping[str, Task]
-FORMATS: dict[str, Callable[[Path, Iterable[Entry], Tasks, ExportSettings], None]] = {
-    "coco": write_coco,
-    "yolo": write_yolo,
-    "webdataset": write_webdataset,
-    "folders": write_folders,
-}
-OF_CLASSES = ("coco", "yolo")  # layouts that hold nothing but classes
-OF_ONE_TASK = ("yolo",)
 
 
 def export(settings: ExportSettings) -> Path:
-    """Write a dataset in another layout; its folder."""
+    """Write a dataset in another layout.
+
+    Returns:
+        The folder; it is complete or not there.
+
+    Raises:
+        InputError: if the folder is not empty, or the layout cannot hold the dataset.
+    """
     if PartialState().num_processes > 1:
         raise InputError("export runs in one process")
+    exporter = EXPORTERS[settings.format]
     source = Dataset(settings.dataset, settings.split, settings.min_quality)
-    tasks = choose_tasks(settings, source)
+    tasks = choose_tasks(exporter, source, settings.tasks)
     check_ids(source)
+    options = {name: getattr(settings, name) for name in exporter.options}
     with staged(Path(settings.output_dir)) as folder:
         rows = tqdm(entries(source, tasks), "export", len(source), unit="sample")
         with (folder / "samples.jsonl").open("x") as listing:
-            FORMATS[settings.format](folder, _listed(rows, listing), tasks, settings)
+            name = Path(settings.dataset).resolve().name
+            selection = Selection(name, tasks, _listed(rows, listing))
+            load(exporter.target)(folder, selection, **options)
     return Path(settings.output_dir)
 
 
-def choose_tasks(settings: ExportSettings, source: Dataset) -> dict[str, Task]:
-    """What is exported: the tasks asked for, or all that the layout can hold."""
-    form, held = settings.format, ", ".join(source.tasks) or "no labels"
-    fitting = [name for name, task in source.tasks.items() if task.family.names]
-    if form not in OF_CLASSES:
-        fitting = list(source.tasks)
-    elif not fitting:
-        raise InputError(f"--format {form} holds classes; dataset {source.name} has {held}")
+def choose_tasks(exporter: Exporter, source: Dataset, names: str | None) -> dict[str, Task]:
+    """The tasks to export.
+
+    Args:
+        exporter: the layout.
+        source: the dataset.
+        names: comma-separated; None is all that the layout can hold.
+
+    Raises:
+        InputError: if the dataset lacks a task, or the layout cannot hold it.
+    """
+    form, known = exporter.name, ", ".join(source.tasks) or "no labels"
+    fitting = list(source.tasks)
+    if exporter.of_classes:
+        fitting = [name for name, task in source.tasks.items() if task.family.names]
+        if not fitting:
+            raise InputError(f"--format {form} holds classes; dataset {source.name} has {known}")
     wanted = fitting
-    if settings.tasks is not None:
-        wanted = list(dict.fromkeys(name.strip() for name in settings.tasks.split(",")))
+    if names is not None:
+        wanted = list(dict.fromkeys(name.strip() for name in names.split(",")))
     for name in wanted:
         if name not in source.tasks:
-            raise InputError(f"--tasks: dataset {source.name} has no {name!r}, it has {held}")
+            raise InputError(f"--tasks: dataset {source.name} has no {name!r}, it has {known}")
         if name not in fitting:
             raise InputError(
                 f"--tasks {name}: --format {form} holds classes; choose from {', '.join(fitting)}"
             )
-    if form in OF_ONE_TASK and len(wanted) > 1:
+    if exporter.of_one_task and len(wanted) > 1:
         raise InputError(
             f"--format {form} holds one task: choose one with --tasks, of {', '.join(wanted)}"
         )

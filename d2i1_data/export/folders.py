@@ -1,26 +1,21 @@
 """Folders: one a column, and the YAML file with which the source `folder:` reads them back."""
 
 import shutil
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ..diff2in1.families import Family
-from ..tasks import Task
-from .entries import Entry, write_new
-from .settings import ExportSettings
+from .entries import Selection, write_new
 
 LAYOUT = "folder.yaml"
 
 
-def write_folders(
-    folder: Path, entries: Iterable[Entry], tasks: Mapping[str, Task], settings: ExportSettings
-) -> None:
+def write_folders(folder: Path, selection: Selection) -> None:
     """Write image/, a folder a task, confidence/TASK/ where it is known, captions/, folder.yaml."""
     licences, captioned = set(), False
-    for entry in entries:
+    for entry in selection.entries:
         confidence = {f"confidence/{name}": data for name, data in entry.confidence.items()}
         for column, data in {"image": entry.image, **entry.maps, **confidence}.items():
             write_new(folder / column / f"{entry.name}.png", data)
@@ -28,11 +23,11 @@ def write_folders(
         write_new(folder / "captions" / f"{entry.name}.txt", (caption or "").encode())
         captioned |= caption is not None
         licences.add(entry.facts["provenance"]["licence"])
-    layout: dict[str, Any] = {"name": Path(settings.dataset).resolve().name}
+    layout: dict[str, Any] = {"name": selection.name}
     if len(licences) == 1 and None not in licences:
         layout["licence"] = licences.pop()
-    layout["columns"] = {name: name for name in ("image", *tasks)}
-    classes = {name: t.family for name, t in tasks.items() if t.family.names}
+    layout["columns"] = {name: name for name in ("image", *selection.tasks)}
+    classes = {name: t.family for name, t in selection.tasks.items() if t.family.names}
     if classes:
         layout["classes"] = {name: _classes(family) for name, family in classes.items()}
     if captioned:

@@ -1,9 +1,11 @@
-"""What can be set when data is exported."""
+"""Settings of exports."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 from ..checks import refuse_without, require_positive
+from ..registry import find
+from .registry import EXPORTERS
 
 
 @dataclass(kw_only=True)
@@ -11,12 +13,11 @@ class ExportSettings:
     """Write a dataset in a layout that other tools read."""
 
     dataset: str
-    """Folder or Hub id of a dataset in our schema; needs no flag if it comes first."""
-    format: Literal["coco", "yolo", "webdataset", "folders"]
-    """coco: panoptic, semantic and mask annotations of each label map. yolo: polygons of one label
-    map. webdataset: tar files. folders: PNG files, for the source `folder:`."""
+    """Folder or Hub id of a dataset in our schema. It needs no flag if it comes first."""
+    format: str
+    """{exporters}."""
     output_dir: str
-    """New, or empty."""
+    """New or empty folder."""
     split: str | None = None
     """None is train."""
     tasks: str | None = None
@@ -25,7 +26,7 @@ class ExportSettings:
     """Export only samples that reach these scores: TASK.SCORE -> least value, such as
     {semseg.flip: 0.9}; the scores are `confidence`, `flip` and `reencode`."""
     shard_size: int = 1000
-    """webdataset: samples a tar file."""
+    """webdataset: samples in a tar file."""
     min_region: int = 1
     """yolo: leave out connected regions of fewer pixels."""
     outline: Literal["exact", "pixels"] = "exact"
@@ -34,7 +35,8 @@ class ExportSettings:
 
     def __post_init__(self) -> None:
         require_positive(self, "shard_size", "min_region")
-        if self.format != "webdataset":
-            refuse_without(self, ["shard_size"], "--format webdataset")
-        if self.format != "yolo":
-            refuse_without(self, ["min_region", "outline"], "--format yolo")
+        own = find(EXPORTERS, self.format, "--format")
+        for option in {option: None for one in EXPORTERS.values() for option in one.options}:
+            if option not in own.options:
+                formats = [one.name for one in EXPORTERS.values() if option in one.options]
+                refuse_without(self, [option], f"--format {' or '.join(formats)}")

@@ -3,25 +3,20 @@
 import io
 import json
 import tarfile
-from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
 
 from ..dataset.shards import write_metadata
-from ..tasks import Task
-from .entries import Entry
-from .settings import ExportSettings
+from .entries import Selection
 
 
-def write_webdataset(
-    folder: Path, entries: Iterable[Entry], tasks: Mapping[str, Task], settings: ExportSettings
-) -> None:
+def write_webdataset(folder: Path, selection: Selection, *, shard_size: int) -> None:
     """Write data/train-00000.tar and so on, and the classes in diff2in1.json.
 
     A sample is KEY.image.png, KEY.TASK.png, KEY.confidence.TASK.png where it is stored, KEY.json.
     """
     (folder / "data").mkdir()
-    shards = groupby(enumerate(entries), lambda pair: pair[0] // settings.shard_size)
+    shards = groupby(enumerate(selection.entries), lambda pair: pair[0] // shard_size)
     for index, shard in shards:
         with tarfile.open(folder / "data" / f"train-{index:05d}.tar", "x") as tar:
             for _, entry in shard:
@@ -29,7 +24,7 @@ def write_webdataset(
                 for part, data in {"image": entry.image, **entry.maps, **confidence}.items():
                     _add(tar, f"{entry.name}.{part}.png", data)
                 _add(tar, f"{entry.name}.json", json.dumps(entry.facts).encode())
-    write_metadata(folder, tasks)
+    write_metadata(folder, selection.tasks)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

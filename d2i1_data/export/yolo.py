@@ -1,29 +1,25 @@
 """YOLO: images, and a text file of polygons for each."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from ..tasks import Task
-from .entries import Entry, write_new
+from .entries import Selection, write_new
 from .polygons import polygons
-from .settings import ExportSettings
 
 
-def write_yolo(
-    folder: Path, entries: Iterable[Entry], tasks: Mapping[str, Task], settings: ExportSettings
-) -> None:
+def write_yolo(folder: Path, selection: Selection, *, min_region: int, outline: str) -> None:
     """Write images/train/, labels/train/ and data.yaml for the one label map among the tasks.
 
     A line is a connected region: its class, then x and y of its corners as shares of the sides.
     Unknown pixels are in no region.
     """
-    (task,) = tasks.values()
-    for entry in entries:
-        lines = "".join(_lines(entry.classes(task), settings))
+    (task,) = selection.tasks.values()
+    for entry in selection.entries:
+        lines = "".join(_lines(entry.classes(task), min_region, outline))
         write_new(folder / "images/train" / f"{entry.name}.png", entry.image)
         write_new(folder / "labels/train" / f"{entry.name}.txt", lines.encode())
     # readers ask for both parts; only the user knows what to hold out
@@ -33,13 +29,13 @@ def write_yolo(
     write_new(folder / "data.yaml", text.encode())
 
 
-def _lines(ids: NDArray[np.uint8], settings: ExportSettings) -> Iterator[str]:
+def _lines(ids: NDArray[np.uint8], min_region: int, outline: str) -> Iterator[str]:
     sides = ids.shape[::-1]
     for number in np.unique(ids[ids != 255]):
         for corners, area in polygons(ids == number):
-            if area < settings.min_region:
+            if area < min_region:
                 continue
-            if settings.outline == "pixels":
+            if outline == "pixels":
                 corners = np.floor(corners) + 0.25  # the same pixel if rounded or cut
             shares = " ".join(f"{share:.6f}" for share in (corners / sides).ravel())
             yield f"{number} {shares}\n"

@@ -1,0 +1,69 @@
+"""The exporters, a record each. A new exporter is a file in this room and a record here."""
+
+from dataclasses import dataclass
+
+from ..registry import as_markdown
+
+
+@dataclass(frozen=True)
+class Exporter:
+    """A layout that a dataset can be exported to.
+
+    Args:
+        name: the value of `--format`.
+        target: `module:function` that writes it: `write(folder, selection, **options)`, where
+            `selection` is an `entries.Selection` and the options are settings, see below.
+        help: one line that says what it writes.
+        of_classes: whether the layout can hold tasks with classes only.
+        of_one_task: whether it can hold one task only.
+        options: names of the settings that the writer takes; they have no effect on exporters that
+            do not list them.
+    """
+
+    name: str
+    target: str
+    help: str
+    of_classes: bool = False
+    of_one_task: bool = False
+    options: tuple[str, ...] = ()
+
+
+RECORDS = (
+    Exporter(
+        "coco",
+        "d2i1_data.export.coco:write_coco",
+        "panoptic, semantic and mask annotations of every task with classes",
+        of_classes=True,
+    ),
+    Exporter(
+        "yolo",
+        "d2i1_data.export.yolo:write_yolo",
+        "polygons of one task with classes",
+        of_classes=True,
+        of_one_task=True,
+        options=("min_region", "outline"),
+    ),
+    Exporter(
+        "webdataset",
+        "d2i1_data.export.webdataset:write_webdataset",
+        "tar files of samples",
+        options=("shard_size",),
+    ),
+    Exporter(
+        "folders",
+        "d2i1_data.export.folders:write_folders",
+        "PNG files, one folder for each task, which the source `folder:` reads",
+    ),
+)
+EXPORTERS = {record.name: record for record in RECORDS}
+
+
+def exporter_forms() -> str:
+    """Every value of `--format` with its help line, for help."""
+    return "; ".join(f"{one.name}: {one.help}" for one in EXPORTERS.values())
+
+
+def exporter_table() -> str:
+    """The table of the docs."""
+    rows = ((f"`{one.name}`", one.help) for one in EXPORTERS.values())
+    return as_markdown(("format", "what it writes"), rows)
