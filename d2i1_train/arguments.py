@@ -11,10 +11,16 @@ from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, TypeVar
 
 from d2i1_data.errors import InputError
+from d2i1_data.registry import load
 
 from .presets.files import find_settings_file, read_settings_file
 
 Settings = TypeVar("Settings")
+LISTS = {  # words of help texts -> what they stand for
+    "{sources}": "d2i1_data.sources.registry:source_forms",
+    "{labelled_sources}": "d2i1_data.sources.registry:labelled_source_forms",
+    "{exporters}": "d2i1_data.export.registry:exporter_forms",
+}
 ESSENTIAL = "Essential settings"
 
 
@@ -70,7 +76,17 @@ def _make_parser(kind: type, program: str, positional: str | None) -> Any:
         essential.add_class_arguments(kind, as_group=False, skip=grouped)
     for group in groups:
         parser.add_class_arguments(group)
+    for action in parser._actions:
+        action.help = _complete_help(action.help)
     return parser
+
+
+def _complete_help(text: Any) -> Any:
+    """A help text with the lists that registries give."""
+    for word, function in LISTS.items():
+        if isinstance(text, str) and word in text:
+            text = text.replace(word, load(function)())
+    return text
 
 
 def _usage(kind: type, program: str, positional: str | None) -> str:

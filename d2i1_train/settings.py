@@ -76,8 +76,8 @@ class WarmUpSettings(ModelSettings, LoraSettings, TrainSettings):
     """The diffusion model: an embedded base, or Stable Diffusion 1.x or 2.x as a folder or Hub id
     in diffusers layout, or as one .safetensors file."""
     host: str
-    """The discriminative method that reads the pyramid: light (ours, any tasks), bae (normals),
-    idisc (normals or depth) or vpd (segmentation or depth)."""
+    """The discriminative method that reads the pyramid, such as light (ours, any tasks). The error
+    for an unknown name lists all; docs/hosts.md describes them."""
     tasks: str | None = None
     """Comma-separated. None takes all tasks that the source has labels for. A host for one task
     then takes the first that it can learn."""
@@ -186,7 +186,7 @@ class EvaluateSettings(PredictionSettings, ProtocolSettings):
     pipeline: str
     """Folder or Hub id of a Diff2in1Pipeline."""
     source: str
-    """Labelled data: rooms[:SPLIT], folder:FILE.yaml[:SPLIT] or dataset:PATH_OR_ID[:SPLIT]."""
+    """Labelled data: {labelled_sources}."""
     output_file: str | None = None
     """JSON file for the metrics."""
     theta: Literal["creation", "exploitation"] = "creation"

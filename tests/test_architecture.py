@@ -292,6 +292,7 @@ def test_modules_say_what_they_are(name: str) -> None:
         "d2i1_train.cli",
         "d2i1_data.creation.settings",
         "d2i1_data.sources",
+        "d2i1_data.export.registry",
         "d2i1_train.settings",
     ],
 )

@@ -12,8 +12,7 @@ class WriteSettings:
     """What every act that writes a dataset has in common."""
 
     source: str
-    """rooms[:SPLIT], folder:FILE.yaml[:SPLIT], dataset:PATH_OR_ID[:SPLIT], or to create from
-    captions alone text:FILE."""
+    """What to read: {sources}."""
     output_dir: str
     max_source_samples: int | None = None
     """Use only the first images of the source."""

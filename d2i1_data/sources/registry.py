@@ -58,6 +58,11 @@ def source_forms() -> str:
     return ", ".join(kind.form for kind in SOURCES.values())
 
 
+def labelled_source_forms() -> str:
+    """How the kinds of source are spelled that can have labels, for help."""
+    return ", ".join(kind.form for kind in SOURCES.values() if kind.images)
+
+
 def source_table() -> str:
     """The table of the docs."""
     rows = ((f"`{kind.form}`", kind.help) for kind in SOURCES.values())

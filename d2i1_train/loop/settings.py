@@ -249,7 +249,7 @@ class TrainSettings(
     """The settings that warm-up and self-improving have in common."""
 
     source: str
-    """Real labelled data: rooms[:SPLIT], folder:FILE.yaml[:SPLIT] or dataset:PATH_OR_ID[:SPLIT]."""
+    """Real labelled data: {labelled_sources}."""
     output_dir: str
     """Folder for pipeline/, checkpoint-N/ and logs/."""
     max_train_steps: int = 1000

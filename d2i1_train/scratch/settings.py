@@ -59,7 +59,7 @@ class BaseSettings(AutoencoderSettings, DenoiserSettings):
     output_dir: str
     """Folder for pipeline/, checkpoints and previews."""
     source: str = "rooms:train"
-    """rooms[:SPLIT], folder:FILE.yaml[:SPLIT] or dataset:PATH_OR_ID[:SPLIT]."""
+    """Images with captions: {labelled_sources}."""
     evaluate: str | None = None
     """Score this base (a name, folder or Hub id) on the source instead of training one."""
     resolution: str | None = None
