@@ -162,7 +162,7 @@ def test_an_adapter_says_what_it_is(tuned: Path) -> None:
     assert 'from_adapter("adapter", base="path/to/base")' in adapter.text
     assert 'load_lora_weights("adapter")' in adapter.text
     assert "the LoRA switched off" in adapter.text and "`base_unet`" in whole.text
-    assert "--train_unet lora --rank 2" in adapter.text
+    assert "--train_unet lora" in adapter.text and "--rank 2" in adapter.text
     assert "preview.png" not in adapter.text  # it was not validated
 
 
