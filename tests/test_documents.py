@@ -1,0 +1,399 @@
+"""The documents: every command and snippet runs, every table and link agrees with the code.
+
+A block runs in an empty folder with a little real data. A comment `<!-- not run: REASON -->` above
+a block says why a test cannot run it; its commands must then at least be accepted by the parsers.
+"""
+
+import argparse
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from d2i1_data.diff2in1 import HOSTS
+from d2i1_data.export.export import FORMATS
+from d2i1_data.sources import open_source
+from d2i1_data.tasks import TASKS
+from d2i1_train.cli import ACTS, PRESETS, read_settings
+from tests.documents import (
+    DOCUMENTS,
+    INLINE,
+    ROOT,
+    Block,
+    read_anchors,
+    read_blocks,
+    read_links,
+    read_names,
+    read_prose,
+)
+from tests.hub import Hub
+from tests.made import run
+
+# --- what makes a document tiny: all that a test changes of what a reader would type ---
+
+WORDS = {  # in every block
+    "user/": "alice/",  # who is logged in at the Hub of the tests
+    "/data/streets": "data/streets",
+    "/where/they/are": "data",
+    "num_inference_steps=50": "num_inference_steps=2",
+}
+SIZES: dict[str, object] = {  # flags that a command gets where its act has them
+    "max_train_steps": 1,
+    "max_train_samples": 2,
+    "max_source_samples": 3,
+    "max_samples": 2,
+    "num_inference_steps": 2,
+    "resolution": 32,
+    "real_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "mixed_precision": "no",
+    "dataloader_num_workers": 0,
+    "use_8bit_adam": "false",
+    "validation_steps": 1,
+    "num_validation_samples": 1,
+    "checkpointing_steps": 1,
+    "width": 16,
+    "vae_steps": 1,
+    "vae_batch_size": 2,
+    "vae_channels": "[8, 16]",
+    "unet_steps": 1,
+    "unet_batch_size": 2,
+    "unet_channels": "[16, 32]",
+    "text_width": 32,
+    "text_layers": 1,
+    "rounds": 10,
+}
+IF_GIVEN: dict[str, object] = {"num_samples": 2, "random_crop": "32x32"}
+BASES = ("rooms", "stable-diffusion-v1-5/stable-diffusion-v1-5")  # become the tiny base
+
+# --- what lies in the folder of a document before its first block ---
+
+GIVEN = {  # folder -> fixture that makes it
+    "README.md": {"runs/demo": "demo_run"},
+    "creating.md": {"runs/warm-up": "streets_run", "runs/better": "streets_run"},
+    "export.md": {"runs/created": "created"},
+    "hub.md": {"runs/demo": "demo_run", "runs/created": "created", "runs/more": "more"},
+}
+
+# Programs whose calls are recorded instead of made.
+PROGRAMS = ("d2i1", "python", "accelerate", "pip", "make", "pytest", "taskset")
+RECORDER = """
+set -eu
+cd "$FOLDER"
+record() { printf '%s\\0' "$#" "$@" >&3; }
+"""
+
+
+class Call(NamedTuple):
+    """One call of a program in a block."""
+
+    block: Block
+    words: list[str]
+
+    def __str__(self) -> str:
+        return f"{self.block}: {shlex.join(self.words)}"
+
+
+def record(block: Block, folder: Path) -> tuple[list[Call], dict[str, str]]:
+    """The calls of programs in a block of shell, expanded by bash; what the block exports."""
+    functions = "".join(f'{name}() {{ record {name} "$@"; }}\n' for name in PROGRAMS)
+    log, exports = folder / ".calls", folder / ".exports"
+    script = f'{RECORDER}{functions}{replaced(block.text)}\nenv -0 > "$FOLDER/.exports"\n'
+    environment = {**os.environ, "FOLDER": str(folder)}
+    with log.open("wb") as calls:
+        command = ["bash", "-c", f"exec 3>&{calls.fileno()}\n{script}"]
+        done = subprocess.run(
+            command, env=environment, pass_fds=[calls.fileno()], capture_output=True, text=True
+        )
+    assert done.returncode == 0, f"{block}: {done.stderr}"
+    words = log.read_bytes().decode().split("\0")[:-1]
+    found = []
+    while words:
+        count = int(words.pop(0))
+        found.append(Call(block, words[:count]))
+        words = words[count:]
+    pairs = (pair.partition("=") for pair in exports.read_text().split("\0"))
+    new = {k: v for k, _, v in pairs if k and v != environment.get(k)}
+    return found, {k: v for k, v in new.items() if k not in ("_", "PWD", "OLDPWD", "SHLVL")}
+
+
+def replaced(text: str) -> str:
+    for old, new in WORDS.items():
+        text = text.replace(old, new)
+    return text
+
+
+# --- the parsers: every call, run or not ---
+
+
+def act_and_flags(words: list[str]) -> tuple[str, list[str]]:
+    """Act and flags of a `d2i1` call."""
+    act, *flags = words
+    return (f"{act} --verify" if "--verify" in flags else act), flags
+
+
+def check(call: Call) -> None:
+    """Refuse a call that the real parser of its program would refuse."""
+    program, *words = call.words
+    checks = {
+        "d2i1": lambda: read_settings(*act_and_flags(words)),
+        "accelerate": lambda: _check_accelerate(words),
+        "python": lambda: _check_python(words),
+        "taskset": lambda: check(call._replace(words=words[2:])),
+        "make": lambda: _check_targets(words),
+        "pip": lambda: _check_extras(words),
+        "pytest": lambda: _check_paths(words),
+    }
+    checks[program]()
+
+
+def _check_accelerate(words: list[str]) -> None:
+    launch, option, config, script, *flags = [*words, "", "", ""]
+    assert launch == "launch"
+    if option != "--config_file":
+        return  # a script of somebody else
+    assert (ROOT / config).is_file(), config
+    acts = [act for act in ACTS if _script(act) == ROOT / script]
+    read_settings(acts[0], [word for word in flags if word])
+
+
+def _script(act: str) -> Path:
+    """Of an act; `import` is a word of Python's own."""
+    name = act.replace("-", "_").replace("import", "import_source")
+    return ROOT / "scripts" / f"{name}.py"
+
+
+def _check_python(words: list[str]) -> None:
+    """Run a script up to where it has read its flags."""
+    script, *flags = words
+    if script == "-m":
+        script, *flags = flags
+        if script == "d2i1_train":
+            read_settings(*act_and_flags(flags))
+            return
+
+    class ParsedError(Exception):
+        pass
+
+    def parse(parser: argparse.ArgumentParser, *_: Any) -> None:
+        real(parser, flags)
+        raise ParsedError
+
+    real = argparse.ArgumentParser.parse_args
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(ParsedError):
+        patched.setattr(argparse.ArgumentParser, "parse_args", parse)
+        if words[0] == "-m":
+            runpy.run_module(script, run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+def _check_targets(words: list[str]) -> None:
+    lines = (ROOT / "Makefile").read_text().splitlines()
+    targets = {line.partition(":")[0] for line in lines}
+    assert words and set(words) <= targets, words
+
+
+def _check_extras(words: list[str]) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    known = set(extras["optional-dependencies"])
+    assert words[:2] == ["install", "-e"] and len(words) == 3, words
+    asked = words[2].removeprefix(".").strip("[]")
+    assert set(filter(None, asked.split(","))) <= known, words
+
+
+def _check_paths(words: list[str]) -> None:
+    for word in words:
+        assert not word.startswith("tests") or (ROOT / word.partition("::")[0]).exists(), word
+
+
+# --- running ---
+
+
+def small(act: str, flags: list[str], tiny_base: Path) -> list[str]:
+    """The flags with sizes that a test can afford."""
+    settings = read_settings(act, flags)
+    known = {field.name for field in fields(settings)}
+    sizes = {name: value for name, value in SIZES.items() if name in known}
+    sizes |= {name: value for name, value in IF_GIVEN.items() if getattr(settings, name, None)}
+    if getattr(settings, "base", None) in BASES:
+        sizes["base"] = tiny_base
+    return flags + [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
+
+
+def run_shell(block: Block, folder: Path, tiny_base: Path) -> None:
+    calls, exports = record(block, folder)
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in exports.items():
+            patched.setenv(name, value)
+        for call in calls:
+            check(call)
+            if block.not_run:
+                continue
+            assert call.words[0] == "d2i1", f"{call}: cannot be run here, say why"
+            act, flags = act_and_flags(call.words[1:])
+            run(act.partition(" ")[0], *small(act, flags, tiny_base))
+
+
+def run_yaml(block: Block, folder: Path) -> None:
+    """Keep a YAML file under the name in its first line; a source must open and be readable."""
+    content = replaced(block.text)
+    first = content.partition("\n")[0]
+    assert first.startswith("# ") and first.endswith(".yaml"), f"{block}: begin with # NAME.yaml"
+    file = folder / first.removeprefix("# ")
+    file.write_text(content)
+    if "columns" in yaml.safe_load(content):
+        sample = open_source(f"folder:{file}:train")[0]
+        assert sample.caption and sample.targets
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_commands_and_snippets_run(
+    document: Path,
+    prepared: Path,
+    tiny_base: Path,
+    hub: Hub,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(prepared)
+    monkeypatch.setenv("PHOTOS", "data")
+    names: dict[str, Any] = {}
+    for block in read_blocks(document):
+        if block.language == "sh":
+            run_shell(block, prepared, tiny_base)
+        elif block.language == "yaml":
+            run_yaml(block, prepared)
+        elif block.language == "python":
+            code = compile(replaced(block.text), str(block), "exec")
+            if not block.not_run:
+                exec(code, names)
+        else:
+            assert block.language in ("bibtex", "text"), f"{block}: say its language"
+
+
+@pytest.fixture
+def prepared(request: pytest.FixtureRequest, document: Path, tmp_path: Path, streets: Path) -> Path:
+    """The folder of a document: its given runs, data, and what lies in a clone."""
+    shutil.copytree(streets, tmp_path, dirs_exist_ok=True)
+    for name in ("docs", "scripts"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for name, fixture in GIVEN.get(document.name, {}).items():
+        shutil.copytree(request.getfixturevalue(fixture), tmp_path / name)
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small pictures of streets and homes with labels, README's YAML file, and a photograph."""
+    folder, rng = tmp_path_factory.mktemp("streets"), np.random.default_rng(0)
+    pixels = np.arange(24 * 32).reshape(24, 32)
+    labels = {"label": (pixels % 3).astype(np.uint8), "depth": (pixels + 500).astype(np.uint16)}
+    for place in ("streets", "home", "camvid"):
+        for split in ("train", "val"):
+            parts = folder / "data" / place / split
+            for part in ("image", *labels):
+                (parts / part).mkdir(parents=True)
+            for number in range(3):
+                image = rng.integers(0, 256, (24, 32, 3), np.uint8)
+                Image.fromarray(image).save(parts / "image" / f"{number}.png")
+                for part, values in labels.items():
+                    Image.fromarray(values).save(parts / part / f"{number}.png")
+    (yaml_block,) = (b for b in read_blocks(ROOT / "README.md") if b.language == "yaml")
+    run_yaml(yaml_block, folder)
+    Image.fromarray(rng.integers(0, 256, (36, 48, 3), np.uint8)).save(folder / "photo.jpg")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def created(create: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven created rooms."""
+    return create(tmp_path_factory.mktemp("created") / "created")
+
+
+@pytest.fixture(scope="session")
+def more(create: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven other rooms, created by the same pipeline."""
+    return create(tmp_path_factory.mktemp("more") / "more", "--seed", 1)
+
+
+@pytest.fixture(scope="session")
+def demo_run(pipeline: Path, created: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a demo leaves, but for its results."""
+    folder = tmp_path_factory.mktemp("demo") / "demo"
+    shutil.copytree(pipeline, folder / "pipeline")
+    shutil.copytree(created, folder / "dataset")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def streets_run(streets: Path, tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A warm-up on the streets."""
+    folder = tmp_path_factory.mktemp("streets-run") / "run"
+    source = ("--source", f"folder:{streets / 'streets.yaml'}:train", "--host", "light")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(streets)
+        flags = small("warm-up", [*source, "--output_dir", str(folder)], tiny_base)
+        run("warm-up", *flags)
+    return folder
+
+
+# --- tables and names ---
+
+
+def test_tables_name_what_is_registered() -> None:
+    docs = ROOT / "docs"
+    acts = [act for act in ACTS if " " not in act]
+    assert sorted(read_names(ROOT / "README.md", "act")) == sorted(acts)
+    assert read_names(ROOT / "README.md", "task") == list(TASKS)
+    assert read_names(docs / "hosts.md", "`--host`") == list(HOSTS)
+    assert read_names(docs / "export.md", "`--format`") == list(FORMATS)
+    presets = {file.stem for file in PRESETS.glob("*.yaml")}
+    assert set(read_names(docs / "training.md", "preset")) == presets
+
+
+def test_every_flag_named_in_prose_exists() -> None:
+    ours = {field.name for _, kind in ACTS.values() for field in fields(kind)}
+    theirs = {"config", "help", "num_processes", "config_file", "dataset_name", "caption_column"}
+    for document in DOCUMENTS:
+        if document.name == "CHANGELOG.md":
+            continue  # it names flags that are gone
+        for code in INLINE.findall(read_prose(document)):
+            named = set(re.findall(r"(?<!\S)--(\w+)", code))
+            assert named <= ours | theirs, f"{document.name}: {code}"
+
+
+# --- links ---
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda file: str(file.relative_to(ROOT)))
+def test_links_lead_somewhere(document: Path) -> None:
+    for link in read_links(document):
+        place, _, anchor = link.partition("#")
+        target = (document.parent / place).resolve() if place else document
+        assert target.exists() and target.is_relative_to(ROOT), link
+        assert not anchor or anchor in read_anchors(target), link
+
+
+def test_readme_is_short_and_leads_to_every_document() -> None:
+    readme = ROOT / "README.md"
+    assert len(readme.read_text().splitlines()) <= 150
+    linked = {(readme.parent / link.partition("#")[0]).resolve() for link in read_links(readme)}
+    assert {file for file in DOCUMENTS if file.is_relative_to(ROOT / "docs")} <= linked
+
+
+def test_a_reason_belongs_to_a_block() -> None:
+    for document in DOCUMENTS:
+        reasons = sum(block.not_run is not None for block in read_blocks(document))
+        assert document.read_text().count("\n<!-- not run: ") == reasons, document
