@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import yaml
+from huggingface_hub import HfApi
 from PIL import Image
 
 from d2i1_data.diff2in1 import HOSTS
@@ -46,8 +47,12 @@ from tests.made import run
 WORDS = {  # in every block
     "user/": "alice/",  # who is logged in at the Hub of the tests
     "/data/streets": "data/streets",
-    "/where/they/are": "data",
+    "/where/they/are": "$FOLDER/data",
     "num_inference_steps=50": "num_inference_steps=2",
+    "flip: 0.9,": "flip: 0,",
+    "flip: 0.9}": "flip: 0}",
+    "flip: 0.8994": "flip: 0",
+    "confidence: 0.8": "confidence: 0",
 }
 SIZES: dict[str, object] = {  # flags that a command gets where its act has them
     "max_train_steps": 1,
@@ -76,7 +81,8 @@ SIZES: dict[str, object] = {  # flags that a command gets where its act has them
     "rounds": 10,
 }
 IF_GIVEN: dict[str, object] = {"num_samples": 2, "random_crop": "32x32"}
-BASES = ("rooms", "stable-diffusion-v1-5/stable-diffusion-v1-5")  # become the tiny base
+SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+TINY_SD15 = "alice/stable-diffusion-v1-5"  # where the Hub of the tests has a tiny base
 
 # --- what lies in the folder of a document before its first block ---
 
@@ -84,6 +90,7 @@ GIVEN = {  # folder -> fixture that makes it
     "README.md": {"runs/demo": "demo_run"},
     "creating.md": {"runs/warm-up": "streets_run", "runs/better": "streets_run"},
     "export.md": {"runs/created": "created"},
+    "predicting.md": {"runs/demo": "demo_run"},
     "hub.md": {"runs/demo": "demo_run", "runs/created": "created", "runs/more": "more"},
 }
 
@@ -228,8 +235,9 @@ def small(act: str, flags: list[str], tiny_base: Path) -> list[str]:
     known = {field.name for field in fields(settings)}
     sizes = {name: value for name, value in SIZES.items() if name in known}
     sizes |= {name: value for name, value in IF_GIVEN.items() if getattr(settings, name, None)}
-    if getattr(settings, "base", None) in BASES:
-        sizes["base"] = tiny_base
+    bases = {"rooms": tiny_base, SD15: TINY_SD15}
+    if getattr(settings, "base", None) in bases:
+        sizes["base"] = bases[settings.base]
     return flags + [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
 
 
@@ -286,6 +294,11 @@ def test_commands_and_snippets_run(
 @pytest.fixture
 def prepared(request: pytest.FixtureRequest, document: Path, tmp_path: Path, streets: Path) -> Path:
     """The folder of a document: its given runs, data, and what lies in a clone."""
+    if "sd15" in document.read_text():
+        request.getfixturevalue("hub")
+        client = HfApi()
+        client.create_repo(TINY_SD15)
+        client.upload_folder(repo_id=TINY_SD15, folder_path=request.getfixturevalue("tiny_base"))
     shutil.copytree(streets, tmp_path, dirs_exist_ok=True)
     for name in ("docs", "scripts"):
         (tmp_path / name).symlink_to(ROOT / name)
