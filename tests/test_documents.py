@@ -26,8 +26,10 @@ from PIL import Image
 from d2i1_data.diff2in1 import HOSTS
 from d2i1_data.export.export import FORMATS
 from d2i1_data.sources import open_source
+from d2i1_data.sources.registry import source_table
 from d2i1_data.tasks import TASKS
-from d2i1_train.cli import ACTS, PRESETS, read_settings
+from d2i1_train.acts import ACTS
+from d2i1_train.presets.files import preset_names
 from tests.documents import (
     DOCUMENTS,
     INLINE,
@@ -38,6 +40,7 @@ from tests.documents import (
     read_links,
     read_names,
     read_prose,
+    read_table,
 )
 from tests.hub import Hub
 from tests.made import run
@@ -151,11 +154,17 @@ def act_and_flags(words: list[str]) -> tuple[str, list[str]]:
     return (f"{act} --verify" if "--verify" in flags else act), flags
 
 
+def read(words: list[str]) -> Any:
+    """The settings of a `d2i1` call."""
+    act, flags = act_and_flags(words)
+    return ACTS[act].read(flags)
+
+
 def check(call: Call) -> None:
     """Refuse a call that the real parser of its program would refuse."""
     program, *words = call.words
     checks = {
-        "d2i1": lambda: read_settings(*act_and_flags(words)),
+        "d2i1": lambda: read(words),
         "accelerate": lambda: _check_accelerate(words),
         "python": lambda: _check_python(words),
         "taskset": lambda: check(call._replace(words=words[2:])),
@@ -172,14 +181,8 @@ def _check_accelerate(words: list[str]) -> None:
     if option != "--config_file":
         return  # a script of somebody else
     assert (ROOT / config).is_file(), config
-    acts = [act for act in ACTS if _script(act) == ROOT / script]
-    read_settings(acts[0], [word for word in flags if word])
-
-
-def _script(act: str) -> Path:
-    """Of an act; `import` is a word of Python's own."""
-    name = act.replace("-", "_").replace("import", "import_source")
-    return ROOT / "scripts" / f"{name}.py"
+    (act, *_) = (act for act in ACTS.values() if act.script and script == f"scripts/{act.script}")
+    act.read([word for word in flags if word])
 
 
 def _check_python(words: list[str]) -> None:
@@ -188,7 +191,7 @@ def _check_python(words: list[str]) -> None:
     if script == "-m":
         script, *flags = flags
         if script == "d2i1_train":
-            read_settings(*act_and_flags(flags))
+            read(flags)
             return
 
     class ParsedError(Exception):
@@ -231,7 +234,7 @@ def _check_paths(words: list[str]) -> None:
 
 def small(act: str, flags: list[str], tiny_base: Path) -> list[str]:
     """The flags with sizes that a test can afford."""
-    settings = read_settings(act, flags)
+    settings = ACTS[act].read(flags)
     known = {field.name for field in fields(settings)}
     sizes = {name: value for name, value in SIZES.items() if name in known}
     sizes |= {name: value for name, value in IF_GIVEN.items() if getattr(settings, name, None)}
@@ -325,7 +328,9 @@ def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     Image.fromarray(values).save(parts / part / f"{number}.png")
     (yaml_block,) = (b for b in read_blocks(ROOT / "README.md") if b.language == "yaml")
     run_yaml(yaml_block, folder)
-    Image.fromarray(rng.integers(0, 256, (36, 48, 3), np.uint8)).save(folder / "photo.jpg")
+    for photo in ("photo.jpg", "holiday/beach.jpg", "archive/garden.png"):
+        (folder / photo).parent.mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (36, 48, 3), np.uint8)).save(folder / photo)
     return folder
 
 
@@ -367,17 +372,17 @@ def streets_run(streets: Path, tiny_base: Path, tmp_path_factory: pytest.TempPat
 
 def test_tables_name_what_is_registered() -> None:
     docs = ROOT / "docs"
-    acts = [act for act in ACTS if " " not in act]
-    assert sorted(read_names(ROOT / "README.md", "act")) == sorted(acts)
+    rows = {row[0].strip("`"): row[1] for row in read_table(ROOT / "README.md", "act")}
+    assert rows == {act.name: act.help.rstrip(".") for act in ACTS.values() if " " not in act.name}
     assert read_names(ROOT / "README.md", "task") == list(TASKS)
     assert read_names(docs / "hosts.md", "`--host`") == list(HOSTS)
     assert read_names(docs / "export.md", "`--format`") == list(FORMATS)
-    presets = {file.stem for file in PRESETS.glob("*.yaml")}
-    assert set(read_names(docs / "training.md", "preset")) == presets
+    assert set(read_names(docs / "training.md", "preset")) == set(preset_names())
+    assert source_table().strip() in (docs / "creating.md").read_text()
 
 
 def test_every_flag_named_in_prose_exists() -> None:
-    ours = {field.name for _, kind in ACTS.values() for field in fields(kind)}
+    ours = {field.name for act in ACTS.values() for field in fields(act.settings)}
     theirs = {"config", "help", "num_processes", "config_file", "dataset_name", "caption_column"}
     for document in DOCUMENTS:
         if document.name == "CHANGELOG.md":
