@@ -4,7 +4,7 @@ from tests.environment import HOME, HUB
 
 # isort: split
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,15 +56,6 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """huggingface_hub waits seconds before it tries again; here it does not."""
     impatient = SimpleNamespace(sleep=lambda seconds: None)
     monkeypatch.setattr("huggingface_hub.utils._http.time", impatient)
-
-
-@pytest.fixture(scope="module")
-def one_thread() -> Iterator[None]:
-    """Sums round as in launched processes, which have one thread each."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
-"""What every test and what it launches finds: a Hub of this machine, an empty home of its clients.
+"""The environment of every test and of the processes it starts: one thread, a Hub on this machine.
 
-Imported before anything else, since the clients read the environment when they are imported.
+Imported before anything else: torch and the Hub's clients read the environment on import. Each test
+process has its own Hub and its own empty home of the clients.
 """
 
 import os
@@ -12,8 +13,11 @@ HUB = Hub()
 HUB.start()
 HOME = tempfile.mkdtemp(prefix="hf-home-")
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: see CONTRIBUTING.md
 os.environ |= {
+    # Before torch. Sums round as in launched processes, which have one thread each, and test
+    # processes side by side do not slow each other.
+    "OMP_NUM_THREADS": "1",
+    "OMP_WAIT_POLICY": "passive",
     "HF_ENDPOINT": HUB.url,
     "HF_HOME": HOME,
     "HF_HUB_DISABLE_TELEMETRY": "1",

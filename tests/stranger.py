@@ -27,7 +27,6 @@ from diffusers import DiffusionPipeline  # noqa: E402
 
 def main() -> None:
     image_file, out, dataset, pictures, *pipelines = sys.argv[1:]
-    torch.set_num_threads(1)
     image, found = np.load(image_file), {}
     for name in pipelines:
         pipe = DiffusionPipeline.from_pretrained(name, custom_pipeline=name, trust_remote_code=True)

@@ -290,7 +290,6 @@ def test_the_whole_loop_by_one_line(
     assert len(moved) > 0.95 * len(learned) and len(apart) > 0.95 * len(learned)
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_two_processes_equal_one_with_group_norm(tiny_base: Path, tmp_path: Path) -> None:
     """Of vpd, whose context is learned through the U-Net and whose dropout follows the sample."""
     flags = ("--host", "vpd", "--width", 16, "--norm", "group", "--source", "rooms:train")

@@ -59,14 +59,11 @@ Run.finish = observed
 sys.exit(main())
 """  # the library saves the first rank's weights only
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def start(*command: object, told: Path, **environment: object) -> psutil.Popen:
     """Begin a command whose processes have one thread each; what it prints goes to a file."""
-    one_thread = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     own = {name: str(value) for name, value in environment.items()}
-    whole = {**os.environ, **one_thread, **own}
+    whole = {**os.environ, **own}
     with told.open("wb") as file:
         line = [str(part) for part in command]
         return psutil.Popen(line, env=whole, stdout=file, stderr=file)

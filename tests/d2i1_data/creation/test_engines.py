@@ -22,9 +22,6 @@ SIZE = (
     *("--num_samples", 24, "--shard_size", 3, "--batch_size", 2, "--num_inference_steps", 4),
 )
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
-
-pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +35,7 @@ def whole(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def start(*arguments: object) -> psutil.Popen:
     line = [sys.executable, *map(str, arguments)]
     told = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    return psutil.Popen(line, env={**os.environ, **ENVIRONMENT}, start_new_session=True, **told)
+    return psutil.Popen(line, start_new_session=True, **told)
 
 
 def kill(process: psutil.Popen) -> None:
@@ -88,7 +85,8 @@ def ray() -> Iterator[None]:
     """A Ray cluster of two CPUs."""
     import ray
 
-    environment = {"env_vars": {**ENVIRONMENT, "PYTHONPATH": os.pathsep.join(sys.path)}}
+    one_thread = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    environment = {"env_vars": {**one_thread, "PYTHONPATH": os.pathsep.join(sys.path)}}
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     yield

@@ -18,12 +18,15 @@ from d2i1_data.checkpoints.files import fingerprint
 from d2i1_data.diff2in1 import Base, Diff2in1Output, Diff2in1Pipeline
 from d2i1_data.diff2in1.joined import join_modules
 from d2i1_data.errors import InputError
+from tests.made import contents
 from tests.tiny import MOUNTS, mount_tiny
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (18, 22, 3), np.uint8)
 
 STRANGER = """
+import os
 import sys
+import traceback
 
 class Hidden:
     def find_spec(self, name, path=None, target=None):
@@ -31,25 +34,35 @@ class Hidden:
             raise ImportError(f"{name} is not installed here")
 
 sys.meta_path.insert(0, Hidden())
-folder, again, image, out, threads = sys.argv[1:]
+image, *folders = sys.argv[1:]
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 
-torch.set_num_threads(int(threads))
-pipe = DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)
-pipe.set_progress_bar_config(disable=True)
-found = pipe.predict(np.load(image))
-generator = torch.Generator().manual_seed(0)
-created = pipe(np.load(image), "a room", num_inference_steps=2, generator=generator)
-np.savez(
-    out,
-    created=np.asarray(created.images[0]),
-    **{name: maps[0] for name, maps in found.predictions.items()},
-)
-pipe.save_pretrained(again)
-assert not [name for name in sys.modules if name.startswith("d2i1_")]
+def use(folder, again, out):
+    pipe = DiffusionPipeline.from_pretrained(folder, custom_pipeline=folder, trust_remote_code=True)
+    pipe.set_progress_bar_config(disable=True)
+    found = pipe.predict(np.load(image))
+    generator = torch.Generator().manual_seed(0)
+    created = pipe(np.load(image), "a room", num_inference_steps=2, generator=generator)
+    np.savez(
+        out,
+        created=np.asarray(created.images[0]),
+        **{name: maps[0] for name, maps in found.predictions.items()},
+    )
+    pipe.save_pretrained(again)
+    assert not [name for name in sys.modules if name.startswith("d2i1_")]
+
+for folder in folders:  # each in a process of its own; the libraries are imported once
+    child = os.fork()
+    if not child:
+        try:
+            use(f"{folder}/pipeline", f"{folder}/again", f"{folder}/found.npz")
+        except BaseException:
+            traceback.print_exc()
+        os._exit(0)
+    os.waitpid(child, 0)
 """
 
 
@@ -72,11 +85,10 @@ def assert_same(one: Diff2in1Output, other: Diff2in1Output) -> None:
         np.testing.assert_allclose(maps[0], other.predictions[name][0], rtol=1e-5, atol=1e-6)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def saved_files(folder: Path) -> dict[str, bytes]:
     """Every file but the tokenizer's, which transformers completes with defaults on loading."""
-    files = [file for file in folder.rglob("*") if file.is_file()]
-    names = {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
-    return {name: data for name, data in names.items() if not name.startswith("tokenizer/")}
+    files = contents(folder)
+    return {name: data for name, data in files.items() if not name.startswith("tokenizer/")}
 
 
 # --- what is written ---
@@ -130,7 +142,7 @@ def test_diffusers_finds_our_class(pipe: Diff2in1Pipeline, folder: Path) -> None
 
 def test_saving_again_writes_the_same_files(folder: Path, tmp_path: Path) -> None:
     Diff2in1Pipeline.from_pretrained(folder).save_pretrained(tmp_path / "again")
-    first, again = contents(folder), contents(tmp_path / "again")
+    first, again = saved_files(folder), saved_files(tmp_path / "again")
     assert first.keys() == again.keys()
     assert [name for name in first if first[name] != again[name]] == []
 
@@ -146,36 +158,44 @@ def test_settings_travel_along(tiny_pipe: Diff2in1Pipeline, tmp_path: Path) -> N
 # --- loading without it ---
 
 
-def test_a_stranger_needs_only_diffusers(
-    pipe: Diff2in1Pipeline, folder: Path, tmp_path: Path
-) -> None:
-    """In a process where our packages cannot be imported; the answers are equal to the last bit."""
-    np.save(tmp_path / "image.npy", IMAGE)
-    (tmp_path / "empty").mkdir()
-    homes = {"HF_HOME": str(tmp_path / "hf"), "HF_MODULES_CACHE": str(tmp_path / "modules")}
-    arguments = [folder, tmp_path / "again", tmp_path / "image.npy", tmp_path / "found.npz"]
+@pytest.fixture(scope="module")
+def strangers(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """For every host, its pipeline as saved and what a process without our package does with it."""
+    folder = tmp_path_factory.mktemp("strangers")
+    for mount in MOUNTS:
+        mount_tiny(tiny_base, mount).save_pretrained(folder / mount / "pipeline")
+    np.save(folder / "image.npy", IMAGE)
+    (folder / "empty").mkdir()
+    homes = {"HF_HOME": str(folder / "hf"), "HF_MODULES_CACHE": str(folder / "modules")}
+    places = [folder / "image.npy", *(folder / mount for mount in MOUNTS)]
     done = subprocess.run(
-        [sys.executable, "-c", STRANGER, *map(str, arguments), str(torch.get_num_threads())],
-        cwd=tmp_path / "empty",
+        [sys.executable, "-c", STRANGER, *map(str, places)],
+        cwd=folder / "empty",
         env={**os.environ, **homes},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
+    return folder
 
-    found = np.load(tmp_path / "found.npz")
+
+@pytest.mark.parametrize("mount", MOUNTS)
+def test_a_stranger_needs_only_diffusers(tiny_base: Path, strangers: Path, mount: str) -> None:
+    """In a process where our packages cannot be imported."""
+    pipe, folder = mount_tiny(tiny_base, mount), strangers / mount
+    found = np.load(folder / "found.npz")
     for name, maps in pipe.predict(IMAGE).predictions.items():
         np.testing.assert_allclose(maps[0], found[name], rtol=1e-5, atol=1e-6)
     generator = torch.Generator().manual_seed(0)
     created = pipe(IMAGE, "a room", num_inference_steps=2, generator=generator)
     np.testing.assert_array_equal(np.asarray(created.images[0]), found["created"])
 
-    first, again = contents(folder), contents(tmp_path / "again")
+    first, again = saved_files(folder / "pipeline"), saved_files(folder / "again")
     assert first.keys() == again.keys()
     assert [name for name in first if first[name] != again[name]] == []
     assert_same(
-        pipe.predict(IMAGE), Diff2in1Pipeline.from_pretrained(tmp_path / "again").predict(IMAGE)
+        pipe.predict(IMAGE), Diff2in1Pipeline.from_pretrained(folder / "again").predict(IMAGE)
     )
 
 
