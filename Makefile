@@ -1,11 +1,19 @@
-# make demo: environment, then the whole loop on the embedded default.
-# make test: environment, lint, types, tests, wheel. Both run on a fresh machine.
+# make demo:      the whole loop on the embedded default.
+# make quick:     lint, types, and the tests that run no command, no process and no Hub: for every
+#                 save. Nobody keeps a list of them: tests/conftest.py marks them by what they call.
+# make test:      lint, types, all tests but the slow ones, wheel: before every commit.
+# make test-full: with the slow tests and those that need a GPU.
+# Each makes its own environment first, so all run on a fresh machine.
+#
+# Tests run in WORKERS processes of one thread each (tests/environment.py).
 # Two torch processes on few cores stall each other unless waiting threads sleep.
 export OMP_WAIT_POLICY := passive
 PYTHON ?= python3
+WORKERS ?= 2
 BIN := .venv/bin
+PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: demo check test test-full format
+.PHONY: demo check quick test test-full format
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -16,12 +24,16 @@ check: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+quick: check
+	$(PYTEST) -m "quick and not slow and not gpu"
+
 test: check
-	$(BIN)/pytest
+	$(PYTEST)
 	rm -rf build && $(BIN)/python -m build --wheel --no-isolation --outdir dist
 
 test-full: check
-	$(BIN)/pytest -m "not gpu"
+	$(PYTEST) -m "not slow and not gpu"
+	$(BIN)/pytest -m "slow and not gpu"
 	$(BIN)/pytest -m gpu || test $$? -eq 5
 	rm -rf build && $(BIN)/python -m build --wheel --no-isolation --outdir dist
 

@@ -1,14 +1,17 @@
-"""What tests share: a Hub, a tiny base of random weights, tiny photographs, commands as typed."""
+"""Shared fixtures: a Hub, a tiny base of random weights, tiny photographs, commands as typed."""
 
 from tests.environment import HOME, HUB
 
 # isort: split
+import inspect
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
+from types import CodeType, FunctionType, SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from huggingface_hub import HfFileSystem, constants
@@ -28,6 +31,41 @@ def pytest_unconfigure() -> None:
     """The Hub ends with the tests."""
     HUB.stop()
     shutil.rmtree(HOME, ignore_errors=True)
+
+
+SLOW = (main, subprocess, psutil, HUB)  # a command, a process, the Hub
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark a test as quick if no function that it calls, and no fixture of it, uses `SLOW`."""
+    slow: dict[FunctionType, bool] = {}
+    for item in items:
+        assert isinstance(item, pytest.Function)
+        fixtures = item._fixtureinfo.name2fixturedefs.values()
+        functions = [item.function, *(one.func for found in fixtures for one in found)]
+        if not any(_is_slow(function, slow) for function in functions):
+            item.add_marker("quick")
+
+
+def _is_slow(function: FunctionType, known: dict[FunctionType, bool]) -> bool:
+    """Whether a function of the tests uses `SLOW`, itself or in a function of the tests it calls."""
+    function = inspect.unwrap(function)
+    if function not in known:
+        known[function] = False  # a circle of calls adds nothing
+        used = [function.__globals__.get(name) for name in _names(function.__code__)]
+        ours = [one for one in used if isinstance(one, FunctionType)]
+        known[function] = any(one is slow for one in used for slow in SLOW) or any(
+            _is_slow(one, known) for one in ours if one.__module__.startswith("tests.")
+        )
+    return known[function]
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """The names that a function uses, with those in functions inside it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
 
 
 @pytest.fixture
