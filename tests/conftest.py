@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _is_slow(function: FunctionType, known: dict[FunctionType, bool]) -> bool:
-    """Whether a function of the tests uses `SLOW`, itself or in a function of the tests it calls."""
+    """Whether a function uses `SLOW`, itself or in a function of the tests that it calls."""
     function = inspect.unwrap(function)
     if function not in known:
         known[function] = False  # a circle of calls adds nothing
