@@ -11,15 +11,19 @@ from tests.hub.server import Hub
 
 
 def main() -> None:
-    """Serve until interrupted."""
+    """Serve until the process is interrupted."""
     parser = argparse.ArgumentParser(prog="python -m tests.hub", description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="0: any free one")
-    parser.add_argument("--folder", type=Path, help="keeps repositories; default: in memory")
+    parser.add_argument("--port", type=int, default=0, help="port; 0 takes any free one")
+    parser.add_argument(
+        "--folder", type=Path, help="keep repositories in this folder; default: in memory"
+    )
     asked = parser.parse_args()
     hub = Hub(asked.folder, asked.port)
     hub.start()
     sys.stdout.write(f"export HF_ENDPOINT={hub.url}\nexport HF_TOKEN={hub.token}\n")
-    sys.stdout.write(f"# may only read: {hub.read_token}\n# bob's: {hub.bob_token}\n")
+    sys.stdout.write(
+        f"# read-only token of alice: {hub.read_token}\n# token of bob: {hub.bob_token}\n"
+    )
     sys.stdout.flush()
     try:
         threading.Event().wait()

@@ -1,7 +1,7 @@
-"""Who asks, and may they: accounts, tokens, the Hub's refusals. Serves no route itself.
+"""Accounts, tokens and rights. Serves no route itself.
 
-Without a token, a repository one may not see and one that does not exist are both 401; with one,
-both are 404. Who may see a repository but not write to it gets 403.
+A hidden repository and a missing one get the same answer: 401 without a token, 404 with one. A user
+who may read a repository but not write to it gets 403.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Account:
-    """A user as one token shows them; `role` is what the token may do: `write` or `read`."""
+    """The user of a token. `role` is what the token allows: `write` or `read`."""
 
     user: str
     token_name: str
@@ -28,12 +28,12 @@ class Account:
 
 
 def new_token() -> str:
-    """What nobody can guess, in the shape of a real token."""
+    """A random token in the form of a real one."""
     return "hf_" + "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(34))
 
 
 def account(hub: Hub, request: Request) -> Account | None:
-    """Whose token was sent; a token nobody has is refused everywhere, also where none is needed."""
+    """The account of the token, None without a token. An unknown token is always refused."""
     if request.token is None:
         return None
     if request.token not in hub.accounts:
@@ -42,19 +42,19 @@ def account(hub: Hub, request: Request) -> Account | None:
 
 
 def known_account(hub: Hub, request: Request) -> Account:
-    """Whose token was sent; there must be one."""
+    """The account of the token, which is required."""
     if found := account(hub, request):
         return found
     raise Refused(401, "Invalid username or password.", headers={"WWW-Authenticate": "Bearer"})
 
 
 def readable(hub: Hub, request: Request) -> Repo:
-    """The repository of the path, if it exists for who asks."""
+    """The repository of the path, if the user may see it."""
     return visible(hub, request, request.repo_type, request.params["repo"])
 
 
 def visible(hub: Hub, request: Request, repo_type: str, name: str) -> Repo:
-    """A repository, if it exists for who asks."""
+    """A repository, if the user may see it."""
     who = account(hub, request)
     repo = hub.store.repos.get((repo_type, name))
     if repo and may_see(who, repo):
@@ -65,33 +65,33 @@ def visible(hub: Hub, request: Request, repo_type: str, name: str) -> Repo:
 
 
 def may_see(who: Account | None, repo: Repo) -> bool:
-    """Private ones exist for their owner only."""
+    """Whether a user may see a repository: private ones only their owner."""
     return not repo.private or (who is not None and who.user == repo.owner)
 
 
 def writable(hub: Hub, request: Request) -> Repo:
-    """The repository of the path, if who asks may change it."""
+    """The repository of the path, if the user may change it."""
     repo = readable(hub, request)
     may_write(known_account(hub, request), repo)
     return repo
 
 
 def may_write(who: Account, repo: Repo) -> None:
-    """Refuse those who may only read."""
+    """Refuse tokens that allow reading only."""
     if who.role != "write" or who.user != repo.owner:
         said = "You have read access but not the required permissions for this operation"
         raise Refused(403, said)
 
 
 def commit_at(repo: Repo, revision: str) -> Commit:
-    """The commit a revision names."""
+    """The commit of a revision."""
     if commit := repo.find(revision):
         return commit
     raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
 
 
 def has_room(hub: Hub, repo: Repo, more: int) -> None:
-    """Refuse what would exceed the storage of the owner; nothing more fits a full one."""
+    """Refuse contents that would exceed the quota of the owner."""
     if hub.quota is None or hub.store.used(repo.owner) + more <= hub.quota:
         return
     if repo.private:

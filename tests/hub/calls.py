@@ -1,4 +1,4 @@
-"""How the tests of the Hub ask: plain requests, calls that must fail, folders to upload."""
+"""Helpers of the tests of the Hub: calls that must fail, folders to upload."""
 
 from collections.abc import Callable
 from pathlib import Path

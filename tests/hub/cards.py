@@ -1,8 +1,8 @@
-"""Is the metadata at the top of a README.md valid? Asked by `commits.py`; serves no route itself.
+"""Validation of the metadata of a README.md, used by `commits.py`. Serves no route itself.
 
-The keys are those of hub-docs' modelcard.md, datasetcard.md and spaces-config-reference.md; keys
-that are not named there are allowed. Where the Hub only warns (a task it does not know), this is an
-error: a published card should draw no warning either.
+The keys are those of hub-docs' modelcard.md, datasetcard.md and spaces-config-reference.md. Other
+keys are allowed. Where the Hub only warns, for example about an unknown task, this is an error: a
+published card should cause no warning.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Check = Callable[[str, Any], Iterator[str]]
 
 
 def front_matter(content: str) -> Any:
-    """The YAML between the first two lines of dashes; None if there is none."""
+    """The YAML between the first two lines of dashes; None without it."""
     found = re.match(r"\s*---[ \t]*\r?\n(.*?)^---[ \t]*$", content, re.DOTALL | re.MULTILINE)
     return yaml.safe_load(found[1]) if found else None
 
 
 def errors_of(content: str, repo_type: str | None) -> list[str]:
-    """One line for each thing that is wrong."""
+    """The errors, one line each."""
     try:
         data = front_matter(content)
     except yaml.YAMLError as error:
@@ -43,7 +43,7 @@ def errors_of(content: str, repo_type: str | None) -> list[str]:
     return [error for key, value in given.items() for error in checks[key](key, value)]
 
 
-# --- what a value may be ---
+# --- values ---
 
 
 def text(name: str, value: Any) -> Iterator[str]:
@@ -62,7 +62,7 @@ def number(name: str, value: Any) -> Iterator[str]:
 
 
 def like(pattern: str, meaning: str) -> Check:
-    """A string of this form."""
+    """A check: a string of this form."""
 
     def check(name: str, value: Any) -> Iterator[str]:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
@@ -72,7 +72,7 @@ def like(pattern: str, meaning: str) -> Check:
 
 
 def one_of(words: list[str]) -> Check:
-    """A word of a vocabulary."""
+    """A check: a word of a vocabulary."""
 
     def check(name: str, value: Any) -> Iterator[str]:
         if not isinstance(value, str) or value not in words:
@@ -82,7 +82,7 @@ def one_of(words: list[str]) -> Check:
 
 
 def list_of(check: Check) -> Check:
-    """A list."""
+    """A check: a list."""
 
     def checked(name: str, value: Any) -> Iterator[str]:
         if not isinstance(value, list):
@@ -95,7 +95,7 @@ def list_of(check: Check) -> Check:
 
 
 def some(check: Check) -> Check:
-    """One, or a list."""
+    """A check: one value, or a list."""
 
     def checked(name: str, value: Any) -> Iterator[str]:
         yield from (list_of(check) if isinstance(value, list) else check)(name, value)
@@ -104,7 +104,7 @@ def some(check: Check) -> Check:
 
 
 def record(needed: dict[str, Check], optional: dict[str, Check] | None = None) -> Check:
-    """An object with these keys, and any others."""
+    """A check: an object with these keys, and any others."""
 
     def check(name: str, value: Any) -> Iterator[str]:
         if not isinstance(value, dict):
@@ -123,13 +123,13 @@ def anything(name: str, value: Any) -> Iterator[str]:
 
 
 def short(name: str, value: Any) -> Iterator[str]:
-    """The names of tags are shown, and searched for."""
+    """A check: names of tags, which people see and search for."""
     yield from text(name, value)
     if isinstance(value, str) and not 1 <= len(value) <= 128:
         yield f'"{name}" must have between 1 and 128 characters'
 
 
-# --- which keys ---
+# --- keys ---
 
 repo_id = like(REPO_ID, "a repository id of the Hub")
 task = one_of(WORDS["tasks"])
@@ -166,7 +166,7 @@ DATASET_INFO = record(
 
 
 def data_files(name: str, value: Any) -> Iterator[str]:
-    """Which files are which split: a pattern, a list of patterns, or a list by split."""
+    """The files of each split: a pattern, a list of patterns, or a list by split."""
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         yield from list_of(record({"split": text, "path": some(text)}))(name, value)
     else:

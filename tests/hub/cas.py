@@ -1,14 +1,14 @@
-"""Xet: large files as chunks that are uploaded once, in a small content-addressed storage (CAS).
+"""Xet: large files as chunks in a small content-addressed storage (CAS).
 
-GET    /api/{kind}/{repo}/xet-write-token/{rev}    and -read-: where the CAS is, a token
+GET    /api/{kind}/{repo}/xet-write-token/{rev}    and -read-: address of the CAS and a token
 POST   /cas/v1/xorbs/default/{xorb}                chunks
-POST   /cas/v1/shards                              which chunks are which files, checked
-GET    /cas/v1/reconstructions/{file}              ?Range: which parts of which xorbs to fetch
+POST   /cas/v1/shards                              files as lists of chunks, which are checked
+GET    /cas/v1/reconstructions/{file}              ?Range: the parts of xorbs to fetch
 GET    /storage/xorbs/{xorb}?signature=            those parts
-/cas/v2/..., /cas/v1/chunks/..., /cas/v1/xorb-grants/...    404: clients do without
+/cas/v2/..., /cas/v1/chunks/..., /cas/v1/xorb-grants/...    404: clients do not need it
 
 A file that a shard describes is kept like any other large file, so that clients without Xet can
-read it. Xorbs are taken by the names they are given: those are BLAKE3, which Python does not have.
+read it. The names of xorbs are not checked: they are BLAKE3 hashes, which Python does not compute.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from tests.hub.wire import Answer, Refused, Request, Route, asked_range, in_json
 if TYPE_CHECKING:
     from tests.hub.server import Hub
 
-LIFETIME = 3600  # seconds a token of the CAS is good for
+LIFETIME = 3600  # lifetime of a token of the CAS in seconds
 
 
 @dataclass(frozen=True)
 class Grant:
-    """What a token of the CAS allows: to read one repository or also to write to it."""
+    """The right of a token of the CAS: to read one repository, or also to write to it."""
 
     repo: Repo
     write: bool
@@ -41,7 +41,7 @@ class Grant:
 
 @dataclass
 class Cas:
-    """What has been uploaded; `hashes` are the names Xet has for files, by SHA-256."""
+    """The uploaded chunks and files. `hashes` are the names of files in Xet, by SHA-256."""
 
     grants: dict[str, Grant] = field(default_factory=dict)
     xorbs: dict[str, bytes] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Cas:
         return [chunk.content for found in ranges for chunk in found]
 
     def times(self, file: File) -> int:
-        """How often each byte of the file has come at least."""
+        """How often each byte of the file was received at least."""
         return min((self.received[_digest(piece)] for piece in self.pieces(file)), default=0)
 
 
@@ -78,7 +78,7 @@ def read_token(hub: Hub, request: Request) -> Answer:
 
 
 def _granted(hub: Hub, grant: Grant) -> Answer:
-    """The answer in JSON, which hf_xet reads, and in headers, which huggingface_hub reads."""
+    """The token in JSON for hf_xet, and in headers for huggingface_hub."""
     token, ends = f"xet_{secrets.token_urlsafe(32)}", int(time.time()) + LIFETIME
     hub.cas.grants[token] = grant
     url = f"{hub.url}/cas"
@@ -88,7 +88,7 @@ def _granted(hub: Hub, grant: Grant) -> Answer:
 
 
 def _grant(hub: Hub, request: Request, write: bool) -> Grant:
-    """What the token of the request allows."""
+    """The right of the token of a request."""
     grant = hub.cas.grants.get(request.token or "")
     if grant is None:
         raise Refused(401, "Unknown or expired token")
@@ -102,7 +102,7 @@ def put_xorb(hub: Hub, request: Request) -> Answer:
     cas, name = hub.cas, request.params["xorb"]
     try:
         found = chunks(request.body)
-    except (FormatError, OSError) as error:  # OSError: pyarrow, of a broken LZ4 frame
+    except (FormatError, OSError) as error:  # pyarrow raises OSError for a broken LZ4 frame
         raise Refused(400, f"Not a xorb: {error}") from None
     cas.received.update(_digest(chunk.content) for chunk in found)
     known = name in cas.xorbs
@@ -129,7 +129,7 @@ def put_shard(hub: Hub, request: Request) -> Answer:
 
 
 def _content(cas: Cas, file: File) -> bytes:
-    """A file from its chunks, all of which must be here."""
+    """A file from its chunks, which must all have been uploaded."""
     for term in file.terms:
         have = cas.chunks.get(term.xorb, [])
         size = sum(len(chunk.content) for chunk in have[term.first : term.last])
@@ -167,7 +167,7 @@ def _told(term: Term) -> dict[str, Any]:
 
 
 def _fetched(hub: Hub, name: str, terms: list[Term]) -> list[dict[str, Any]]:
-    """Where chunks of a xorb lie. Ranges never overlap: a term is sought in the first that fits."""
+    """The byte ranges of chunks in a xorb. Ranges do not overlap: clients use the first match."""
     spans: list[tuple[int, int]] = []
     for first, last in sorted((term.first, term.last) for term in terms if term.xorb == name):
         if spans and first <= spans[-1][1]:

@@ -1,11 +1,11 @@
-"""Changing files: what kind each one is, then one commit.
+"""Commits: which files are large, then one commit of all operations.
 
 POST   /api/validate-yaml                          is the metadata of a card valid?
 POST   /api/{kind}/{repo}/preupload/{rev}          per file: small or large, ignored, already there
 POST   /api/{kind}/{repo}/commit/{rev}             one JSON object per line: header, then operations
 
-Small files travel inside the commit; large ones are uploaded before (`lfs.py`, `cas.py`) and the
-commit only names them.
+A commit contains its small files. Large ones are uploaded before (`lfs.py`, `cas.py`), and the
+commit names them.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ def preupload(hub: Hub, request: Request) -> Answer:
 
 
 def _is_large(hub: Hub, tree: Tree, file: dict[str, Any]) -> bool:
-    """By the repository's .gitattributes, by size, or because it is not text."""
+    """Whether a file is large: by .gitattributes, by its size, or because it is not text."""
     attributes = tree.get(".gitattributes")
     lines = hub.content(attributes).decode().splitlines() if attributes else []
     patterns = [line.split()[0] for line in lines if "filter=lfs" in line]
     if file["size"] > LARGEST_SMALL or any(_matches(file["path"], found) for found in patterns):
         return True
     sample = base64.b64decode(file["sample"])
-    try:  # the sample may end inside a letter
+    try:  # the sample may end inside a character
         codecs.getincrementaldecoder("utf-8")().decode(sample)
     except UnicodeDecodeError:
         return True
@@ -85,7 +85,7 @@ def _is_large(hub: Hub, tree: Tree, file: dict[str, Any]) -> bool:
 
 
 def _matches(path: str, pattern: str) -> bool:
-    """Patterns of git: without a slash they match any part of the path."""
+    """Whether a pattern of git matches; without a slash it matches any part of the path."""
     pattern = pattern.strip().rstrip("/")
     if not pattern or pattern.startswith("#"):
         return False
@@ -95,7 +95,7 @@ def _matches(path: str, pattern: str) -> bool:
 
 
 def checked_path(asked: object) -> str:
-    """A path that git can keep and that stays inside the repository."""
+    """A path that git allows and that stays inside the repository."""
     path = asked if isinstance(asked, str) else ""
     bad = {"", ".", "..", ".git"} & set(path.lower().split("/"))
     if bad or any(ord(letter) < 32 for letter in path):
@@ -147,7 +147,7 @@ def _read(request: Request) -> tuple[dict[str, Any], list[tuple[str, dict[str, A
 
 
 def _add_file(hub: Hub, repo: Repo, tree: Tree, path: str, value: dict[str, Any]) -> None:
-    """A small file: its bytes are here."""
+    """A small file, with its bytes."""
     try:
         content = base64.b64decode(value["content"], validate=True)
     except (KeyError, binascii.Error):
@@ -160,7 +160,7 @@ def _add_file(hub: Hub, repo: Repo, tree: Tree, path: str, value: dict[str, Any]
 
 
 def _add_large(hub: Hub, repo: Repo, tree: Tree, path: str, value: dict[str, Any]) -> None:
-    """A large file: its bytes must be here already."""
+    """A large file, which must have been uploaded."""
     oid = value.get("oid", "")
     size = repo.objects.get(oid)
     if value.get("algo") != "sha256" or size is None or value.get("size", size) != size:
@@ -191,7 +191,7 @@ OPERATIONS: dict[str, Callable[[Hub, Repo, Tree, str, dict[str, Any]], None]] = 
 
 
 def _check(hub: Hub, repo: Repo, tree: Tree) -> None:
-    """What must hold for a tree as a whole. A number of operations has no published limit."""
+    """Check the whole tree. The Hub publishes no limit for the number of operations."""
     folders: Counter[str] = Counter()
     for path in tree:
         above = path.split("/")[:-1]

@@ -17,7 +17,7 @@ def api(hub: Hub) -> HfApi:
 
 @pytest.fixture
 def ask(hub: Hub) -> Ask:
-    """A plain request, by alice unless another token or none is given; the response."""
+    """Send a plain request, by default as alice; returns the response."""
 
     def ask(method: str, path: str, token: str | None = hub.token, **sent: Any) -> Any:
         headers = {"Authorization": f"Bearer {token}"} if token else {}

@@ -1,4 +1,4 @@
-"""Faults: the next requests of a kind are answered wrongly, or not at all. Serves no route."""
+"""Faults: wrong answers, or no answer, to the next requests of a kind. Serves no route."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 from tests.hub.wire import Answer
 
-NO_ANSWER = 0  # the status of a connection that is closed instead
+NO_ANSWER = 0  # instead of a status: the connection is closed
 
 
 @dataclass
 class Fault:
-    """What to answer, how many times more."""
+    """A wrong answer, and the number of times that it is still given."""
 
     method: str
     pattern: str
@@ -22,30 +22,30 @@ class Fault:
 
 
 class Faults:
-    """Those that are still to come, in the order they were asked for."""
+    """The faults that are left, in their order."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pending: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        """One more."""
+        """Add a fault."""
         re.compile(fault.pattern)
         with self._lock:
             self._pending.append(fault)
 
     def clear(self) -> None:
-        """None any more."""
+        """Remove all faults."""
         with self._lock:
             self._pending.clear()
 
     def __bool__(self) -> bool:
-        """Whether there are any left."""
+        """Whether any fault is left."""
         with self._lock:
             return any(fault.times for fault in self._pending)
 
     def take(self, method: str, path: str) -> Answer | None:
-        """The wrong answer this request is to get, if any."""
+        """The wrong answer for this request, if there is one."""
         with self._lock:
             for fault in self._pending:
                 if fault.times and fault.method == method and re.search(fault.pattern, path):

@@ -1,13 +1,13 @@
-"""Large files without Xet, as git-lfs uploads them: in one piece, or in parts.
+"""Large files without Xet, uploaded as git-lfs does: in one piece or in parts.
 
-POST   /{prefix}{repo}.git/info/lfs/objects/batch  for each file: where to put it, or nothing to do
+POST   /{prefix}{repo}.git/info/lfs/objects/batch  for each file its upload address, or nothing
 PUT    /storage/uploads/{upload}                   the whole file
-PUT    /storage/uploads/{upload}/{part}            one part of it, answered by its ETag
+PUT    /storage/uploads/{upload}/{part}            one part of it; the answer is its ETag
 POST   /api/complete_multipart/{upload}            the ETags of all parts, in order
-POST   /{prefix}{repo}.git/info/lfs/verify         is it there, with this size?
+POST   /{prefix}{repo}.git/info/lfs/verify         whether a file of this size exists
 
-Storage is of another origin (see `reading.py`); the name of an upload is all it needs to be told,
-and a Hub token that reaches it has leaked.
+The storage is of another origin (see `reading.py`). It needs only the name of an upload. A token of
+the Hub must never reach it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from tests.hub.wire import Answer, Refused, Request, Route, in_json
 if TYPE_CHECKING:
     from tests.hub.server import Hub
 
-PART = 5 * 1024 * 1024  # what is larger comes in parts of this size
+PART = 5 * 1024 * 1024  # larger files are uploaded in parts of this size
 
 
 @dataclass
 class Upload:
-    """A file that may come: into which repository, and what is there of it."""
+    """An announced upload: its repository, and the parts received so far."""
 
     repo: Repo
     oid: str
@@ -39,7 +39,7 @@ class Upload:
 
     @property
     def count(self) -> int:
-        """How many parts it has."""
+        """The number of parts."""
         return -(-self.size // PART)
 
 
@@ -59,7 +59,7 @@ def batch(hub: Hub, request: Request) -> Answer:
 
 
 def _object(hub: Hub, repo: Repo, oid: str, size: int, many: bool) -> dict[str, Any]:
-    """How to upload one file; no actions if it is here."""
+    """The actions to upload one file; none if it exists."""
     if oid in repo.objects:
         return {"oid": oid, "size": size}
     name = secrets.token_urlsafe(24)
@@ -110,7 +110,7 @@ def _etag(part: bytes) -> str:
 
 
 def _keep(hub: Hub, upload: Upload, content: bytes) -> None:
-    """A file that is complete, if it is the one that was announced."""
+    """Keep a complete file, if it is the announced one."""
     if len(content) != upload.size or hashlib.sha256(content).hexdigest() != upload.oid:
         raise Refused(400, f"The content differs from what was announced: {upload.oid}")
     hub.received[upload.oid] += 1

@@ -1,12 +1,12 @@
-"""Reading files: lists of them, facts about them, their bytes.
+"""Reading: lists of files, their metadata, their bytes.
 
 GET    /api/{kind}/{repo}/tree/{rev}[/{folder}]    ?recursive ?expand ?limit ?cursor, in pages
 POST   /api/{kind}/{repo}/paths-info/{rev}         a form of paths; missing ones are left out
-GET    /{prefix}{repo}/resolve/{rev}/{path}        small files; for large ones a redirect to
-GET    /storage/files/{oid}?signature=             which is of another origin and needs no token
+GET    /{prefix}{repo}/resolve/{rev}/{path}        a small file; a large one is redirected to
+GET    /storage/files/{oid}?signature=             of another origin, which needs no token
 
-The origin of storage is `localhost`, that of the Hub `127.0.0.1`: clients follow redirects within
-one origin silently and send their token along, so a storage of the same origin would hide mistakes.
+The storage is at `localhost`, the Hub at `127.0.0.1`. Within one origin, clients follow redirects
+silently and send their token. So a storage of the same origin would hide leaked tokens.
 """
 
 from __future__ import annotations
@@ -60,13 +60,13 @@ def paths_info(hub: Hub, request: Request) -> Answer:
 
 
 def _entries(commit: Commit) -> list[str]:
-    """Every file and every folder above one, in order."""
+    """All files and their folders, in order."""
     parts = (path.split("/") for path in commit.tree)
     return sorted({"/".join(part[:n]) for part in parts for n in range(1, len(part) + 1)})
 
 
 def _entry(hub: Hub, repo: Repo, commit: Commit, path: str, expand: bool) -> dict[str, Any]:
-    """What a list of files tells about one of them, or about a folder."""
+    """The entry of a file or a folder in a list."""
     told: dict[str, Any]
     if blob := commit.tree.get(path):
         told = {"type": "file", "path": path, "size": blob.size, "oid": blob.git_oid}
@@ -84,7 +84,7 @@ def _entry(hub: Hub, repo: Repo, commit: Commit, path: str, expand: bool) -> dic
 
 
 def _inside(commit: Commit, path: str) -> dict[str, Blob]:
-    """The file itself, or the files of the folder."""
+    """The file, or the files of the folder."""
     tree = commit.tree.items()
     return {name: blob for name, blob in tree if name == path or name.startswith(f"{path}/")}
 
@@ -96,7 +96,7 @@ def _folder_oid(commit: Commit, path: str) -> str:
 
 
 def _last_change(repo: Repo, commit: Commit, path: str) -> Commit:
-    """The commit that made the path what it is."""
+    """The last commit that changed a path."""
     last, wanted = commit, _inside(commit, path)
     for earlier in repo.log(commit):
         if _inside(earlier, path) != wanted:
@@ -126,7 +126,7 @@ def resolve(hub: Hub, request: Request) -> Answer:
 
 
 def _missing(path: str, commit: Commit) -> Refused:
-    """Clients remember that the file is not in this commit, so they are told which one it is."""
+    """The answer for a missing file. It names the commit, because clients cache it."""
     headers = {"X-Repo-Commit": commit.oid}
     return Refused(404, f"Entry not found: {path}", "EntryNotFound", headers)
 

@@ -1,11 +1,11 @@
-"""Repositories themselves: who am I, create, delete, settings, facts, branches, tags, history.
+"""Repositories: account, create, delete, settings, metadata, branches, tags, history.
 
 GET    /api/whoami-v2                              name and role of the token
 POST   /api/repos/create    DELETE /api/repos/delete
 PUT    /api/{kind}/{repo}/settings                 make it private or public
 GET    /api/{kind}/{repo}/auth-check[/write]
-GET    /api/{kind}?author=&search=                 those one may see
-GET    /api/{kind}/{repo}[/revision/{rev}]         facts, files and card metadata
+GET    /api/{kind}?author=&search=                 those that the user may see
+GET    /api/{kind}/{repo}[/revision/{rev}]         metadata, files and card
 GET    /api/{kind}/{repo}/refs, /commits/{rev}
 POST   /api/{kind}/{repo}/branch/{branch}, /tag/{rev}         DELETE the same
 """
@@ -58,7 +58,7 @@ def create(hub: Hub, request: Request) -> Answer:
 
 
 def _checked_name(name: Any) -> str:
-    """A name the Hub allows; clients check too, but not every client."""
+    """A name that the Hub allows. Not all clients check it."""
     if isinstance(name, str) and NAME.fullmatch(name) and not name.endswith((".git", ".ipynb")):
         return name
     said = "1 to 96 letters, digits, '-', '_', '.'; no '--', no '..'; no '-' or '.' at an end"
@@ -66,7 +66,7 @@ def _checked_name(name: Any) -> str:
 
 
 def _is_private(asked: dict[str, Any]) -> bool | None:
-    """Clients of today send `visibility`, earlier ones `private`; None if neither was said."""
+    """The visibility in `visibility`, or in `private` of older clients; None without both."""
     said = asked.get("visibility")
     if said not in {None, "private", "public"}:
         raise Refused(400, f'"visibility" must be one of [private, public], got {said!r}')
@@ -127,7 +127,7 @@ def facts(hub: Hub, request: Request) -> Answer:
 
 
 def _facts(hub: Hub, repo: Repo, commit: Commit, request: Request) -> dict[str, Any]:
-    """What the Hub tells about a repository at a commit."""
+    """The metadata of a repository at a commit."""
     readme = commit.tree.get("README.md")
     card = front_matter(hub.content(readme).decode(errors="replace")) if readme else None
     card = card if isinstance(card, dict) else {}
@@ -210,7 +210,7 @@ def create_tag(hub: Hub, request: Request) -> Answer:
 
 
 def _new_ref(repo: Repo, name: str) -> str:
-    """A name git allows for a branch or tag and that is not taken."""
+    """A name for a branch or tag that git allows and that is free."""
     if not re.fullmatch(r"\w[\w./-]*", name) or ".." in name or "//" in name or name[-1] in "./":
         raise Refused(400, f"Invalid reference name: {name!r}")
     if name in repo.branches or name in repo.tags:
@@ -236,7 +236,7 @@ def _dropped(named: dict[str, str], name: str) -> Answer:
 
 
 def _id(name: str) -> str:
-    """24 hexadecimal digits, as the Hub's database numbers things."""
+    """An id of 24 hexadecimal digits, as in the database of the Hub."""
     return hashlib.sha1(name.encode()).hexdigest()[:24]
 
 

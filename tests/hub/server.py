@@ -1,9 +1,9 @@
-"""The Hub as a server on this machine: it reads requests, finds their route, keeps a log.
+"""The Hub as a server on this machine: it reads requests, finds their routes and keeps a log.
 
-GET    /api/telemetry/..., /api/agent-harnesses    404: clients ask and do without
+GET    /api/telemetry/..., /api/agent-harnesses    404: clients do not need it
 
-A request is answered under one lock, after its body has come completely: what one client sees is
-never half of what another did, and a client that dies while it sends has sent nothing.
+A request is answered under one lock, after its whole body has arrived. So no client sees half of a
+change of another one, and a client that dies while it sends changes nothing.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ROUTES = (
 
 @dataclass(frozen=True)
 class Served:
-    """One request as it was answered; `token` is the name of a token."""
+    """One answered request. `token` is the name of the token."""
 
     method: str
     path: str
@@ -53,7 +53,7 @@ class Served:
 
 
 class Hub:
-    """A Hub of alice and bob; see `tests/hub/__init__.py` for how tests use it."""
+    """A Hub with the users alice and bob. See `tests/hub/__init__.py` for its use in tests."""
 
     def __init__(self, folder: Path | None = None, port: int = 0) -> None:
         self.token, self.read_token, self.bob_token = new_token(), new_token(), new_token()
@@ -74,7 +74,7 @@ class Hub:
         self.reset()
 
     def reset(self) -> None:
-        """Forget faults, the log and all repositories that are in no folder."""
+        """Forget faults, the log, and all repositories that are not kept in a folder."""
         with self.lock:
             self.store = Store(self._folder)
             self.cas = cas.Cas()
@@ -87,14 +87,14 @@ class Hub:
             self.faults.clear()
 
     def start(self) -> None:
-        """Serve, in threads that end with this process."""
+        """Start to serve, in threads that end with this process."""
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), daemon=True
         )
         self._thread.start()
 
     def stop(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         if self._thread:
             self._server.shutdown()
         self._server.server_close()
@@ -108,12 +108,12 @@ class Hub:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> None:
-        """The next requests whose path the pattern finds get this status; 0: no answer at all."""
+        """Answer the next requests whose path matches with this status; 0 means no answer."""
         said = body if body is not None else json.dumps({"error": "a fault"}).encode()
         self.faults.add(Fault(method, pattern, Answer(status, said, dict(headers or {})), times))
 
     def repo(self, repo_id: str, repo_type: str = "model") -> Repo:
-        """A repository, whoever may see it."""
+        """A repository, also a private one."""
         return self.store.repos[repo_type, repo_id]
 
     def files(
@@ -127,9 +127,9 @@ class Hub:
 
     @property
     def sent(self) -> Counter[str]:
-        """How often each content came completely, by SHA-256 or, if small, git's SHA-1.
+        """How often each content was received completely, by SHA-256 or, if small, git's SHA-1.
 
-        What a fault answered does not count.
+        Requests that a fault answered do not count.
         """
         with self.lock:
             xet = {file.sha256: self.cas.times(file) for file in self.cas.files.values()}
@@ -140,16 +140,16 @@ class Hub:
         return self.store.get(blob.oid)
 
     def page(self, repo_type: str, name: str) -> str:
-        """Where people look at a repository."""
+        """The address of the page of a repository."""
         prefix = "" if repo_type == "model" else f"{repo_type}s/"
         return f"{self.url}/{prefix}{quote(name)}"
 
     def signed(self, path: str) -> str:
-        """An address of the storage that needs no token."""
+        """An address of the storage; it needs no token."""
         return f"{self.storage}{path}?signature={self._signature(path)}"
 
     def check_signature(self, request: Request) -> None:
-        """Refuse addresses the Hub did not give out, and tokens it did not ask for."""
+        """Refuse addresses that the Hub did not sign, and requests that leak a token."""
         if "Authorization" in request.headers:
             raise Refused(400, "Only one auth mechanism allowed: a token was sent to the storage")
         said = request.query.get("signature", [""])[0]
@@ -160,14 +160,14 @@ class Hub:
         return hmac.new(self._secret, path.encode(), hashlib.sha256).hexdigest()
 
     def answer(self, request: Request) -> Answer:
-        """What the request gets; it is logged."""
+        """The answer to a request; it is logged."""
         answer = self.faults.take(request.method, request.path)
         if answer is None:
             try:
                 answer = self._answer(request)
             except Refused as refused:
                 answer = refused.answer
-            except Exception:  # a bug of this Hub, or a request nobody thought of
+            except Exception:  # a bug of this Hub, or an unknown request
                 traceback.print_exc()
                 answer = Refused(500, "Internal Server Error").answer
         name = self.accounts[request.token].token_name if request.token in self.accounts else None
@@ -195,20 +195,20 @@ class _Server(ThreadingHTTPServer):
     hub: Hub
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that is killed is no news; anything else is."""
+        """Print errors, but not those of clients that were killed."""
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 
 class _Connection(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else each answer waits for the client's delayed ACK
+    disable_nagle_algorithm = True  # otherwise each answer waits for the client's delayed ACK
     wbufsize = -1  # head and body in one packet
     server: _Server
 
     def serve(self) -> None:
         body = self._body()
-        if body is None:  # the client is gone
+        if body is None:  # the client has closed the connection
             self.close_connection = True
             return
         url = urlsplit(self.path)
@@ -230,7 +230,7 @@ class _Connection(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = serve  # noqa: N815 - http.server wants it
 
     def _body(self) -> bytes | None:
-        """The whole body, of either encoding; None if it ends early."""
+        """The whole body, chunked or not; None if it ends early."""
         if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
             size = int(self.headers.get("Content-Length", 0))
             body = self.rfile.read(size)
@@ -238,7 +238,7 @@ class _Connection(BaseHTTPRequestHandler):
         pieces = []
         while line := self.rfile.readline():
             size = int(line.split(b";")[0], 16)
-            piece = self.rfile.read(size + 2)  # and the line's end
+            piece = self.rfile.read(size + 2)  # with the end of the line
             if len(piece) < size + 2:
                 return None
             pieces.append(piece[:-2])
@@ -247,4 +247,4 @@ class _Connection(BaseHTTPRequestHandler):
         return None
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Nothing on the terminal: `Hub.log` has it."""
+        """Print nothing: requests are in `Hub.log`."""

@@ -1,8 +1,8 @@
 """The binary formats of Xet: chunks in a xorb, files in a shard. Serves no route.
 
 A file is cut into chunks of some 64 KiB. Chunks travel in xorbs, each behind a header of 8 bytes:
-version, packed size (3 bytes), packing, size (3 bytes). A shard tells which chunks of which xorbs
-are a file, in entries of 48 bytes. See https://huggingface.co/docs/xet.
+version, packed size (3 bytes), packing, size (3 bytes). A shard lists the chunks of each file, in
+entries of 48 bytes. See https://huggingface.co/docs/xet.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ END = b"\xff" * 32
 
 
 class FormatError(ValueError):
-    """Bytes that are no xorb or no shard."""
+    """Raised for bytes that are no xorb or no shard."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of files, and where it ends in its xorb."""
+    """A chunk, and its end in the xorb."""
 
     content: bytes
     end: int
@@ -31,7 +31,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Term:
-    """Chunks [first, last) of a xorb, which give `size` bytes."""
+    """Chunks [first, last) of a xorb, with `size` bytes."""
 
     xorb: str
     first: int
@@ -41,7 +41,7 @@ class Term:
 
 @dataclass(frozen=True)
 class File:
-    """A file as a shard tells it."""
+    """A file as a shard describes it."""
 
     name: str
     sha256: str
@@ -49,9 +49,9 @@ class File:
 
 
 def chunks(xorb: bytes) -> list[Chunk]:
-    """What is in a xorb."""
+    """The chunks of a xorb."""
     found, at = [], 0
-    while at + HEADER <= len(xorb) and xorb[at : at + 7] != b"XETBLOB":  # which begins a footer
+    while at + HEADER <= len(xorb) and xorb[at : at + 7] != b"XETBLOB":  # the start of a footer
         packed = int.from_bytes(xorb[at + 1 : at + 4], "little")
         size = int.from_bytes(xorb[at + 5 : at + 8], "little")
         end = at + HEADER + packed
@@ -65,11 +65,11 @@ def chunks(xorb: bytes) -> list[Chunk]:
 
 
 def _unpacked(packing: int, packed: bytes, size: int) -> bytes:
-    """The bytes of a chunk: as they are, LZ4, or LZ4 of bytes grouped by their place in four."""
+    """The bytes of a chunk: stored, LZ4, or LZ4 of bytes grouped by their index modulo four."""
     if packing == 0:
         content = packed
     elif packing in {1, 2}:
-        import pyarrow  # here: it is loaded only when Xet is used
+        import pyarrow  # loaded only when Xet is used
 
         content = pyarrow.decompress(packed, size, codec="lz4", asbytes=True)
     else:
@@ -80,7 +80,7 @@ def _unpacked(packing: int, packed: bytes, size: int) -> bytes:
 
 
 def _ungrouped(content: bytes) -> bytes:
-    """AAA BBB CC DD is A B C D A B C D A B again."""
+    """Undo the grouping: AAA BBB CC DD becomes A B C D A B C D A B."""
     grouped = np.frombuffer(content, np.uint8)
     mixed = np.empty_like(grouped)
     start = 0
@@ -92,7 +92,7 @@ def _ungrouped(content: bytes) -> bytes:
 
 
 def files(shard: bytes) -> list[File]:
-    """The files of a shard; each must tell its SHA-256, since git knows it by that."""
+    """The files of a shard. Each must have its SHA-256, which is its id in git."""
     found: list[File] = []
     at = ENTRY  # after the header
     while True:
@@ -114,12 +114,12 @@ def files(shard: bytes) -> list[File]:
 
 
 def _inside(shard: bytes, at: int) -> int:
-    """The place of an entry, if the shard is as long as that."""
+    """The offset of an entry, which must lie inside the shard."""
     if at + ENTRY > len(shard):
         raise FormatError(f"it ends at byte {len(shard)}, inside an entry")
     return at
 
 
 def spelled(value: bytes) -> str:
-    """A hash as Xet writes it: four little-endian numbers in hexadecimal."""
+    """A hash in the form of Xet: four little-endian numbers in hexadecimal."""
     return "".join(f"{number:016x}" for number in struct.unpack("<4Q", value))

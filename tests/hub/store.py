@@ -1,6 +1,7 @@
-"""Repositories: commits are trees of path -> blob, branches and tags name commits. No routes.
+"""Repositories with commits, branches and tags. Serves no route itself.
 
-Contents live in memory, or in a folder that a later Hub can open again.
+A commit is a tree of path -> blob. Contents are kept in memory, or in a folder that a later Hub can
+open again.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ MEDIA = " bmp flac gif jpeg jpg mp3 mp4 ogg png tiff wav webm webp"
 
 
 def now() -> str:
-    """As the Hub writes dates."""
+    """A date in the form of the Hub."""
     return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
 
 
 def git_oid(content: bytes) -> str:
-    """The name git gives a file's content."""
+    """The id of a content in git."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
 @dataclass(frozen=True)
 class Blob:
-    """One version of a file; `oid` is git's SHA-1 of it or, if it is large, its SHA-256."""
+    """One version of a file. `oid` is git's SHA-1; of a large file its SHA-256."""
 
     oid: str
     size: int
@@ -40,19 +41,19 @@ class Blob:
 
     @property
     def pointer(self) -> bytes:
-        """What git keeps instead of a large file."""
+        """The pointer that git keeps instead of a large file."""
         version = "version https://git-lfs.github.com/spec/v1"
         return f"{version}\noid sha256:{self.oid}\nsize {self.size}\n".encode()
 
     @property
     def git_oid(self) -> str:
-        """What git calls it: large files by their pointer."""
+        """The id in git: of a large file that of its pointer."""
         return git_oid(self.pointer) if self.large else self.oid
 
 
 @dataclass(frozen=True)
 class Commit:
-    """One state of a branch and how it came about."""
+    """One state of a branch, with its title and date."""
 
     oid: str
     parent: str | None
@@ -65,7 +66,7 @@ class Commit:
 
 @dataclass
 class Repo:
-    """A repository; `name` is `owner/name`, `objects` the large files it was given, id -> size."""
+    """A repository. `name` is `owner/name`; `objects` are its large files, id -> size."""
 
     repo_type: str
     name: str
@@ -79,30 +80,30 @@ class Repo:
 
     @property
     def owner(self) -> str:
-        """The first half of the name."""
+        """The owner, from the name."""
         return self.name.partition("/")[0]
 
     @property
     def commits(self) -> list[Commit]:
-        """Those of `main`, newest first."""
+        """The commits of `main`, newest first."""
         return self.log(self.history[self.branches["main"]])
 
     def log(self, commit: Commit) -> list[Commit]:
-        """The commit and all before it, newest first."""
+        """The commit and its ancestors, newest first."""
         found = [commit]
         while parent := found[-1].parent:
             found.append(self.history[parent])
         return found
 
     def find(self, revision: str) -> Commit | None:
-        """What a branch, a tag or at least seven digits of a commit name."""
+        """The commit of a branch, a tag, or at least seven digits of a commit id."""
         oid = self.branches.get(revision) or self.tags.get(revision)
         if oid is None and len(revision) >= 7:
             oid = next((known for known in self.history if known.startswith(revision)), None)
         return self.history[oid] if oid else None
 
     def add(self, branch: str, tree: dict[str, Blob], title: str, message: str, who: str) -> Commit:
-        """A new commit on top of the branch."""
+        """Add a commit to a branch."""
         parent = self.branches.get(branch)
         made = [parent, title, message, who, time.time_ns(), sorted(map(str, tree.items()))]
         oid = hashlib.sha1(json.dumps(made).encode()).hexdigest()
@@ -112,7 +113,7 @@ class Repo:
 
     @property
     def used(self) -> int:
-        """Bytes of storage: every content once, also what no branch shows any more."""
+        """Bytes of storage: every content once, also of old commits."""
         trees = (commit.tree.values() for commit in self.history.values())
         sizes = {blob.oid: blob.size for tree in trees for blob in tree}
         return sum((sizes | self.objects).values())
@@ -139,19 +140,19 @@ class Store:
         self._replace(self.folder / "contents" / oid, content)
 
     def get(self, oid: str) -> bytes:
-        """The content of that id."""
+        """The content with this id."""
         if self.folder is None:
             return self._memory[oid]
         return (self.folder / "contents" / oid).read_bytes()
 
     def put_file(self, content: bytes) -> Blob:
-        """A small file: the blob a tree names it by."""
+        """Keep a small file; its blob."""
         blob = Blob(git_oid(content), len(content))
         self.put(blob.oid, content)
         return blob
 
     def create(self, repo: Repo) -> None:
-        """A new repository, with the first commit the Hub makes by itself."""
+        """Create a repository with the first commit, as the Hub does."""
         suffixes = LARGE_FILES + (MEDIA if repo.repo_type == "dataset" else "")
         names = [f"*.{suffix}" for suffix in suffixes.split()] + ["*tfevents*"]
         lines = "".join(f"{name} filter=lfs diff=lfs merge=lfs -text\n" for name in names)
@@ -160,11 +161,11 @@ class Store:
         self.repos[repo.repo_type, repo.name] = repo
 
     def used(self, owner: str) -> int:
-        """Bytes all repositories of an owner use."""
+        """Bytes of all repositories of an owner."""
         return sum(repo.used for repo in self.repos.values() if repo.owner == owner)
 
     def save(self) -> None:
-        """Let a later Hub on the same folder find the repositories."""
+        """Save the repositories for a later Hub on the same folder."""
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             stored = json.dumps([asdict(repo) for repo in self.repos.values()])
@@ -177,7 +178,7 @@ class Store:
 
 
 def _restored(stored: dict[str, Any]) -> Repo:
-    """A repository from what `Store.save` wrote."""
+    """A repository as `Store.save` wrote it."""
     for oid, commit in stored["history"].items():
         tree = {path: Blob(**blob) for path, blob in commit.pop("tree").items()}
         stored["history"][oid] = Commit(**commit, tree=tree)

@@ -1,8 +1,9 @@
-"""What goes over the wire: requests, answers, refusals in the Hub's words. Serves no route itself.
+"""Requests, answers and refusals in the words of the Hub. Serves no route itself.
 
 A route is a method, a pattern and a function. `{kind}` in a pattern is `models`, `datasets` or
-`spaces`; `{prefix}` is what pages and files of the same kinds begin with: nothing, `datasets/`,
-`spaces/`; `{repo}` is `owner/name`; `{rest}` may hold slashes; other words are one part.
+`spaces`. `{prefix}` is the start of addresses of pages and files: nothing, `datasets/` or
+`spaces/`. `{repo}` is `owner/name`. `{rest}` may contain slashes. Other words are one part of the
+path.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ PATTERNS = {
 
 @dataclass
 class Answer:
-    """A status, a body and headers; `Content-Length` is added when it is sent."""
+    """A status, a body and headers. `Content-Length` is added later."""
 
     status: int = 200
     body: bytes = b""
@@ -43,7 +44,7 @@ def in_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = N
 
 
 class Refused(Exception):  # noqa: N818 - reads as a sentence: raise Refused(404, ...)
-    """Ends a request: status and message; `code` is what clients choose their exception by."""
+    """Ends a request with a status and a message. Clients choose their exception by `code`."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class Refused(Exception):  # noqa: N818 - reads as a sentence: raise Refused(404
 
 @dataclass
 class Request:
-    """One request whose body has arrived completely; `params` are the words of the pattern."""
+    """One request with its whole body. `params` are the words of the pattern."""
 
     method: str
     path: str  # as sent: percent-encoded, without the query
@@ -72,13 +73,13 @@ class Request:
 
     @property
     def token(self) -> str | None:
-        """What follows `Authorization: Bearer`."""
+        """The token in `Authorization: Bearer`, None without one."""
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         return token if scheme.lower() == "bearer" else None
 
     @property
     def repo_type(self) -> str:
-        """`model`, `dataset` or `space`, from either way to say it in a path."""
+        """`model`, `dataset` or `space`, from the `kind` or the `prefix` in a path."""
         said = self.params.get("kind") or self.params.get("prefix") or "models"
         return said.rstrip("/").removesuffix("s")
 
@@ -95,12 +96,12 @@ class Request:
 
     @cached_property
     def form(self) -> dict[str, list[str]]:
-        """The body, if it is a form."""
+        """The body as a form."""
         is_form = self.headers.get("Content-Type", "").startswith("application/x-www-form")
         return parse_qs(self.body.decode()) if is_form else {}
 
     def asks(self, word: str) -> bool:
-        """Whether a switch of the query or the form is on."""
+        """Whether a flag of the query or the form is set."""
         said = (self.query.get(word) or self.form.get(word) or [""])[0]
         return said.lower() in {"1", "true"}
 
@@ -110,7 +111,7 @@ Function = Callable[["Hub", Request], Answer]
 
 @dataclass(frozen=True)
 class Route:
-    """What answers a method and a path; `upload` marks what `Hub.delay` slows down."""
+    """A function for a method and a path. `Hub.delay` slows down routes with `upload`."""
 
     method: str
     pattern: str
@@ -119,14 +120,14 @@ class Route:
 
     @cached_property
     def regex(self) -> re.Pattern[str]:
-        """The pattern, to be matched with an encoded path: an encoded slash stays in its part."""
+        """The regular expression for an encoded path. An encoded slash separates no parts."""
         parts = re.split(r"\{(\w+)\}", self.pattern)
         words = [f"(?P<{word}>{PATTERNS.get(word, '[^/]+')})" for word in parts[1::2]]
         fixed = [re.escape(part) for part in parts[::2]]
         return re.compile("".join(a + b for a, b in zip(fixed, [*words, ""], strict=True)))
 
     def match(self, request: Request) -> bool:
-        """Whether this route answers the request, which then knows its words."""
+        """Whether this route answers the request; sets the `params` of the request."""
         if self.method != request.method and (self.method, request.method) != ("GET", "HEAD"):
             return False
         if found := self.regex.fullmatch(request.path):
@@ -135,7 +136,7 @@ class Route:
 
 
 def asked_range(request: Request, size: int) -> range | None:
-    """The bytes of a content that `Range` asks for; None if it asks for no range."""
+    """The bytes of a content that `Range` names; None without a range."""
     asked = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))
     if not asked or asked.groups() == ("", ""):
         return None
@@ -146,7 +147,7 @@ def asked_range(request: Request, size: int) -> range | None:
 
 
 def ranged(request: Request, content: bytes, headers: Mapping[str, str]) -> Answer:
-    """The content, or the range of it that was asked for; 416 if nothing is in it."""
+    """The content, or the requested range of it; 416 for an empty range."""
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
     asked = asked_range(request, len(content))
     if asked is None:
