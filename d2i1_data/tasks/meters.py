@@ -47,7 +47,7 @@ class Meter(ABC):
         """Figures from summed sums [S]; nan where no pixel was valid."""
 
 
-def _sums(valid: Tensor, *columns: Tensor) -> Tensor:
+def pixel_sums(valid: Tensor, *columns: Tensor) -> Tensor:
     """Count of valid pixels, then the sum of each column over them, [B, 1 + columns]."""
     maps = torch.cat(
         [torch.ones_like(valid, dtype=torch.float64), *(c.double() for c in columns)], 1
@@ -55,7 +55,7 @@ def _sums(valid: Tensor, *columns: Tensor) -> Tensor:
     return torch.where(valid, maps, 0.0).sum((2, 3))
 
 
-def _histogram(bins: Tensor, valid: Tensor, count: int) -> Tensor:
+def pixel_histogram(bins: Tensor, valid: Tensor, count: int) -> Tensor:
     """How many valid pixels of each sample fall into each bin, [B, count] float64."""
     batch = torch.arange(len(bins), device=bins.device).view(-1, 1, 1, 1)
     flat = (batch * count + bins.clamp(0, count - 1))[valid]
@@ -83,8 +83,8 @@ class AngularError(Meter):
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         angle = self.error(prediction, target)
         under = [angle < threshold for threshold in self.thresholds]
-        counts = _histogram((angle * (self.bins / 180)).long(), valid, self.bins)
-        return torch.cat([_sums(valid, angle, angle**2, *under), counts], 1)
+        counts = pixel_histogram((angle * (self.bins / 180)).long(), valid, self.bins)
+        return torch.cat([pixel_sums(valid, angle, angle**2, *under), counts], 1)
 
     def summary(self, total: Tensor) -> dict[str, float]:
         n, angle, square, *under = (total[: 3 + len(self.thresholds)] / total[0]).tolist()
@@ -116,7 +116,7 @@ class DepthError(Meter):
         log = (one / other).log()
         within = [log.abs() < math.log(1.25**k) for k in (1, 2, 3)]
         square, relative = (one - other) ** 2, self.error(prediction, target)
-        return _sums(valid, square, square / other, relative, log.abs(), log, log**2, *within)
+        return pixel_sums(valid, square, square / other, relative, log.abs(), log, log**2, *within)
 
     def summary(self, total: Tensor) -> dict[str, float]:
         _, square, over, relative, size, log, log_square, *within = (total / total[0]).tolist()
@@ -150,7 +150,7 @@ class IntersectionOverUnion(Meter):
 
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         cell = torch.where(valid, target.long(), 0) * self.classes + prediction.long()
-        return _histogram(cell, valid, self.classes**2)
+        return pixel_histogram(cell, valid, self.classes**2)
 
     def summary(self, total: Tensor) -> dict[str, float]:
         confusion = total.view(self.classes, self.classes)
@@ -181,7 +181,7 @@ class FMeasure(Meter):
         truth = target > 0.5
         chosen = [prediction > threshold for threshold in self.thresholds]
         found = [mask & truth for mask in chosen]
-        return _sums(valid, self.error(prediction, target), truth, *chosen, *found)
+        return pixel_sums(valid, self.error(prediction, target), truth, *chosen, *found)
 
     def summary(self, total: Tensor) -> dict[str, float]:
         count, error, positive = total[:3].tolist()
@@ -208,8 +208,8 @@ class AveragePrecision(Meter):
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         level = (prediction * self.bins).long()
         edge = target > 0.5
-        positives = _histogram(level, valid & edge, self.bins)
-        return torch.cat([positives, _histogram(level, valid & ~edge, self.bins)], 1)
+        positives = pixel_histogram(level, valid & edge, self.bins)
+        return torch.cat([positives, pixel_histogram(level, valid & ~edge, self.bins)], 1)
 
     def summary(self, total: Tensor) -> dict[str, float]:
         positives, negatives = total.view(2, -1).flip(1).cumsum(1)  # from the surest level down

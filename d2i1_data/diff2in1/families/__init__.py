@@ -41,7 +41,13 @@ __all__ = [
 ]
 
 FAMILIES: dict[str, Any] = {
-    family.name: family for family in (UnitVector, MetricMap, LabelMap, ProbabilityMap)
+    family.name: family
+    for family in (
+        UnitVector,
+        MetricMap,
+        LabelMap,
+        ProbabilityMap,
+    )
 }
 
 CONFIDENCE: Family = ProbabilityMap()  # how maps of confidence are stored and drawn
