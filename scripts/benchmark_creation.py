@@ -111,7 +111,7 @@ def _written(producer: Creator, items: list[Item]) -> None:
     producer.settings = dataclasses.replace(producer.settings, quality="none")
     with tempfile.TemporaryDirectory() as folder:
         path = shard_path(Path(folder), 0)
-        write_shard(path, producer.make(items, {}, _ignore), producer.tasks)
+        write_shard(path, producer.make(items, {}, _ignore), producer.schema)
 
 
 # --- ways: what half precision and compilation change ---
@@ -156,7 +156,7 @@ def memory(options: argparse.Namespace) -> None:
         size = len(items) // 10
         for part in range(10):
             own = items[part * size : (part + 1) * size]
-            write_shard(shard_path(Path(folder), part), _made(producer, own), producer.tasks)
+            write_shard(shard_path(Path(folder), part), _made(producer, own), producer.schema)
             pages = int(Path("/proc/self/statm").read_text().split()[1])
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             now = pages * resource.getpagesize() / 2**20

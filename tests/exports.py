@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from d2i1_data.dataset.sample import Sample
+from d2i1_data.dataset.schema import Schema
 from d2i1_data.dataset.shards import shard_path, write_metadata, write_shard
 from d2i1_data.export.entries import file_name
 
@@ -18,8 +19,9 @@ def run(d2i1: Callable[..., str], dataset: Path, form: str, folder: Path, *flags
 
 
 def save(folder: Path, samples: list[Sample], tasks: dict[str, Any]) -> Path:
-    write_shard(shard_path(folder, 0), samples, tasks)
-    write_metadata(folder, tasks)
+    schema = Schema.of(tasks, confidence=any(sample.confidence for sample in samples))
+    write_shard(shard_path(folder, 0), samples, schema)
+    write_metadata(folder, schema)
     return folder
 
 

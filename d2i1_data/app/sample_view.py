@@ -10,7 +10,7 @@ import numpy as np
 import hub_cards
 
 from ..dataset.sample import Quality, Sample
-from ..dataset.schema import from_row, to_row
+from ..dataset.schema import Schema
 from ..diff2in1.families import CONFIDENCE, Legend, encode_png
 from ..tasks import Task
 
@@ -31,7 +31,8 @@ def sample_html(title: str, sample: Sample, tasks: Mapping[str, Task]) -> str:
         sample: a sample with maps of confidence.
         tasks: the tasks to show, by name.
     """
-    sample = from_row(to_row(sample, tasks), tasks)
+    schema = Schema.of(tasks, confidence=True)
+    sample = schema.from_row(schema.to_row(sample))
     provenance = asdict(sample.provenance)
     facts = CREATION_FACTS if sample.provenance.steps else LABEL_FACTS
     return hub_cards.render(

@@ -18,8 +18,8 @@ from ..creation.plan import Item
 from ..creation.producers import Creator, Labeller, Skipped, prepare
 from ..creation.settings import CreateSettings, LabelSettings
 from ..dataset.sample import Provenance, Sample, image_sha256
-from ..dataset.schema import read_tasks
-from ..dataset.shards import shard_path, write_metadata, write_shard
+from ..dataset.schema import PROVENANCE, Schema, read_tasks
+from ..dataset.shards import ShardRecord, shard_path, write_metadata, write_shard
 from ..errors import InputError
 from ..sources.source import Source, fingerprint
 from ..tasks import Task
@@ -51,6 +51,11 @@ class UploadSource(Source):
 
     def __len__(self) -> int:
         return 1
+
+    @property
+    def schema(self) -> Schema:
+        """Of an image without a licence, and perhaps with a prompt."""
+        return Schema.real({}, captions=self.sample.caption is not None, licence=False)
 
     def identity(self, index: int) -> str:
         """The id of the sample."""
@@ -167,12 +172,18 @@ class PipelineSession:
             sample: the row.
             folder: where the zip is written; it is named by the id of the row.
         """
-        licence = self.info.base_licence
-        facts = {"skipped": {}, "notes": {}, **({"base_licence": licence} if licence else {})}
+        record = ShardRecord(base_licence=self.info.base_licence)
+        schema = Schema.of(
+            self.tasks,
+            captions=sample.caption is not None,
+            scores=("confidence", "flip"),
+            confidence=True,
+            provenance=[n for n in PROVENANCE if getattr(sample.provenance, n) is not None],
+        )
         with TemporaryDirectory(dir=folder) as place:
             dataset = Path(place) / sample.id
-            write_shard(shard_path(dataset, 0), [sample], self.tasks, lambda: facts)
-            write_metadata(dataset, self.tasks)
+            write_shard(shard_path(dataset, 0), [sample], schema, lambda: record)
+            write_metadata(dataset, schema)
             write_card(dataset)
             packed = Path(shutil.make_archive(str(dataset), "zip", place, sample.id))
             return packed.replace(folder / packed.name)  # it may be downloaded just now

@@ -1,8 +1,8 @@
 """What the columns of a dataset's shards say together, without a picture being read."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,13 +12,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ..dataset.record import tally
-from ..dataset.sample import Provenance, Quality
-from ..dataset.shards import read_said
+from ..dataset.columns import count_values, take_column
+from ..dataset.schema import PROVENANCE, SCORES, Schema
+from ..dataset.shards import read_shard_record
 from ..errors import InputError
 
 OF_A_SAMPLE = ("source_id", "source_sha256", "noise_seed", "variant")
-SCORES = tuple(one.name for one in fields(Quality))
 Shard = Path | IO[bytes]
 
 
@@ -57,43 +56,44 @@ class Columns:
         return [value for value, _ in self.provenance[name].most_common() if value is not None]
 
 
-def read_columns(shards: Sequence[Shard], tasks: Sequence[str]) -> Columns:
+def read_columns(shards: Sequence[Shard], schema: Schema) -> Columns:
     """Read what is said beside the pictures; InputError where a shard is none of ours."""
-    found = Columns(provenance={one.name: Counter() for one in fields(Provenance)})
+    found = Columns(provenance={name: Counter() for name in PROVENANCE})
     parts: dict[tuple[str, str], list[pa.ChunkedArray]] = {}
+    whole = Schema.of(schema.tasks).arrow
     for shard in shards:
         try:
             table = pq.ParquetFile(shard).read(columns=["quality", "provenance"])
-            _add_provenance(found, table["provenance"])
-            for task in tasks:
+            own = {name: take_column(table, f"provenance.{name}", whole) for name in PROVENANCE}
+            _add_provenance(found, own)
+            for task in schema.tasks:
                 for score in SCORES:
-                    column = pc.struct_field(table["quality"], [task, score]).drop_null()
+                    column = take_column(table, f"quality.{task}.{score}", whole).drop_null()
                     parts.setdefault((task, score), []).append(column.to_numpy())
         except (pa.ArrowException, KeyError) as error:
             name = shard if isinstance(shard, Path) else getattr(shard, "path", "a shard")
             raise InputError(f"{name}: no complete shard of a dataset of ours: {error}") from error
-        said = read_said(shard)
+        record = read_shard_record(shard)
         found.rows += table.num_rows
         found.size += _size(shard)
-        found.skipped += len(said["skipped"])
-        found.notes.update(said["notes"])
-        if pc.any(pc.equal(pc.struct_field(table["provenance"], "kind"), "created")).as_py():
-            found.base_licences.add(said.get("base_licence"))
+        found.skipped += len(record.skipped)
+        found.notes.update(record.notes)
+        if pc.any(pc.equal(own["kind"], "created")).as_py():
+            found.base_licences.add(record.base_licence)
     for (task, score), values in parts.items():
         if sum(map(len, values)):
             found.scores.setdefault(task, {})[score] = np.concatenate(values)
     return found
 
 
-def _add_provenance(found: Columns, column: pa.ChunkedArray) -> None:
+def _add_provenance(found: Columns, own: Mapping[str, pa.ChunkedArray]) -> None:
     """Count the values of a shard's provenance."""
-    own = {name: pc.struct_field(column, name) for name in found.provenance}
     for name in found.provenance.keys() - set(OF_A_SAMPLE):
-        found.provenance[name].update(tally(own[name]))
+        found.provenance[name].update(count_values(own[name]))
     made = pc.equal(own["kind"], "created").fill_null(False)
     changed = pc.and_(made, pc.greater(own["strength"], 0).fill_null(False))
     count, created = pc.sum(made).as_py() or 0, pc.sum(changed).as_py() or 0
-    found.kinds.update(real=len(column) - count, labelled=count - created, created=created)
+    found.kinds.update(real=len(made) - count, labelled=count - created, created=created)
     keys = ("source_dataset", "licence", "source_id")
     groups = pa.table({name: own[name] for name in keys}).group_by(list(keys))
     for row in groups.aggregate([([], "count_all")]).to_pylist():

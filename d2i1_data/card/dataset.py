@@ -12,14 +12,15 @@ from datasets.splits import SplitDict, SplitInfo
 from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 
+from ..dataset.columns import describe_counts
 from ..dataset.files import write_text
 from ..dataset.preview import PREVIEW, preview
-from ..dataset.record import read_json, read_record, told
-from ..dataset.schema import FEATURES, METADATA, from_row, read_metadata
+from ..dataset.record import read_json, read_record
+from ..dataset.schema import METADATA, SCORES, Schema, read_schema
 from ..dataset.shards import PLAN, dataset_shards
 from ..tasks import Task
 from . import command, licence
-from .columns import SCORES, Columns, Shard, read_columns
+from .columns import Columns, Shard, read_columns
 from .links import Links
 from .text import (
     Markdown,
@@ -50,11 +51,11 @@ OF_CREATING = ("strength", "steps")  # zero where a real image was only labelled
 
 def write_card(folder: Path) -> None:
     """Write README.md and preview.png of a dataset's folder whose shards are complete."""
-    tasks = _tasks(folder)
+    schema = _schema(folder)
     files = (pq.ParquetFile(shard) for shard in dataset_shards(folder))
     groups = chain.from_iterable(file.iter_batches(PREVIEWS) for file in files)
     rows = list(islice(chain.from_iterable(group.to_pylist() for group in groups), PREVIEWS))
-    preview([from_row(row, tasks) for row in rows], tasks).save(folder / PREVIEW)
+    preview([schema.from_row(row) for row in rows], schema.tasks).save(folder / PREVIEW)
     write_text(folder / "README.md", dataset_card(folder))
 
 
@@ -67,11 +68,12 @@ def dataset_card(
     some lie elsewhere already; what the folder knows of its own alone is left out then. Raises
     InputError where one of them cannot be read.
     """
-    links, tasks = links or Links(), _tasks(folder)
+    links, schema = links or Links(), _schema(folder)
+    tasks = schema.tasks
     own = dataset_shards(folder)
     shards = own if shards is None else shards
     alone = all(shard in own for shard in shards)
-    columns = read_columns(shards, list(tasks))
+    columns = read_columns(shards, schema)
     made = links.checkpoint is not None and columns.values("fingerprint") == [links.checkpoint]
     maker = links.model if made else None
     body = render(
@@ -82,6 +84,7 @@ def dataset_card(
         unsure=comma_list(f"{task.family.unsure} ({name})" for name, task in tasks.items()),
         coded=[code(name) for name in tasks],
         columns=columns,
+        stored=[*schema.columns],
         least=min(columns.values("strength"), default=None),
         models=len(columns.values("fingerprint")),
         made=_made(columns, read_json(folder / METADATA).get("versions", {}) if alone else {}),
@@ -94,16 +97,17 @@ def dataset_card(
         licences=_listed(columns),
         citations=citations(columns.values("base"), columns.values("host")),
     )
-    return f"---\n{_metadata(tasks, columns).to_yaml()}\n---\n\n{body}"
+    return f"---\n{_metadata(schema, columns).to_yaml()}\n---\n\n{body}"
 
 
-def _tasks(folder: Path) -> dict[str, Task]:
+def _schema(folder: Path) -> Schema:
     file = folder / METADATA
-    return read_metadata(file.read_text(), str(file))
+    return read_schema(file.read_text(), str(file))
 
 
-def _metadata(tasks: Mapping[str, Task], columns: Columns) -> DatasetCardData:
+def _metadata(schema: Schema, columns: Columns) -> DatasetCardData:
     """What the Hub reads."""
+    tasks = schema.tasks
     count, made = columns.rows, columns.rows - columns.kinds["real"]
     synthetic = ["synthetic"] if columns.kinds["created"] else []
     sources = [name for name, _ in columns.origins if name and is_repository(name)]
@@ -118,7 +122,7 @@ def _metadata(tasks: Mapping[str, Task], columns: Columns) -> DatasetCardData:
     )
     splits = SplitDict({"train": SplitInfo("train", num_bytes=columns.size, num_examples=count)})
     sizes = {"download_size": columns.size, "dataset_size": columns.size}
-    info = DatasetInfo(features=FEATURES, splits=splits, **sizes)
+    info = DatasetInfo(features=schema.features, splits=splits, **sizes)
     DatasetInfosDict({"default": info}).to_dataset_card_data(data)
     configs = {"data_files": [{"split": "train", "path": "data/train-*.parquet"}]}
     MetadataConfigs({"default": configs}).to_dataset_card_data(data)
@@ -163,7 +167,7 @@ def _made(columns: Columns, versions: Mapping[str, str]) -> list[tuple[str, obje
     for name in SHOWN:
         said = {*columns.values(name)} - {""}  # but zero is said
         if said and (columns.kinds["created"] or name not in OF_CREATING):
-            found.append((name.replace("_", " "), told(columns.provenance[name])))
+            found.append((name.replace("_", " "), describe_counts(columns.provenance[name])))
     if columns.skipped:
         found.append(("source images left out", f"{columns.skipped:,}"))
     found += [(what, f"{count:,}") for what, count in columns.notes.items()]

@@ -65,9 +65,10 @@ def _write_dataset(settings: WriteSettings) -> Path:
                 del given[key]
             record = {"act": producer.act, "command": changed_flags(given, type(settings)), **given}
             write_text(folder / RUN, json.dumps(record, indent=2) + "\n")
-            write_metadata(folder, producer.tasks)
         state.wait_for_everyone()
         plan = read_plan(folder)
+        if state.is_main_process:
+            write_metadata(folder, plan.schema)
         if cluster is not None:
             cluster.make(plan, folder)
         else:
@@ -93,7 +94,8 @@ def _plan(producer: "Producer", settings: WriteSettings, cluster: "RayCluster | 
     if cluster is not None and "device" in facts:
         facts["device"] = cluster.device
     facts["versions"] = library_versions()
-    return Plan(facts, plan_shards(producer.source, rows, count, size, balance))
+    shards = plan_shards(producer.source, rows, count, size, balance)
+    return Plan(facts, shards, producer.schema)
 
 
 def _finish(folder: Path, producer: "Producer", plan: "Plan") -> None:
@@ -101,14 +103,14 @@ def _finish(folder: Path, producer: "Producer", plan: "Plan") -> None:
     from ..card import write_card
     from ..dataset.files import write_text
     from ..dataset.record import read_record
-    from ..dataset.shards import SKIPPED, dataset_shards, read_said
+    from ..dataset.shards import SKIPPED, dataset_shards, read_shard_record
     from .workers import missing_shards
 
     if missing := missing_shards(plan, folder):
         raise InputError(f"{folder}: {len(missing)} shards are not there; do all see this folder?")
     skipped: dict[str, str] = {}
     for shard in dataset_shards(folder):
-        skipped |= read_said(shard)["skipped"]
+        skipped |= read_shard_record(shard).skipped
     for entry in read_record(str(folder)).logs:  # which know more, unless they were left behind
         skipped |= {name: why for name, why in entry["skipped"].items() if name in skipped}
     (folder / SKIPPED).unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..dataset.files import require_folder, write_text
+from ..dataset.schema import FORMAT_VERSION, Schema, check_format, differing_columns
 from ..dataset.shards import LOGS, PLAN, RUN, SKIPPED, shard_path
 from ..errors import InputError
 from ..sources import Source
@@ -33,28 +34,46 @@ class Item(NamedTuple):
 
 @dataclass
 class Plan:
-    """facts: what decides the bytes of a shard beside what is in it. shards: what is in each."""
+    """The plan of a dataset.
+
+    Attributes:
+        facts: what decides the bytes of a shard beside its samples, library versions included.
+        shards: the samples of each shard.
+        schema: the columns of every shard.
+    """
 
     facts: dict[str, Any]
     shards: list[list[Item]]
+    schema: Schema
 
     def write(self, folder: Path) -> None:
         """Write plan.json, a shard a line."""
-        head = json.dumps(self.facts, indent=2).removesuffix("\n}")
+        content = {"format_version": FORMAT_VERSION, **self.facts, "schema": self.schema.config()}
+        head = json.dumps(content, indent=2).removesuffix("\n}")
         lines = ",\n".join(f"    {json.dumps(shard)}" for shard in self.shards)
         write_text(folder / PLAN, f'{head},\n  "shards": [\n{lines}\n  ]\n}}\n')
 
-    def difference(self, facts: Mapping[str, Any]) -> dict[str, str]:
-        """What of the facts is different now."""
+    def difference(self, facts: Mapping[str, Any], schema: Schema) -> dict[str, str]:
+        """What is different now, by name: the value of the plan, and the value now.
+
+        Columns that only the new schema has are no difference: shards of this plan do not get them.
+        """
         now = json.loads(json.dumps(facts))
         changed = [key for key in {**self.facts, **now} if self.facts.get(key) != now.get(key)]
-        return {
+        found = {
             key: f"{_shown(self.facts.get(key))}, now {_shown(now.get(key))}" for key in changed
         }
+        own, other = (json.loads(json.dumps(one.config())) for one in (self.schema, schema))
+        for name in {**own["tasks"], **other["tasks"]}:
+            then, new = own["tasks"].get(name), other["tasks"].get(name)
+            if then != new:
+                found[f"task {name}"] = f"{_shown(then)}, now {_shown(new)}"
+        lost = differing_columns(own["columns"], other["columns"], added=False)
+        return found or ({"columns": lost} if lost else {})
 
-    def check(self, facts: Mapping[str, Any], where: str) -> None:
-        """Refuse facts that are not the plan's: what is made with them would be something else."""
-        if differences := self.difference(facts):
+    def check(self, facts: Mapping[str, Any], schema: Schema, where: str) -> None:
+        """Raise InputError for facts or a schema that would make something else."""
+        if differences := self.difference(facts, schema):
             raise InputError(f"{where} differs from the plan in {listed(differences)}")
 
 
@@ -147,13 +166,16 @@ def _bits(*parts: object) -> int:
 def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
     """Make the folder ours: new, or holding the same plan; otherwise refuse and touch nothing.
 
+    A folder with the same plan keeps its own file, and so its own schema.
+
     overwrite: a dataset of ours with another plan is replaced; what is not ours never is.
     """
     require_folder(folder)
+    resumed = False
     unfinished = folder / f"{PLAN}.tmp"  # of a run that was killed before it began
     if folder.is_dir() and any(file != unfinished for file in folder.iterdir()):
         old = read_plan(folder, "choose another --output_dir")
-        differences = old.difference(plan.facts)
+        differences = old.difference(plan.facts, plan.schema)
         if not differences and old.shards != plan.shards:
             differences = {"shards": "other samples, or the same in another order"}
         if differences and not overwrite:
@@ -161,6 +183,7 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
                 f"{folder} holds another dataset ({listed(differences)}):"
                 " choose another --output_dir, or replace it with --overwrite"
             )
+        resumed = not differences
         if differences:
             shards = [shard_path(folder, index) for index in range(len(old.shards))]
             logs = sorted((folder / LOGS).glob("*.jsonl"))
@@ -170,7 +193,8 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file in (folder / "data").glob("*.tmp"):
         file.unlink()  # what a run that was killed was at
-    plan.write(folder)
+    if not resumed:
+        plan.write(folder)
 
 
 @contextmanager
@@ -198,7 +222,10 @@ def read_plan(folder: Path, advice: str = "was it written by d2i1 create?") -> P
         raise InputError(f"{folder} is not empty and holds no {PLAN}: {advice}")
     try:
         facts = json.loads(file.read_text())
+        version = int(facts.pop("format_version"))
         shards = [[Item(*item) for item in shard] for shard in facts.pop("shards")]
+        config = facts.pop("schema")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{file} is no plan of ours: {advice}") from error
-    return Plan(facts, shards)
+    check_format(version, str(file))
+    return Plan(facts, shards, Schema.from_config(config, str(file)))

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..dataset.sample import Quality, Sample
-from ..dataset.schema import FEATURES, from_row, to_row
-from ..dataset.shards import RUN, library_versions, read_said, shard_path
+from ..dataset.sample import Provenance, Quality, Sample
+from ..dataset.schema import Schema
+from ..dataset.shards import RUN, library_versions, read_shard_record, shard_path
 from ..errors import InputError
 from .plan import Plan, listed, read_plan
 from .producers import Job, Labeller, Skipped, make_producer
@@ -40,9 +40,8 @@ def verify(settings: VerifySettings) -> str:
         raise InputError(f"{folder} holds real labels, which nothing makes again")
     producer = make_producer(_as_made(folder, plan, settings))
     assert isinstance(producer, Labeller)
-    differences = plan.difference(
-        {**plan.facts, **producer.facts(), "versions": library_versions()}
-    )
+    now = {**plan.facts, **producer.facts(), "versions": library_versions()}
+    differences = plan.difference(now, producer.schema)
     if other := {key: what for key, what in differences.items() if key not in ROUNDING}:
         raise InputError(f"{folder} was made with something else: {listed(other)}")
     items = [(k, item) for k, shard in enumerate(plan.shards) for item in shard]
@@ -55,7 +54,7 @@ def verify(settings: VerifySettings) -> str:
         _require_made(stored, skipped)  # else the batches are not what they were
         for jobs in batches:
             if wanted & {job.item for job in jobs}:
-                compared += _compare_batch(producer, jobs, stored, exact=not differences)
+                compared += _compare_batch(producer, plan, jobs, stored, exact=not differences)
     if not compared:
         raise InputError(f"{folder}: all of the rows that were chosen are skipped ones")
     how = "byte for byte" if not differences else f"within rounding ({listed(differences)})"
@@ -87,7 +86,7 @@ def _read_shard(
         raise InputError(f"{path}: is not there; the command that made the dataset continues it")
     rows = pq.read_table(path).to_pylist()
     planned = {producer.identity(item) for item in plan.shards[index]} - {
-        *read_said(path)["skipped"]
+        *read_shard_record(path).skipped
     }
     stored = Counter(row["id"] for row in rows)
     wrong = {name: "is missing" for name in planned if name not in stored}
@@ -106,12 +105,12 @@ def _require_made(stored: Mapping[str, Any], skipped: Skipped) -> None:
 
 
 def _compare_batch(
-    producer: Labeller, jobs: list[Job], stored: Mapping[str, Any], exact: bool
+    producer: Labeller, plan: Plan, jobs: list[Job], stored: Mapping[str, Any], exact: bool
 ) -> int:
     """How many rows of a batch were made again and are what is stored."""
     for job in jobs:
         row = stored.get(producer.identity(job.item))
-        then, now = row and row["provenance"]["source_sha256"], producer.provenance(job)
+        then, now = row and row["provenance"].get("source_sha256"), producer.provenance(job)
         if row and then != now.source_sha256:
             raise InputError(
                 f"source image {job.source.id} has changed: its sha256 is {now.source_sha256},"
@@ -124,28 +123,34 @@ def _compare_batch(
         if sample.id not in stored:
             raise InputError(f"row {sample.id} was left out, and can be made")
         differs = _columns if exact else _bounds
-        if different := list(differs(producer, sample, stored[sample.id])):
+        if different := list(differs(producer, plan.schema, sample, stored[sample.id])):
             raise InputError(f"row {sample.id} is not what is made again: {', '.join(different)}")
     return len(samples)
 
 
-def _columns(producer: Labeller, sample: Sample, row: Mapping[str, Any]) -> Iterator[str]:
+def _columns(
+    producer: Labeller, schema: Schema, sample: Sample, row: Mapping[str, Any]
+) -> Iterator[str]:
     """Columns whose bytes differ."""
-    encoded = FEATURES.encode_example(to_row(sample, producer.tasks))
-    (again,) = pa.Table.from_pylist([encoded], FEATURES.arrow_schema).to_pylist()
-    return (f"{name} differs" for name in FEATURES if again[name] != row[name])
+    encoded = schema.features.encode_example(schema.to_row(sample))
+    (again,) = pa.Table.from_pylist([encoded], schema.arrow).to_pylist()
+    return (f"{name} differs" for name in schema.columns if again[name] != row.get(name))
 
 
-def _bounds(producer: Labeller, sample: Sample, row: Mapping[str, Any]) -> Iterator[str]:
+def _bounds(
+    producer: Labeller, schema: Schema, sample: Sample, row: Mapping[str, Any]
+) -> Iterator[str]:
     """What differs by more than rounding does."""
-    then = from_row(row, producer.tasks)
-    for name in ("caption", "provenance"):
-        if getattr(sample, name) != getattr(then, name):
-            yield f"{name} differs"
-    known = {**then.targets, "image": then.image}
+    then = schema.from_row(row)
+    known = {name: getattr(sample.provenance, name) for name in schema.inner("provenance")}
+    if "caption" in schema.columns and sample.caption != then.caption:
+        yield "caption differs"
+    if Provenance(**known) != then.provenance:
+        yield "provenance differs"
+    stored = {**then.targets, "image": then.image}
     for name, one in {**sample.targets, "image": sample.image}.items():
-        if name not in known or known[name].shape != one.shape:
-            yield f"{name} is missing" if name not in known else f"{name} has another size"
+        if name not in stored or stored[name].shape != one.shape:
+            yield f"{name} is missing" if name not in stored else f"{name} has another size"
             return
     off = np.abs(sample.image.astype(int) - then.image) > 1
     if off.mean() > BYTES:

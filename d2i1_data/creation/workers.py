@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from ..dataset.files import explained
-from ..dataset.shards import LOGS, dataset_shards, library_versions, shard_path, write_shard
+from ..dataset.shards import (
+    LOGS,
+    ShardRecord,
+    dataset_shards,
+    library_versions,
+    shard_path,
+    write_shard,
+)
 from ..errors import InputError
 from .plan import Plan, read_plan
 from .producers import UNMADE, UNREAD, Producer, Skipped, make_producer
@@ -29,7 +36,7 @@ class Worker:
 
     def __init__(self, producer: Producer, plan: Plan, folder: Path, number: int) -> None:
         here = {**plan.facts, **producer.facts(), "versions": library_versions()}
-        plan.check(here, f"process {number}")
+        plan.check(here, producer.schema, f"process {number}")
         self.producer, self.plan, self.folder, self.number = producer, plan, folder, number
 
     def make(self, index: int, progress: Callable[[int], Any] = lambda count: None) -> None:
@@ -37,19 +44,16 @@ class Worker:
         start, skipped, before = time.perf_counter(), Skipped(), self.producer.notes()
         items = self.plan.shards[index]
 
-        def said() -> dict[str, Any]:
+        def record() -> ShardRecord:
             notes = {k: count - before.get(k, 0) for k, count in self.producer.notes().items()}
-            known = (
-                {"base_licence": self.producer.base_licence} if self.producer.base_licence else {}
+            return ShardRecord(
+                {name: _kind(skipped[name]) for name in sorted(skipped)},
+                {k: count for k, count in notes.items() if count},
+                self.producer.base_licence,
             )
-            return {
-                "skipped": {name: _kind(skipped[name]) for name in sorted(skipped)},
-                "notes": {k: count for k, count in notes.items() if count},
-                **known,
-            }
 
         samples = self.producer.make(items, skipped, progress)
-        count = write_shard(shard_path(self.folder, index), samples, self.producer.tasks, said)
+        count = write_shard(shard_path(self.folder, index), samples, self.plan.schema, record)
         cost = {
             "shard": index,
             "samples": count,

@@ -1,15 +1,10 @@
-"""What a dataset's folder says of how it was made: settings, plan, skipped rows, logs; and its
-columns, in few words."""
+"""What a dataset's folder says of how it was made: settings, plan, skipped rows, logs."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..errors import InputError
 from .shards import LOGS, PLAN, RUN, SKIPPED
@@ -70,28 +65,3 @@ def _parse(text: str, file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{file}: expected an object, got {type(content).__name__}")
     return content
-
-
-def tally(column: pa.ChunkedArray) -> Counter[Any]:
-    """How often each value occurs; null is None."""
-    found = pc.value_counts(column.combine_chunks())
-    return Counter({one["values"]: one["counts"] for one in found.to_pylist()})
-
-
-def told(counts: Mapping[Any, int], most: int = 4) -> str:
-    """Values with how often they occur; of many numbers their range, of other values how many."""
-    known = [value for value in counts if value is not None]
-    if len(counts) == 1:
-        return _told(*counts)
-    if len(counts) <= most:
-        pairs = sorted(counts.items(), key=lambda pair: -pair[1])
-        return ", ".join(f"{_told(value)} ({n:,})" for value, n in pairs)
-    if all(isinstance(value, int | float) for value in known):
-        return f"{len(known):,} values, {_told(min(known))} to {_told(max(known))}"
-    return f"{len(known):,} different"
-
-
-def _told(value: Any) -> str:
-    if value is None:
-        return "none"
-    return f"{value:g}" if isinstance(value, float) else str(value) or "empty"

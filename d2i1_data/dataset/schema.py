@@ -1,17 +1,20 @@
-"""The row: how a sample becomes columns of a Hugging Face dataset, and back.
+"""The schema of a dataset: which columns its rows have, and how a sample becomes a row and back.
 
-One schema for every dataset we write, whatever its tasks: a column added later would break loading
-shards of both kinds together. What a dataset lacks is null.
+A dataset has the columns that its own rows can fill, and no others. The schema is written down
+once, beside the shards. It decides what further shards of the same folder hold. A reader takes a
+column that is not there as null and ignores one that it does not know.
 """
 
 import io
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from datasets import Features, Image, Value
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
@@ -21,63 +24,203 @@ from ..errors import InputError
 from ..tasks import TASKS, Task
 from .sample import Provenance, Quality, Sample
 
-METADATA = "diff2in1.json"  # beside the shards: the tasks' classes, the library versions
+METADATA = "diff2in1.json"  # the file beside the shards that holds the schema
+FORMAT_VERSION = 1
+IMAGE = "image"  # the type of a column of pictures; others have the names of `datasets`
+SCORES = tuple(field.name for field in fields(Quality))
+PROVENANCE = tuple(field.name for field in fields(Provenance))
+REAL = ("kind", "source_dataset", "source_id", "source_sha256", "licence")  # what real rows fill
 
-_PROVENANCE = {
-    **{field.name: Value("string") for field in fields(Provenance)},
-    **{name: Value("float64") for name in ("strength", "guidance")},
-    **{name: Value("int32") for name in ("steps", "variant")},
-    **{name: Value("int64") for name in ("seed", "noise_seed")},
+_PROVENANCE_TYPES = {
+    **dict.fromkeys(PROVENANCE, "string"),
+    **dict.fromkeys(("strength", "guidance"), "float64"),
+    **dict.fromkeys(("steps", "variant"), "int32"),
+    **dict.fromkeys(("seed", "noise_seed"), "int64"),
 }
-_QUALITY = {field.name: Value("float32") for field in fields(Quality)}
 
-FEATURES = Features(
-    {
-        "id": Value("string"),
-        "image": Image(),
-        **{name: Image() for name in TASKS},
-        "caption": Value("string"),
-        "quality": {name: dict(_QUALITY) for name in TASKS},
-        "confidence": {name: Image() for name in TASKS},
-        "provenance": _PROVENANCE,
+Columns = Mapping[str, Any]  # name -> type, or the columns inside it
+
+
+@dataclass(frozen=True, eq=False)
+class Schema:
+    """The columns of one dataset.
+
+    Attributes:
+        tasks: the tasks that this version of the package knows, by name, with their classes.
+        columns: name -> type for every column, also for those that are not known here. A type is
+            `image`, a type of `datasets`, or again columns.
+    """
+
+    tasks: Mapping[str, Task]
+    columns: Columns
+
+    @classmethod
+    def of(
+        cls,
+        tasks: Mapping[str, Task],
+        *,
+        captions: bool = True,
+        scores: Collection[str] = SCORES,
+        confidence: bool = False,
+        provenance: Collection[str] = PROVENANCE,
+    ) -> "Schema":
+        """The schema of rows that fill these columns.
+
+        Args:
+            tasks: the tasks of the dataset, by name.
+            captions: whether rows have captions.
+            scores: the scores of `Quality` that are measured.
+            confidence: whether maps of confidence are kept.
+            provenance: the fields of `Provenance` that rows fill.
+        """
+        names = [name for name in TASKS if name in tasks]
+        columns: dict[str, Any] = {"id": "string", "image": IMAGE}
+        columns |= dict.fromkeys(names, IMAGE)
+        if captions:
+            columns["caption"] = "string"
+        if names and scores:
+            kinds = {name: "float32" for name in SCORES if name in scores}
+            columns["quality"] = {name: dict(kinds) for name in names}
+        if names and confidence:
+            columns["confidence"] = dict.fromkeys(names, IMAGE)
+        columns["provenance"] = {n: _PROVENANCE_TYPES[n] for n in PROVENANCE if n in provenance}
+        return cls({name: tasks[name] for name in names}, columns)
+
+    @classmethod
+    def real(
+        cls, tasks: Mapping[str, Task], *, captions: bool = True, licence: bool = True
+    ) -> "Schema":
+        """The schema of real rows; whether they have captions and a known licence."""
+        filled = [name for name in REAL if licence or name != "licence"]
+        return cls.of(tasks, captions=captions, scores=(), provenance=filled)
+
+    @cached_property
+    def features(self) -> Features:
+        """The columns as `datasets` describes them."""
+        return Features({name: _feature(kind) for name, kind in self.columns.items()})
+
+    @property
+    def arrow(self) -> pa.Schema:
+        """The columns as Arrow describes them."""
+        return self.features.arrow_schema
+
+    def inner(self, name: str) -> Columns:
+        """The columns inside a column, empty if there is no such column."""
+        found: Columns = self.columns.get(name, {})
+        return found
+
+    def with_columns(self, captions: bool, provenance: Collection[str]) -> "Schema":
+        """The same schema with or without captions, and with more fields of the provenance."""
+        return Schema.of(
+            self.tasks,
+            captions=captions,
+            scores={name for own in self.inner("quality").values() for name in own},
+            confidence="confidence" in self.columns,
+            provenance={*self.inner("provenance"), *provenance},
+        )
+
+    def config(self) -> dict[str, Any]:
+        """What `Schema.from_config` needs to build this schema again."""
+        return {"tasks": describe_tasks(self.tasks), "columns": self.columns}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Schema) and _plain(self) == _plain(other)
+
+    def __hash__(self) -> int:
+        return hash(_plain(self))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], where: str) -> "Schema":
+        """The schema of a config; tasks that are not known here are left out.
+
+        Raises:
+            InputError: if the config is not one of a schema. `where` names its file.
+        """
+        try:
+            known = {name: own for name, own in config["tasks"].items() if name in TASKS}
+            columns = _check_columns(config["columns"])
+            if columns["image"] != IMAGE or columns["id"] != "string":
+                raise KeyError("id, image")
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise InputError(f"{where}: no schema of ours ({error!r})") from error
+        return cls(read_tasks(known, where), columns)
+
+    def to_row(self, sample: Sample) -> dict[str, Any]:
+        """A sample as a row; every picture is encoded here."""
+        scores = {name: asdict(one) for name, one in sample.quality.items()}
+        maps = sample.confidence.items()
+        row: dict[str, Any] = {
+            "id": sample.id,
+            "image": _stored(encode_png(sample.image)),
+            "caption": sample.caption,
+            "quality": scores,
+            "confidence": {name: _stored(CONFIDENCE.to_png(one)) for name, one in maps},
+            "provenance": asdict(sample.provenance),
+        }
+        for name, task in self.tasks.items():
+            if name in sample.targets:
+                row[name] = _stored(task.family.to_png(sample.targets[name]))
+        return _fit(row, self.columns)
+
+    def complete(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """A stored row with all columns that are known here; what it lacks is None."""
+        return _fit(row, Schema.of(self.tasks, confidence=True).columns)
+
+    def from_row(self, row: Mapping[str, Any], tasks: Iterable[str] | None = None) -> Sample:
+        """The sample of a stored row whose pictures are undecoded (`Image(decode=False)`).
+
+        Args:
+            row: the row; columns may be missing.
+            tasks: names of the tasks whose labels are decoded, None is all.
+        """
+        row = self.complete(row)
+        wanted = self.tasks if tasks is None else {name: self.tasks[name] for name in tasks}
+        known = {name: task for name, task in wanted.items() if row[name] is not None}
+        return Sample(
+            id=row["id"],
+            image=decode_rgb(stored_bytes(row["image"])),
+            targets={n: task.family.from_png(stored_bytes(row[n])) for n, task in known.items()},
+            caption=row["caption"],
+            provenance=Provenance(
+                **{key: one for key, one in row["provenance"].items() if one is not None}
+            ),
+            quality={name: Quality(**row["quality"][name]) for name in known},
+            confidence={
+                name: CONFIDENCE.from_png(stored_bytes(row["confidence"][name]))
+                for name in known
+                if row["confidence"][name] is not None
+            },
+        )
+
+
+def _plain(schema: Schema) -> str:
+    return json.dumps(schema.config())
+
+
+def _feature(kind: Any) -> Any:
+    if isinstance(kind, Mapping):
+        return {name: _feature(inner) for name, inner in kind.items()}
+    return Image() if kind == IMAGE else Value(kind)
+
+
+def _check_columns(columns: Any) -> dict[str, Any]:
+    """Columns as `datasets` can build them, else an error."""
+    if not isinstance(columns, Mapping) or not columns:
+        raise TypeError(f"columns: {columns!r}")
+    for kind in columns.values():
+        if isinstance(kind, Mapping):
+            _check_columns(kind)
+        elif kind != IMAGE:
+            Value(kind)
+    return dict(columns)
+
+
+def _fit(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+    """The columns of a row, in order, None where it has no value."""
+    return {
+        name: _fit(row.get(name) or {}, kind) if isinstance(kind, Mapping) else row.get(name)
+        for name, kind in columns.items()
     }
-)
-
-
-def to_row(sample: Sample, tasks: Mapping[str, Task]) -> dict[str, Any]:
-    """A sample as a row of `FEATURES`, every picture encoded by us."""
-    row: dict[str, Any] = {"id": sample.id, "image": _stored(encode_png(sample.image))}
-    for name in TASKS:
-        target = sample.targets.get(name)
-        row[name] = None if target is None else _stored(tasks[name].family.to_png(target))
-    row["caption"] = sample.caption
-    row["quality"] = {name: asdict(sample.quality.get(name, Quality())) for name in TASKS}
-    maps = {n: _stored(CONFIDENCE.to_png(one)) for n, one in sample.confidence.items()}
-    row["confidence"] = {name: maps.get(name) for name in TASKS}
-    row["provenance"] = asdict(sample.provenance)
-    return row
-
-
-def from_row(row: Mapping[str, Any], tasks: Mapping[str, Task]) -> Sample:
-    """The sample of a row whose pictures are undecoded (`Image(decode=False)`)."""
-    targets = {
-        name: task.family.from_png(stored_bytes(row[name]))
-        for name, task in tasks.items()
-        if row[name] is not None
-    }
-    return Sample(
-        id=row["id"],
-        image=decode_rgb(stored_bytes(row["image"])),
-        targets=targets,
-        caption=row["caption"],
-        provenance=Provenance(**row["provenance"]),
-        quality={name: Quality(**row["quality"][name]) for name in targets},
-        confidence={
-            name: CONFIDENCE.from_png(stored_bytes(row["confidence"][name]))
-            for name in targets
-            if row["confidence"][name] is not None
-        },
-    )
 
 
 def _stored(png: bytes) -> dict[str, Any]:
@@ -111,9 +254,49 @@ def read_tasks(configs: Mapping[str, Any], where: str) -> dict[str, Task]:
         raise InputError(f"{where}: {error}") from error
 
 
-def read_metadata(text: str, where: str) -> dict[str, Task]:
-    """Tasks of a dataset's metadata file."""
+def differing_columns(one: Columns, other: Columns, added: bool = True) -> str:
+    """What differs between two sets of columns, in one line; empty if nothing does.
+
+    Args:
+        one: the columns of a dataset.
+        other: columns now.
+        added: whether a column that only `other` has is a difference.
+    """
+    flat, now = dict(_flat(one)), dict(_flat(other))
+    parts = [f"no {name}" for name in flat if name not in now]
+    parts += [f"{name} is new" for name in now if name not in flat and added]
+    both = flat.keys() & now.keys()
+    parts += [f"{n} is {flat[n]}, now {now[n]}" for n in sorted(both) if flat[n] != now[n]]
+    return ", ".join(parts)
+
+
+def _flat(columns: Columns, before: str = "") -> Iterator[tuple[str, str]]:
+    for name, kind in columns.items():
+        if isinstance(kind, Mapping):
+            yield from _flat(kind, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", str(kind)
+
+
+def read_schema(text: str, where: str) -> Schema:
+    """The schema in the text of a metadata file.
+
+    Raises:
+        InputError: if it is not a metadata file of ours, or one of a newer format.
+    """
     try:
-        return read_tasks(json.loads(text)["tasks"], where)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        content = json.loads(text)
+        version = int(content["format_version"])
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{where}: not a metadata file of ours ({error!r})") from error
+    check_format(version, where)
+    return Schema.from_config(content, where)
+
+
+def check_format(version: int, where: str) -> None:
+    """Raise InputError for a dataset of a newer format than this version of the package reads."""
+    if version > FORMAT_VERSION:
+        raise InputError(
+            f"{where}: format version {version}; this version of diff2in1 reads up to"
+            f" {FORMAT_VERSION}: install a newer one"
+        )

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -12,11 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import InputError
-from ..tasks import Task
 from .files import _settle, require_folder, write_text
 from .prefetch import prefetch
 from .sample import Sample
-from .schema import FEATURES, METADATA, describe_tasks, to_row
+from .schema import FORMAT_VERSION, METADATA, Schema
 
 PLAN = "plan.json"
 RUN = "run.json"
@@ -24,8 +24,11 @@ SKIPPED = "skipped.json"
 LOGS = "logs"  # holds a line of JSON for every finished shard
 ROWS_A_GROUP = 32  # small groups stream soon, see docs of `datasets` on row groups
 ENCODERS = 2  # threads
-SAID = "diff2in1"  # key of a shard's own metadata, which is there if the shard is
-LIBRARIES = ("torch", "diffusers", "transformers", "datasets", "numpy", "pillow", "pyarrow")
+RECORD = "diff2in1"  # key of the metadata of a shard's file
+LIBRARIES = (
+    *("diff2in1", "torch", "diffusers", "transformers", "datasets"),
+    *("numpy", "pillow", "pyarrow"),
+)
 
 
 def shard_path(folder: Path, index: int) -> Path:
@@ -38,35 +41,59 @@ def dataset_shards(folder: Path) -> list[Path]:
     return sorted((folder / "data").glob("train-*.parquet"))
 
 
+@dataclass(frozen=True)
+class ShardRecord:
+    """What a shard says about how it was made. It stands in the metadata of its file.
+
+    Attributes:
+        skipped: ids of the samples that are left out, and why.
+        notes: counts of what was done to the data of the source.
+        base_licence: licence of the base that made the samples, None if it is not known.
+    """
+
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, int] = field(default_factory=dict)
+    base_licence: str | None = None
+
+
 def write_shard(
     path: Path,
     samples: Iterable[Sample],
-    tasks: Mapping[str, Task],
-    said: Callable[[], Mapping[str, Any]] | None = None,
+    schema: Schema,
+    record: Callable[[], ShardRecord] | None = None,
 ) -> int:
-    """Write a shard under a temporary name, sync it and move it into place; how many rows it has.
+    """Write a shard under a temporary name, sync it and move it into place.
 
-    Threads encode pictures while the next samples are made. said: asked, when the last sample has
-    come, for what the file's own metadata is to hold, see `read_said`.
+    Threads encode pictures while the next samples are made.
+
+    Args:
+        path: where the shard is to lie.
+        samples: its rows.
+        schema: the columns of the dataset.
+        record: called after the last sample.
+
+    Returns:
+        The number of rows.
     """
     require_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    schema = FEATURES.arrow_schema
+    features, arrow = schema.features, schema.arrow
 
     def encode(sample: Sample) -> dict[str, Any]:
-        return FEATURES.encode_example(to_row(sample, tasks))
+        return features.encode_example(schema.to_row(sample))
 
     # pictures are compressed already, and no two are equal
     options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     rows, count = prefetch(encode, samples, bound=ROWS_A_GROUP, threads=ENCODERS), 0
     try:
-        with pq.ParquetWriter(temporary, schema, **options) as writer:
+        with pq.ParquetWriter(temporary, arrow, **options) as writer:
             while group := list(islice(rows, ROWS_A_GROUP)):
-                writer.write_table(pa.Table.from_pylist(group, schema))
+                writer.write_table(pa.Table.from_pylist(group, arrow))
                 count += len(group)
-            if said is not None:
-                writer.add_key_value_metadata({SAID: json.dumps(said())})
+            if record is not None:
+                own = {k: v for k, v in asdict(record()).items() if v is not None}
+                writer.add_key_value_metadata({RECORD: json.dumps(own)})
         _settle(temporary, path)
     except OSError:
         temporary.unlink(missing_ok=True)  # on a full disk it only takes room
@@ -74,11 +101,12 @@ def write_shard(
     return count
 
 
-def read_said(shard: Path | IO[bytes]) -> dict[str, Any]:
-    """What a shard says of its own making: `skipped`, ids of samples that are left out and why;
-    `notes`, counts of what was done to the source's data; `base_licence`, if that is known."""
-    said = (pq.read_metadata(shard).metadata or {}).get(SAID.encode())
-    return {"skipped": {}, "notes": {}} | (json.loads(said) if said else {})
+def read_shard_record(shard: Path | IO[bytes]) -> ShardRecord:
+    """The record of a shard, an empty one where it has none."""
+    stored = (pq.read_metadata(shard).metadata or {}).get(RECORD.encode())
+    content = json.loads(stored) if stored else {}
+    known = {one.name for one in fields(ShardRecord)}
+    return ShardRecord(**{key: value for key, value in content.items() if key in known})
 
 
 def library_versions() -> dict[str, str]:
@@ -86,9 +114,9 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def write_metadata(folder: Path, tasks: Mapping[str, Task]) -> None:
-    """Classes and library versions, once per dataset."""
-    content = {"tasks": describe_tasks(tasks), "versions": library_versions()}
+def write_metadata(folder: Path, schema: Schema) -> None:
+    """Write the metadata file of a dataset: its schema, and the library versions."""
+    content = {"format_version": FORMAT_VERSION, **schema.config(), "versions": library_versions()}
     write_text(folder / METADATA, json.dumps(content, indent=2) + "\n")
 
 

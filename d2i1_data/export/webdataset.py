@@ -6,6 +6,7 @@ import tarfile
 from itertools import groupby
 from pathlib import Path
 
+from ..dataset.schema import Schema
 from ..dataset.shards import write_metadata
 from .entries import Selection
 
@@ -24,7 +25,7 @@ def write_webdataset(folder: Path, selection: Selection, *, shard_size: int) -> 
                 for part, data in {"image": entry.image, **entry.maps, **confidence}.items():
                     _add(tar, f"{entry.name}.{part}.png", data)
                 _add(tar, f"{entry.name}.json", json.dumps(entry.facts).encode())
-    write_metadata(folder, selection.tasks)
+    write_metadata(folder, Schema.of(selection.tasks, confidence=True))
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -12,7 +12,7 @@ from ..card import Links, dataset_card
 from ..creation.plan import read_plan
 from ..creation.workers import missing_shards
 from ..dataset.preview import PREVIEW
-from ..dataset.schema import METADATA, read_metadata
+from ..dataset.schema import METADATA, differing_columns, read_schema
 from ..dataset.shards import PLAN, dataset_shards, shard_path
 from ..errors import InputError
 from ..hub import Changes, Content, RemoteState, with_retries
@@ -59,7 +59,7 @@ class DatasetContent(RepositoryContent):
             raise InputError(f"dataset {folder}: no shards of ours there; see d2i1 create")
         if broken := [shard for shard in self.shards if not shard.exists()]:
             raise InputError(f"{broken[0]} is a link to nothing")
-        read_metadata((folder / METADATA).read_text(), str(folder / METADATA))
+        read_schema((folder / METADATA).read_text(), str(folder / METADATA))
         if (folder / PLAN).is_file() and (missing := missing_shards(read_plan(folder), folder)):
             raise InputError(
                 f"dataset {folder}: {len(missing)} shards are missing; repeat the command"
@@ -122,7 +122,7 @@ class DatasetContent(RepositoryContent):
         """
         files: dict[str, Content] = {}
         if appended:
-            self._check_tasks(state)
+            self._check_schema(state)
         else:
             files[METADATA] = self.folder / METADATA
         files |= ours
@@ -138,10 +138,11 @@ class DatasetContent(RepositoryContent):
             files[f"plan-{min(map(_number, ours)):05d}.json" if apart else PLAN] = plan
         return files
 
-    def _check_tasks(self, state: RemoteState) -> None:
-        """Raise InputError unless tasks and classes are those of the repository."""
-        ours = json.loads((self.folder / METADATA).read_text())["tasks"]
-        theirs = read_object(self.repository, METADATA, state).get("tasks", {})
+    def _check_schema(self, state: RemoteState) -> None:
+        """Raise InputError unless tasks, classes and columns are those of the repository."""
+        local = json.loads((self.folder / METADATA).read_text())
+        remote = read_object(self.repository, METADATA, state)
+        ours, theirs = local["tasks"], remote.get("tasks", {})
         differing = sorted(
             name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)
         )
@@ -149,6 +150,11 @@ class DatasetContent(RepositoryContent):
             raise InputError(
                 f"{self.repository}: tasks or classes differ in {', '.join(differing)}: publish"
                 " this dataset under another --repo_id"
+            )
+        if columns := differing_columns(remote.get("columns", {}), local["columns"]):
+            raise InputError(
+                f"{self.repository}: columns differ ({columns}): publish this dataset under another"
+                " --repo_id"
             )
 
     def _card(self, state: RemoteState, others: tuple[str, ...]) -> bytes:

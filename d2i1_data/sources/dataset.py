@@ -1,7 +1,6 @@
 """Any Hugging Face dataset in our schema, in a folder or on the Hub."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,12 @@ import pyarrow.compute as pc
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-from ..dataset.sample import Quality, Sample
-from ..dataset.schema import FEATURES, METADATA, from_row, read_metadata
+from ..dataset.columns import take_column
+from ..dataset.sample import Sample
+from ..dataset.schema import METADATA, SCORES, Schema, read_schema
 from ..errors import InputError
 from ..hub import describe_error
 from .source import Source, fingerprint
-
-SCORES = tuple(field.name for field in fields(Quality))
 
 
 class Dataset(Source):
@@ -43,14 +41,15 @@ class Dataset(Source):
         super().__init__()
         self.name = path if not Path(path).is_dir() else Path(path).resolve().name
         metadata = _metadata(path)
-        self.tasks = read_metadata(metadata, f"{path}/{METADATA}")
+        self.stored_schema = read_schema(metadata, f"{path}/{METADATA}")
+        self.tasks = self.stored_schema.tasks
         self.fingerprint = fingerprint(self.name, split, metadata, min_quality)
         try:
             rows = _load(path, split or "train")
         except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
             message = " ".join(str(error).split())
             raise InputError(f"dataset {path}: cannot be loaded: {message}") from error
-        missing = [name for name in FEATURES if name not in rows.features]
+        missing = [name for name in ("id", "image") if name not in rows.features]
         if missing:
             raise InputError(f"dataset {path}: columns {', '.join(missing)} are missing")
         self.rows = rows.with_format("arrow")  # undecoded
@@ -64,30 +63,47 @@ class Dataset(Source):
     def identity(self, index: int) -> str:
         return self.ids[index]
 
+    @property
+    def schema(self) -> Schema:
+        """The columns of its own schema that this version of the package knows."""
+        own = self.stored_schema
+        return Schema.of(
+            own.tasks,
+            captions="caption" in own.columns,
+            scores={name for task in own.tasks for name in own.inner("quality").get(task, ())},
+            confidence="confidence" in own.columns,
+            provenance=own.inner("provenance"),
+        )
+
     def column(self, name: str) -> pa.ChunkedArray:
-        """One column of all rows, undecoded and on disk; dots lead into a struct."""
-        first, *inner = name.split(".")
-        column = self.rows.select_columns([first])[:][first]
-        return pc.struct_field(column, inner) if inner else column
+        """One column of all rows, undecoded and on disk.
+
+        Args:
+            name: dots lead into a struct. A column that the dataset lacks is null in every row.
+        """
+        first = name.partition(".")[0]
+        there = first if first in self.rows.column_names else "id"
+        table = self.rows.select_columns([there])[:]
+        return take_column(table, name, Schema.of(self.tasks, confidence=True).arrow)
 
     def stored(self, index: int) -> dict[str, Any]:
-        """A row of `FEATURES`, its pictures undecoded."""
+        """A row with all columns, None where it lacks one; its pictures are undecoded."""
         (row,) = self.rows[index : index + 1].to_pylist()
-        return row
+        return self.stored_schema.complete(row)
 
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         row = self.stored(index)
         try:
-            return from_row(row, {name: self.tasks[name] for name in tasks})
+            return self.stored_schema.from_row(row, tasks)
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"dataset {self.name}: row {row['id']!r}: {error}") from error
 
     def _reaching(self, min_quality: Mapping[str, float]) -> list[int]:
         """The rows that reach every least value."""
-        quality, reaching = self.column("quality"), []
+        reaching = []
         for name, least in min_quality.items():
             task, score = self._parse(name, least)
-            scores = pc.struct_field(quality, [task, score])
+            scores = self.column(f"quality.{task}.{score}")
             if scores.null_count == len(scores):
                 raise InputError(
                     f"--min_quality: dataset {self.name} has no {name}, it was created with another"
@@ -98,7 +114,7 @@ class Dataset(Source):
         if not kept:
             least_values = ", ".join(f"{name} {least}" for name, least in min_quality.items())
             raise InputError(
-                f"--min_quality: none of {len(quality)} rows of dataset {self.name} reaches"
+                f"--min_quality: none of {len(self.rows)} rows of dataset {self.name} reaches"
                 f" {least_values}"
             )
         return kept

@@ -33,7 +33,7 @@ from PIL import UnidentifiedImageError
 
 from ..checks import check_template
 from ..dataset.sample import Provenance, Sample, image_sha256
-from ..dataset.schema import decode_rgb
+from ..dataset.schema import Schema, decode_rgb
 from ..errors import InputError
 from ..tasks import TASKS, Task
 from .resize import nearest
@@ -119,6 +119,12 @@ class Folder(Source):
                     f"{file}: {len(missing)} of {len(self.ids)} images have no {name},"
                     f" the first is {missing[0]!r} in {self.root / columns[name].folder}"
                 )
+
+    @property
+    def schema(self) -> Schema:
+        """Without captions, and without a licence, where the YAML file names none."""
+        captions, licence = self.caption is not None, self.licence is not None
+        return Schema.real(self.tasks, captions=captions, licence=licence)
 
     def _task(self, name: str) -> Task:
         if name not in TASKS:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from PIL import Image
 from ..dataset.sample import Sample
 from ..errors import InputError
 from .source import Source
+
+if TYPE_CHECKING:
+    from ..dataset.schema import Schema
 
 Size = tuple[int, int]  # height, width
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -50,6 +53,10 @@ class ResizedSource(Source):
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @property
+    def schema(self) -> "Schema":
+        return self.source.schema
 
     @property
     def original(self) -> Source:

@@ -15,6 +15,7 @@ from ..dataset.sample import Sample
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    from ..dataset.schema import Schema
     from ..tasks import Task  # which needs torch; help of the command line does not
 
 
@@ -70,6 +71,17 @@ class Source(ABC):
     def picture(self, index: int) -> Sample:
         """A sample without its targets, which are not read where possible."""
         return replace(self.read(index, ()), targets={})
+
+    @property
+    def schema(self) -> "Schema":
+        """The columns that its samples fill. A dataset that is imported from it has no others.
+
+        By default those of real samples. A source overrides this if its samples fill other columns,
+        or if none of them has a caption or a licence.
+        """
+        from ..dataset.schema import Schema
+
+        return Schema.real(self.tasks)
 
     @property
     def original(self) -> "Source":

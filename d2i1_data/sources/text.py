@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..dataset.sample import Provenance, Sample
+from ..dataset.schema import Schema
 from ..errors import InputError
 from ..tasks import Task
 from .source import Source, fingerprint
@@ -45,6 +46,11 @@ class Text(Source):
 
     def identity(self, index: int) -> str:
         return f"{self.name}-{self.captions[index][0]:06d}"
+
+    @property
+    def schema(self) -> Schema:
+        """Captions alone, of no known licence."""
+        return Schema.real({}, licence=False)
 
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         identity, blank = self.identity(index), np.zeros((1, 1, 3), np.uint8)

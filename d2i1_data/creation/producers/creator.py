@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ...dataset.sample import Provenance
+from ...dataset.schema import Schema
 from ...errors import InputError
 from ...sources import Source
 from ..plan import Item, draw, noise_seed
@@ -68,6 +69,10 @@ class Creator(Labeller):
             for unet in (pipe.unet, pipe.base_unet):
                 if unet is not None:
                     unet.compile()
+
+    @property
+    def schema(self) -> Schema:
+        return super().schema.with_columns(captions=True, provenance=("strength", "noise_seed"))
 
     def facts(self) -> dict[str, Any]:
         ranged = self.lowest < self.highest

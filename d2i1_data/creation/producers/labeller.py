@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...dataset.prefetch import prefetch
 from ...dataset.sample import Provenance, Quality, Sample, image_sha256
+from ...dataset.schema import SCORES, Schema, read_tasks
 from ...sources import Source
 from ..plan import Item
 from ..settings import LabelSettings
@@ -65,8 +66,6 @@ class Labeller(Producer):
     ) -> None:
         import torch
 
-        from ...dataset.schema import read_tasks
-
         super().__init__(source, settings)
         self.pipe, self.settings, self.threads = pipe, settings, torch.get_num_threads()
         self.families = pipe.perception.families
@@ -83,6 +82,22 @@ class Labeller(Producer):
             strength=0.0,
             steps=0,
             precision=settings.precision,
+        )
+
+    @property
+    def schema(self) -> Schema:
+        source = self.source.schema
+        scores = {"none": (), "fast": SCORES[:2], "full": SCORES}[self.settings.quality]
+        filled = {name for name, value in asdict(self.origin).items() if value is not None}
+        filled |= {"source_dataset", "source_id", "variant"}
+        filled |= {"source_sha256"} if self.source.has_images else set()
+        filled |= {"licence"} & {*source.inner("provenance")}
+        return Schema.of(
+            self.tasks,
+            captions="caption" in source.columns,
+            scores=scores if self.labels_from != "image" else scores[:2],
+            confidence=self.settings.confidence_maps,
+            provenance=filled,
         )
 
     def facts(self) -> dict[str, Any]:

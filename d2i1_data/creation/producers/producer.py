@@ -6,6 +6,7 @@ from typing import Any
 
 from ...dataset.prefetch import prefetch
 from ...dataset.sample import Sample
+from ...dataset.schema import Schema
 from ...errors import InputError
 from ...sources import Source
 from ..plan import Item
@@ -31,6 +32,11 @@ class Producer:
         self.source, self.tasks = source, source.tasks
         self.rows = range(len(source))[: settings.max_source_samples]
         self.skips = settings.on_bad_row == "skip"
+
+    @property
+    def schema(self) -> Schema:
+        """The columns that the rows fill."""
+        return self.source.schema
 
     def facts(self) -> dict[str, Any]:
         """All that decides the bytes of a shard, beside what is in it."""

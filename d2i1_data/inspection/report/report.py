@@ -11,8 +11,9 @@ from typing import Any
 
 import hub_cards
 
+from ...dataset.columns import count_values
 from ...dataset.files import require_folder, write_text
-from ...dataset.record import Record, read_record, tally
+from ...dataset.record import Record, read_record
 from ...errors import InputError
 from ...sources import open_dataset
 from ...sources.dataset import Dataset
@@ -113,7 +114,7 @@ def open_eye(
     from ...checkpoints.pipelines import open_pipeline
 
     name = settings.pipeline or record.run.get("pipeline")
-    if not any(tally(rows.column("provenance.strength")).keys() - {None, 0.0}):
+    if not any(count_values(rows.column("provenance.strength")).keys() - {None, 0.0}):
         return None, "The images are those of the source: none was created."
     if origin.source is None:
         return None, origin.missing

@@ -6,7 +6,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ...dataset.record import Record, tally
+from ...dataset.columns import count_values
+from ...dataset.record import Record
 from ...diff2in1.families import Distribution
 from ...sources.dataset import Dataset
 from ...sources.source import evenly_spaced
@@ -24,7 +25,7 @@ Section = dict[str, Any]
 
 def columns(rows: Dataset, record: Record, seen: Seen, folder: Path) -> Section:
     """What the columns without pictures say, and the files beside the shards."""
-    captions = tally(rows.column("caption"))
+    captions = count_values(rows.column("caption"))
     captions.pop(None, None)
     scores = facts.quality(rows)
     if scores:

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ...dataset.record import Record, tally, told
+from ...dataset.columns import count_values, describe_counts
+from ...dataset.record import Record
 from ...dataset.sample import Provenance, Quality
 from ...sources.dataset import Dataset
 from .distributions import WIDTH
@@ -23,7 +24,7 @@ Facts = dict[str, str]
 
 def counts(rows: Dataset, record: Record, sizes: Mapping[str, int]) -> Facts:
     """How many there are of what. sizes: of the images that were read."""
-    captions = tally(rows.column("caption"))
+    captions = count_values(rows.column("caption"))
     written = f"{record.written:,}" if record.written else "unknown"
     if record.planned and record.planned != record.written:
         written += f" of {record.planned:,} planned"
@@ -33,8 +34,8 @@ def counts(rows: Dataset, record: Record, sizes: Mapping[str, int]) -> Facts:
         "shards": written,
         "skipped": f"{record.skipped:,}",
         "labels": ", ".join(_labelled(rows, name) for name in rows.tasks),
-        "image sizes, height x width": told(sizes),
-        "source images": f"{len(tally(rows.column('provenance.source_id'))):,}",
+        "image sizes, height x width": describe_counts(sizes),
+        "source images": f"{len(count_values(rows.column('provenance.source_id'))):,}",
         "captions": f"{len(captions):,} different" + (f", {without:,} without" if without else ""),
     }
 
@@ -47,16 +48,18 @@ def _labelled(rows: Dataset, name: str) -> str:
 def provenance(rows: Dataset) -> Facts:
     """What the rows say of how they were made."""
     names = [field.name for field in fields(Provenance) if field.name not in OF_A_SAMPLE]
-    found = {name: tally(rows.column(f"provenance.{name}")) for name in names}
+    found = {name: count_values(rows.column(f"provenance.{name}")) for name in names}
     return {
-        n.replace("_", " "): told(values) for n, values in found.items() if set(values) != {None}
+        n.replace("_", " "): describe_counts(values)
+        for n, values in found.items()
+        if set(values) != {None}
     }
 
 
 def licence(rows: Dataset) -> str:
     """The licence of the images that the rows were made from."""
-    found = tally(rows.column("provenance.licence"))
-    return told({value or "unknown": count for value, count in found.items()})
+    found = count_values(rows.column("provenance.licence"))
+    return describe_counts({value or "unknown": count for value, count in found.items()})
 
 
 def cost(record: Record) -> list[dict[str, Any]]:

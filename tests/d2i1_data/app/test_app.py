@@ -28,7 +28,7 @@ from d2i1_data.app.settings import AppSettings
 from d2i1_data.checkpoints.files import fingerprint
 from d2i1_data.creation.plan import noise_seed
 from d2i1_data.dataset.sample import Sample, image_sha256
-from d2i1_data.dataset.schema import FEATURES, from_row, to_row
+from d2i1_data.dataset.schema import Schema
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.inspection.photo import read_photo
@@ -202,13 +202,14 @@ def test_a_download_is_a_dataset_of_one_row(
     packed = session.pack(sample, tmp_path)
     folder = unpack(packed, tmp_path / "unpacked")
     rows = load_dataset(str(folder), split="train")
-    assert rows.features == FEATURES and len(rows) == 1
+    schema = Dataset(str(folder)).schema
+    assert rows.features == schema.features and len(rows) == 1
     np.testing.assert_array_equal(np.asarray(rows[0]["image"]), sample.image)
     shard = str(folder / "data" / "train-00000.parquet")
     alone = load_dataset("parquet", data_files=shard, split="train")
-    assert alone.features == FEATURES
+    assert alone.features == schema.features
     (again,) = Dataset(str(folder))
-    assert_same(from_row(to_row(sample, session.tasks), session.tasks), again)
+    assert_same(schema.from_row(schema.to_row(sample)), again)
     d2i1("export", folder, "--format", "coco", "--output_dir", tmp_path / "coco")
     assert (tmp_path / "coco" / "samples.jsonl").read_text().count(sample.id) > 0
     for file in (f for f in folder.rglob("*") if f.is_file()):
@@ -339,7 +340,8 @@ def decoded(address: str) -> NDArray[np.uint8]:
 
 def test_the_view_of_a_sample_shows_what_is_stored(session: PipelineSession) -> None:
     made = session.label(ROOM)
-    sample = from_row(to_row(made, session.tasks), session.tasks)
+    schema = Schema.of(session.tasks, confidence=True)
+    sample = schema.from_row(schema.to_row(made))
     page = Page(sample_html("Image", made, session.tasks))
     pictures = [decoded(source) for _, source in page.sources]
     labels = [t.family.colorize(sample.targets[n]) for n, t in session.tasks.items()]

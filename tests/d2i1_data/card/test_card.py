@@ -19,7 +19,8 @@ from d2i1_data.card.dataset import SIZES, size_category
 from d2i1_data.card.licence import metadata, read_licence
 from d2i1_data.card.text import code_block, is_repository
 from d2i1_data.dataset.sample import Provenance, Quality, Sample
-from d2i1_data.dataset.shards import RUN, shard_path, write_metadata, write_shard
+from d2i1_data.dataset.schema import Schema
+from d2i1_data.dataset.shards import RUN, ShardRecord, shard_path, write_metadata, write_shard
 from d2i1_data.errors import InputError
 from d2i1_data.sources.rooms import CLASSES
 from d2i1_data.tasks import TASKS
@@ -44,11 +45,9 @@ def make_dataset(folder: Path, text: str = "word", **given: Any) -> Path:
     one = Sample("a", image, targets, text, Provenance(**own), quality)
     rows = [one, replace(one, id=text)]
 
-    def said() -> dict[str, Any]:
-        return {"skipped": {text: text}, "notes": {text: 3}, "base_licence": text}
-
-    write_shard(shard_path(folder, 0), rows, tasks, said)
-    write_metadata(folder, tasks)
+    record = ShardRecord({text: text}, {text: 3}, text)
+    write_shard(shard_path(folder, 0), rows, Schema.of(tasks), lambda: record)
+    write_metadata(folder, Schema.of(tasks))
     command = ["--source", f"folder:{text}/x.yaml:{text}", "--pipeline", text]
     command += ["--prompt", json.dumps([text, "{caption}"]), "--negative_prompt", text]
     (folder / RUN).write_text(json.dumps({"act": "create", "command": command}))
@@ -255,8 +254,8 @@ def test_labelled_and_imported_images_are_not_called_created(
 def test_each_task_is_told(name: str, tmp_path: Path) -> None:
     task = TASKS[name]
     sample = Sample("a", np.zeros((4, 6, 3), np.uint8), {})
-    write_shard(shard_path(tmp_path, 0), [sample], {name: task})
-    write_metadata(tmp_path, {name: task})
+    write_shard(shard_path(tmp_path, 0), [sample], Schema.of({name: task}))
+    write_metadata(tmp_path, Schema.of({name: task}))
     card = DatasetCard(dataset_card(tmp_path))
     assert card.data.task_categories == sorted(task.categories)
     assert {*task.tags} <= {*card.data.tags}
@@ -265,9 +264,9 @@ def test_each_task_is_told(name: str, tmp_path: Path) -> None:
 
 
 def test_what_is_unknown_is_left_out(tmp_path: Path) -> None:
-    task = {"normals": TASKS["normals"]}
-    write_shard(shard_path(tmp_path, 0), [Sample("a", np.zeros((4, 6, 3), np.uint8), {})], task)
-    write_metadata(tmp_path, task)
+    schema = Schema.real({"normals": TASKS["normals"]})
+    write_shard(shard_path(tmp_path, 0), [Sample("a", np.zeros((4, 6, 3), np.uint8), {})], schema)
+    write_metadata(tmp_path, schema)
     text = dataset_card(tmp_path)
     data = DatasetCard(text).data.to_dict()
     assert not {"license", "license_name", "source_datasets", "annotations_creators"} & {*data}

@@ -19,6 +19,7 @@ from d2i1_data.creation.plan import (
     plan_shards,
     read_plan,
 )
+from d2i1_data.dataset.schema import Schema
 from d2i1_data.dataset.shards import shard_path, write_shard
 from d2i1_data.diff2in1.families import LabelMap
 from d2i1_data.errors import InputError
@@ -27,18 +28,19 @@ from d2i1_data.sources.rooms import Rooms
 from tests.made import contents
 
 FACTS = {"act": "create", "seed": 0, "strength": [0.4, 0.6]}
-PLAN_A = Plan(FACTS, [[Item("a", 0)], [Item("b", 0)]])
+SCHEMA = Schema.real(Rooms.tasks)
+PLAN_A = Plan(FACTS, [[Item("a", 0)], [Item("b", 0)]], SCHEMA)
 
 
 def planned(plan: Plan, **facts: Any) -> Plan:
-    return Plan(plan.facts | facts, plan.shards)
+    return Plan(plan.facts | facts, plan.shards, plan.schema)
 
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
     """A folder whose data/ holds the two shards of `PLAN_A`."""
     for n in range(2):
-        write_shard(shard_path(tmp_path / "shards", n), [Rooms("val", (8, 8))[n]], Rooms.tasks)
+        write_shard(shard_path(tmp_path / "shards", n), [Rooms("val", (8, 8))[n]], SCHEMA)
     return tmp_path / "shards"
 
 
@@ -110,7 +112,12 @@ def test_the_same_plan_resumes(shards: Path, tmp_path: Path) -> None:
     claim_folder(folder, planned(PLAN_A), overwrite=False)
     assert contents(folder) == before
     assert read_plan(folder) == PLAN_A
-    assert json.loads(before[PLAN]) == {**PLAN_A.facts, "shards": [[["a", 0]], [["b", 0]]]}
+    assert json.loads(before[PLAN]) == {
+        "format_version": 1,
+        **PLAN_A.facts,
+        "schema": json.loads(json.dumps(SCHEMA.config())),
+        "shards": [[["a", 0]], [["b", 0]]],
+    }
 
 
 def test_another_plan_is_refused_and_nothing_changes(shards: Path, tmp_path: Path) -> None:
@@ -160,9 +167,9 @@ def test_a_torn_or_foreign_plan_is_refused(tmp_path: Path, text: str, overwrite:
 def test_other_samples_are_another_plan(tmp_path: Path) -> None:
     claim_folder(tmp_path, PLAN_A, overwrite=False)
     with pytest.raises(InputError, match="shards: other samples"):
-        claim_folder(tmp_path, Plan(PLAN_A.facts, PLAN_A.shards[::-1]), overwrite=False)
+        claim_folder(tmp_path, Plan(PLAN_A.facts, PLAN_A.shards[::-1], SCHEMA), overwrite=False)
 
 
 def test_many_differences_are_counted() -> None:
     with pytest.raises(InputError, match=r"here differs .* and 2 more$"):
-        PLAN_A.check({**PLAN_A.facts, **dict.fromkeys("abcdef", 1)}, "here")
+        PLAN_A.check({**PLAN_A.facts, **dict.fromkeys("abcdef", 1)}, SCHEMA, "here")

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from d2i1_data.dataset.schema import FEATURES, from_row, to_row
-from d2i1_data.sources import open_source
+from d2i1_data.sources.dataset import Dataset
+from d2i1_data.tasks import TASKS
 from tests.made import run
 
 D2i1 = Callable[..., str]
@@ -34,9 +34,10 @@ def made(pipeline: Path, photos: Path, tmp_path: Path) -> Path:
 def change(folder: Path, edit: Callable[[dict], None], shard: int = 1) -> None:
     """Edit the last row of a shard."""
     file = folder / f"data/train-{shard:05d}.parquet"
-    rows = pq.read_table(file).to_pylist()
+    table = pq.read_table(file)
+    rows = table.to_pylist()
     edit(rows[-1])
-    pq.write_table(pa.Table.from_pylist(rows, FEATURES.arrow_schema), file)
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), file)
 
 
 def test_what_was_made_is_made_again(made: Path, d2i1: D2i1) -> None:
@@ -48,13 +49,13 @@ def test_what_was_made_is_made_again(made: Path, d2i1: D2i1) -> None:
 
 
 def test_a_changed_label_is_found(made: Path, d2i1: D2i1) -> None:
-    tasks = open_source(f"dataset:{made}").tasks
+    schema = Dataset(str(made)).schema
 
     def edit(row: dict) -> None:
-        sample = from_row(row, tasks)
+        sample = schema.from_row(row)
         sample.targets["semseg"] = sample.targets["semseg"].copy()
         sample.targets["semseg"][0, 0] ^= 1  # one pixel
-        row["semseg"] = to_row(sample, tasks)["semseg"]
+        row["semseg"] = schema.to_row(sample)["semseg"]
 
     change(made, edit)
     message = d2i1("create", "--verify", made, *ALL, code=2)
@@ -83,7 +84,7 @@ def test_a_missing_row_or_shard_is_found(made: Path, d2i1: D2i1) -> None:
     pq.write_table(pa.concat_tables([table, table.slice(0, 1)]), file)
     assert "row 4-000 is there twice" in d2i1("create", "--verify", made, *ALL, code=2)
     rows = table.to_pylist()
-    stranger = pa.Table.from_pylist([*rows, rows[0] | {"id": "9-000"}], FEATURES.arrow_schema)
+    stranger = pa.Table.from_pylist([*rows, rows[0] | {"id": "9-000"}], table.schema)
     pq.write_table(stranger, file)
     assert "row 9-000 is not in the plan" in d2i1("create", "--verify", made, *ALL, code=2)
     file.unlink()
@@ -113,14 +114,14 @@ def test_on_other_machines_rounding_is_allowed(made: Path, tmp_path: Path, d2i1:
     (made / "plan.json").write_text(json.dumps(plan))
     said = d2i1("create", "--verify", made, *ALL)
     assert "6 rows made again, as they are within rounding (versions" in said
-    tasks = open_source(f"dataset:{made}").tasks
+    schema = Dataset(str(made)).schema
 
     def edit(row: dict) -> None:
-        sample = from_row(row, tasks)
+        sample = schema.from_row(row)
         sample.image = sample.image.copy()
         sample.image[:4] = 255 - sample.image[:4]
         sample.targets["depth"] = sample.targets["depth"] * 1.5
-        row |= {k: v for k, v in to_row(sample, tasks).items() if k in ("image", "depth")}
+        row |= {k: v for k, v in schema.to_row(sample).items() if k in ("image", "depth")}
 
     change(made, edit)
     message = d2i1("create", "--verify", made, *ALL, code=2)
@@ -142,13 +143,12 @@ def test_rounding_does_not_excuse(
     plan = json.loads((made / "plan.json").read_text())
     plan["versions"]["torch"] = "2.0"
     (made / "plan.json").write_text(json.dumps(plan))
-    tasks = open_source(f"dataset:{made}").tasks
 
     def edit(row: dict) -> None:
         if column == "quality":
             row["quality"]["depth"] = dict.fromkeys(row["quality"]["depth"], value)
         elif value == "unknown":
-            row["depth"]["bytes"] = tasks["depth"].family.to_png(np.zeros((14, 20), np.float32))
+            row["depth"]["bytes"] = TASKS["depth"].family.to_png(np.zeros((14, 20), np.float32))
         else:
             row[column] = value
 

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from d2i1_data.dataset.sample import Quality, Sample
-from d2i1_data.dataset.schema import FEATURES
+from d2i1_data.dataset.schema import Schema
 from d2i1_data.dataset.shards import shard_path, write_metadata, write_shard
 from d2i1_data.errors import InputError
 from d2i1_data.sources import open_rows, open_source
@@ -20,6 +20,7 @@ from d2i1_train.self_improve import open_created_rows
 from d2i1_train.settings import SelfImproveSettings
 
 # as float32, 0.9 and 0.95 lie below themselves, 0.6 above
+SCHEMA = Schema.of(Rooms.tasks)
 FLIP = (0.95, 0.9, None, 0.6, 0.2, 1.0)
 CONFIDENCE = (0.5, 0.7, 0.9, 0.1, 0.99, 0.3)
 
@@ -35,8 +36,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scored") / "scored"
     for shard in range(2):
         samples = [scored(index) for index in range(3 * shard, 3 * shard + 3)]
-        write_shard(shard_path(folder, shard), samples, Rooms.tasks)
-    write_metadata(folder, Rooms.tasks)
+        write_shard(shard_path(folder, shard), samples, SCHEMA)
+    write_metadata(folder, SCHEMA)
     return folder
 
 
@@ -77,13 +78,13 @@ def test_the_rows_that_are_left_are_whole(written: Path) -> None:
 
 def test_no_picture_is_looked_at(written: Path, tmp_path: Path) -> None:
     rows = [scored(index) for index in range(3)]
-    write_shard(shard_path(tmp_path / "torn", 0), rows, Rooms.tasks)
+    write_shard(shard_path(tmp_path / "torn", 0), rows, SCHEMA)
     torn = pq.read_table(shard_path(tmp_path / "torn", 0)).to_pylist()
     for row in torn:
         row["image"]["bytes"] = b"no picture"
-    table = pa.Table.from_pylist(torn, FEATURES.arrow_schema)
+    table = pa.Table.from_pylist(torn, SCHEMA.arrow)
     pq.write_table(table, shard_path(tmp_path / "torn", 0))
-    write_metadata(tmp_path / "torn", Rooms.tasks)
+    write_metadata(tmp_path / "torn", SCHEMA)
     source = Dataset(str(tmp_path / "torn"), min_quality={"semseg.flip": 0.92})
     assert source.ids == ["row 0"]
     with pytest.raises(InputError, match="row 'row 0'"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from d2i1_data.dataset.sample import Provenance, Quality, Sample
-from d2i1_data.dataset.schema import FEATURES, from_row, to_row
+from d2i1_data.dataset.schema import Schema
 from d2i1_data.diff2in1.families import Family, LabelMap
 from d2i1_data.tasks import DEPTH, TASKS, Task
 
@@ -117,10 +117,11 @@ def test_row_keeps_the_sample(task: Task) -> None:
         Provenance("created", "source", seed=2**40, strength=0.5, noise_seed=2**63 - 1),
         {task.name: Quality(confidence=0.5, flip=0.25)},
     )
-    rows = datasets.Dataset.from_list([to_row(sample, TASKS)], features=FEATURES)
+    schema = Schema.of(TASKS)
+    rows = datasets.Dataset.from_list([schema.to_row(sample)], features=schema.features)
     for name in ("image", *TASKS):
         rows = rows.cast_column(name, Image(decode=False))
-    loaded = from_row(rows[0], TASKS)
+    loaded = schema.from_row(rows[0])
     np.testing.assert_array_equal(loaded.image, image)
     assert list(loaded.targets) == [task.name]
     assert_same_map(task.family, loaded.targets[task.name], sample.targets[task.name])
