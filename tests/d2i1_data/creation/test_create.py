@@ -36,7 +36,8 @@ def test_shards_load_without_this_package(created: Path) -> None:
     assert len(set(rows["id"])) == len(rows) == 7
     for name in ("image", *TASKS):
         assert rows[0][name].size == (32, 32)
-    assert rows[0]["saliency"] is None and rows[0]["caption"].startswith("a room with")
+    assert "saliency" not in rows.features and "confidence" not in rows.features
+    assert rows[0]["caption"].startswith("a room with")
     assert load_dataset(str(created), split="train").features == rows.features
 
 
@@ -96,12 +97,8 @@ def test_strength_is_the_checkpoints_unless_told(pipeline: Path, tmp_path: Path)
 def test_quality_is_measured_for_what_is_there(created: Path) -> None:
     for row in pq.read_table(created / "data").to_pylist():
         for name, scores in row["quality"].items():
-            if name not in TASKS:
-                assert set(scores.values()) == {None}
-            else:
-                assert set(scores) == {"confidence", "flip", "reencode"}
-                assert scores["confidence"] is not None
-                assert all(value is None or 0 <= value <= 1 for value in scores.values())
+            assert name in TASKS and set(scores) == {"confidence", "flip"}
+            assert all(0 <= value <= 1 for value in scores.values())
 
 
 def test_made_again_it_is_byte_identical(

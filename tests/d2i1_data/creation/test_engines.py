@@ -127,7 +127,7 @@ def kill_at(folder: Path, shard: int, deaths: int) -> None:
     while deaths and time.monotonic() - begin < 200:
         time.sleep(0.002)
         if found := list(folder.glob(f"train-{shard:05d}.*.tmp")):
-            actors = [p for p in psutil.process_iter() if p.name().startswith("ray::Actor")]
+            actors = [p for p in psutil.process_iter() if p.name().startswith("ray::RayWorker")]
             for actor in actors:
                 actor.kill()
             psutil.wait_procs(actors, timeout=10)

@@ -34,7 +34,7 @@ def spoil(pipeline: Path, folder: Path, part: str, name: str) -> Path:
     [
         ("unet", "conv_in.bias"),
         ("vae", "decoder.conv_in.bias"),
-        ("perception", "adapter.narrow.0.1.bias"),
+        ("perception", "decoder.narrow.0.1.bias"),
     ],
 )
 def test_a_checkpoint_that_gives_nan(

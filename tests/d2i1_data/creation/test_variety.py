@@ -218,8 +218,8 @@ def test_flips_of_padded_images(pipeline: Path, photos: Path) -> None:
         )
     )
     assert isinstance(producer, Creator)
-    (orders,) = producer.batches([Item(str(n), 0) for n in range(6)], {})
-    batch = producer.develop(producer.begin(orders))
+    (jobs,) = producer.batches([Item(str(n), 0) for n in range(6)], {})
+    batch = producer.decode(producer.denoise(jobs))
     assert batch.latents is not None and batch.latents.shape[2:] == (8, 10)  # of 16 x 20
     with torch.no_grad():
         whole = pipe.perceive(batch.latents.flip(-1), (16, 20))
