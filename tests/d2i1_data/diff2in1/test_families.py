@@ -10,16 +10,11 @@ from torch import Tensor
 
 from d2i1_data.diff2in1 import FAMILIES, make_family
 from d2i1_data.diff2in1.families import LabelMap, MetricMap, UnitVector
+from tests.d2i1_data.family_cases import CASES, NAMES
 
-NAMES = ["sky", "road", "tree"]
 PALETTE = [[1, 2, 3], [40, 50, 60], [255, 0, 9]]
-CONFIGS = [
-    {"family": "unit_vector"},
-    {"family": "metric_map"},
-    {"family": "label_map", "names": NAMES},
-    {"family": "label_map", "names": NAMES, "palette": PALETTE},
-    {"family": "probability_map"},
-]
+CONFIGS = [case.config for case in CASES.values()]
+CONFIGS.append({"family": "label_map", "names": NAMES, "palette": PALETTE})
 KAPPAS = (0.02, 0.3, 1.0, 4.0, 40.0)
 
 
@@ -256,27 +251,26 @@ def test_label_map_refuses_bad_classes(names: list[str], palette: list[list[int]
         make_family({"family": "label_map", "names": names, "palette": palette})
 
 
-def test_only_distances_change_with_the_size_of_an_image() -> None:
-    maps = {
-        "unit_vector": torch.tensor([0.6, 0.0, 0.8]).view(1, 3, 1, 1),
-        "metric_map": torch.tensor([[[[3.0, 0.0]]]]),
-        "label_map": torch.tensor([[[[2, 255]]]]),
-        "probability_map": torch.tensor([[[[0.5, -1.0]]]]),
-    }
-    for config in CONFIGS:
-        family, target = make_family(config), maps[config["family"]]
-        found = family.scaled(target, 2.0)
-        if config["family"] == "metric_map":
-            assert found.tolist() == [[[[1.5, 0.0]]]]
-        else:
-            assert torch.equal(found, target)
+def test_every_family_is_in_the_table_of_tests() -> None:
+    assert set(CASES) == set(FAMILIES)
+    assert all(case.config["family"] == name for name, case in CASES.items())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_only_distances_change_with_the_size_of_an_image(name: str) -> None:
+    family = make_family(CASES[name].config)
+    array = CASES[name].draw(family, np.random.default_rng(0), (3, 4))
+    array[0, 0] = family.unknown
+    target = family.to_tensor(array)[None]
+    wanted = target / 2 if family.in_metres else target
+    assert torch.equal(family.scaled(target, 2.0), wanted)
 
 
 def test_only_classes_have_a_largest_share() -> None:
     labels = torch.tensor([[[[0, 2, 2, 2, 255, 255]]]])
     for config in CONFIGS:
         family = make_family(config)
-        if config["family"] != "label_map":
+        if not family.names:
             assert family.largest_share(family.blank((2, 3))[None] + 1) == 0
             continue
         assert family.largest_share(labels) == 0.75

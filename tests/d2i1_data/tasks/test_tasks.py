@@ -12,12 +12,11 @@ from torch import Tensor
 
 from d2i1_data.dataset.sample import Provenance, Quality, Sample
 from d2i1_data.dataset.schema import Schema
-from d2i1_data.diff2in1.families import Family, LabelMap
+from d2i1_data.diff2in1.families import Family
 from d2i1_data.tasks import DEPTH, TASKS, Task
+from tests.d2i1_data.family_cases import CASES
 
 SIZES = [(41, 50), (48, 37), (30, 61), (45, 45)]
-LIMITS = {"unit_vector": 0.0, "metric_map": 0.00051, "label_map": 0.0, "probability_map": 0.5 / 253}
-
 each_task = pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
 
 
@@ -26,15 +25,7 @@ def random_map(
 ) -> NDArray[Any]:
     """A plausible array of the family, a share of its pixels unknown."""
     rng = np.random.default_rng(seed)
-    if family.name == "unit_vector":
-        array = rng.normal(size=(*size, 3)).astype(np.float32)
-        array /= np.linalg.norm(array, axis=-1, keepdims=True)
-    elif family.name == "metric_map":
-        array = rng.uniform(0.3, 60, size).astype(np.float32)
-    elif isinstance(family, LabelMap):
-        array = rng.integers(0, len(family.names), size).astype(np.uint8)
-    else:
-        array = rng.random(size).astype(np.float32)
+    array = CASES[family.name].draw(family, rng, size)
     array[rng.random(size) < unknown] = family.unknown
     return array
 
@@ -50,31 +41,16 @@ def random_raw(family: Family, seed: int = 1, size: tuple[int, int] = (13, 18)) 
 
 def perfect_raw(family: Family, target: Tensor) -> Tensor:
     """A raw prediction that says the target, surely, wherever it is known."""
-    if family.name == "unit_vector":
-        return torch.cat([3 * target, torch.full_like(target[:, :1], 5.0)], 1)
-    if family.name == "metric_map":
-        log = torch.where(target > 0, target, 1.0).log()
-        return torch.cat([log, torch.full_like(log, -4.0)], 1)
-    if isinstance(family, LabelMap):
-        known = torch.where(target == 255, 0, target)[:, 0]
-        return 30 * torch.nn.functional.one_hot(known, len(family.names)).movedim(-1, 1).float()
-    return torch.logit(target.clamp(1e-7, 1 - 1e-7))
+    return CASES[family.name].predict(family, target)
 
 
 def spoiled(family: Family, array: NDArray[Any], seed: int) -> NDArray[Any]:
     """A fair prediction: the truth with noise, and something everywhere, as a model gives."""
     rng = np.random.default_rng(seed + 1000)
     other = random_map(family, seed + 100, array.shape[:2], unknown=0)
-    if family.name == "unit_vector":
-        mixed = array + 0.4 * rng.normal(size=array.shape).astype(np.float32)
-        return mixed / np.linalg.norm(mixed, axis=-1, keepdims=True)
-    if family.name == "metric_map":
-        noise = np.exp(0.3 * rng.normal(size=array.shape)).astype(np.float32)
-        return np.where(array > 0, array * noise, other)
-    if isinstance(family, LabelMap):
-        keep = (rng.random(array.shape) < 0.6) & (array != 255)
-        return np.where(keep, array, other)
-    return np.where(array < 0, other, np.clip(0.5 * array + 0.5 * other, 0, 1))
+    known = known_in(family, array).reshape(*array.shape[:2], *(1,) * (array.ndim - 2))
+    truth = np.where(known, array, other)
+    return np.where(known, CASES[family.name].spoil(rng, truth, other), other)
 
 
 def known_in(family: Family, array: NDArray[Any]) -> NDArray[np.bool_]:
@@ -89,10 +65,10 @@ def assert_same_map(family: Family, stored: NDArray[Any], array: NDArray[Any]) -
     if family.name == "unit_vector":
         np.testing.assert_allclose(np.linalg.norm(stored[known], axis=-1), 1, atol=1e-5)
         cosine = (stored[known].astype(np.float64) * array[known]).sum(-1)
-        assert np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).max() < 0.4
+        assert np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).max() < CASES[family.name].limit
     else:
         error = np.abs(stored[known].astype(np.float64) - array[known].astype(np.float64))
-        assert error.max() <= LIMITS[family.name]
+        assert error.max() <= CASES[family.name].limit
 
 
 @each_task
@@ -407,15 +383,6 @@ def test_agreement(task: Task) -> None:
     assert task.family.agreement(target, unknown).isnan().all()
 
 
-def plain_average(family: Family, values: NDArray[Any]) -> Any:
-    """The average of the known values [M] or [M, 3] of one pixel."""
-    if family.name == "unit_vector":
-        return values.mean(0) / np.linalg.norm(values.mean(0))
-    if family.name == "metric_map":
-        return np.exp(np.log(values.astype(np.float64)).mean())
-    return np.bincount(values).argmax() if isinstance(family, LabelMap) else values.mean()
-
-
 @each_task
 def test_average_of_what_is_known(task: Task) -> None:
     family, size = task.family, (5, 7)
@@ -430,7 +397,7 @@ def test_average_of_what_is_known(task: Task) -> None:
     np.testing.assert_array_equal(known_in(family, average), known.any(0))
     for row, column in np.argwhere(known.any(0)):
         values = np.stack(arrays)[known[:, row, column], row, column]
-        expected = plain_average(family, values)
+        expected = CASES[family.name].average(values)
         np.testing.assert_allclose(average[row, column], expected, atol=1e-5, rtol=1e-5)
 
 
@@ -466,15 +433,15 @@ def test_complaint_names_what_is_wrong(task: Task) -> None:
     family, good = task.family, random_map(task.family, 0)
     assert family.complaint(good) is None
     outside = good.astype(np.float32) if good.dtype != np.uint8 else good.astype(np.int64)
-    outside[0, 0] = {"metric_map": -0.5, "label_map": family.raw_channels}.get(family.name, 1.5)
+    outside[0, 0] = CASES[family.name].outside
     nan = good.astype(np.float32)
     nan[0, 0] = np.nan
     for wrong in (outside, nan, good[0], good[..., None], np.stack([good, good], -1)):
         complaint = family.complaint(wrong)
         assert complaint, wrong.shape
         assert "\n" not in complaint
-    if isinstance(family, LabelMap):
-        assert str(family.raw_channels) in str(family.complaint(outside))
+    if family.names:
+        assert f"0 to {len(family.names) - 1}" in str(family.complaint(outside))
 
 
 @each_task
