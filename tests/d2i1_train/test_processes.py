@@ -43,7 +43,7 @@ OBSERVER = """
 import sys
 from safetensors.torch import save_file
 from d2i1_train.cli import main
-from d2i1_train.run import Run
+from d2i1_train.loop.run import Run
 from d2i1_train.theta import trained_tensors
 
 finish = Run.finish

@@ -193,7 +193,7 @@ import sys
 from safetensors.torch import save_file
 
 from d2i1_data.errors import InputError
-from d2i1_data.loading import find_base
+from d2i1_data.checkpoints.bases import find_base
 from d2i1_train.cli import main
 
 out = sys.argv[1]
