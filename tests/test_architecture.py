@@ -185,6 +185,16 @@ def test_dynamic_imports_name_their_module(name: str) -> None:
             assert isinstance(node.args[0], ast.Constant), f"{name}:{node.lineno}"
 
 
+@pytest.mark.parametrize("file", sorted((ROOT / "tests").rglob("*.py")), ids=lambda f: f.name)
+def test_programs_in_strings_import_what_is_there(file: Path) -> None:
+    """Tests start small programs that stand in strings; ruff and mypy do not read those."""
+    for constant in used_strings(ast.parse(file.read_text())):
+        for target in OUR_MODULE.findall(constant.value):
+            module = module_of(target) or ""
+            name = target.removeprefix(module).removeprefix(".").partition(".")[0]
+            assert re.search(rf"\b{name}\b", MODULES[module].read_text()), (constant.lineno, target)
+
+
 @each_module
 def test_files_and_functions_are_short(name: str) -> None:
     """A published host is one file, so hosts may be longer."""
