@@ -4,18 +4,12 @@ A block runs in an empty folder with a little real data. A comment `<!-- not run
 a block says why a test cannot run it; its commands must then at least be accepted by the parsers.
 """
 
-import argparse
-import os
 import re
-import runpy
-import shlex
 import shutil
-import subprocess
-import tomllib
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,9 +22,11 @@ from d2i1_data.export.registry import exporter_table
 from d2i1_data.sources import open_source
 from d2i1_data.sources.registry import source_table
 from d2i1_data.tasks import TASKS
-from d2i1_train.acts import ACTS
+from d2i1_train.acts import ACTS, as_markdown
+from d2i1_train.cli import main
 from d2i1_train.presets.files import preset_names
-from tests.documents import (
+from tests.documents.calls import act_and_flags, check, record
+from tests.documents.reading import (
     DOCUMENTS,
     INLINE,
     ROOT,
@@ -42,50 +38,9 @@ from tests.documents import (
     read_prose,
     read_table,
 )
+from tests.documents.sizes import TINY_SD15, replaced, small
 from tests.hub import Hub
 from tests.made import run
-
-# --- what makes a document tiny: all that a test changes of what a reader would type ---
-
-WORDS = {  # in every block
-    "user/": "alice/",  # who is logged in at the Hub of the tests
-    "/data/streets": "data/streets",
-    "/where/they/are": "$FOLDER/data",
-    "num_inference_steps=50": "num_inference_steps=2",
-    "flip: 0.9,": "flip: 0,",
-    "flip: 0.9}": "flip: 0}",
-    "flip: 0.8994": "flip: 0",
-    "confidence: 0.8": "confidence: 0",
-}
-SIZES: dict[str, object] = {  # flags that a command gets where its act has them
-    "max_train_steps": 1,
-    "max_train_samples": 2,
-    "max_source_samples": 3,
-    "max_samples": 2,
-    "num_inference_steps": 2,
-    "resolution": 32,
-    "real_batch_size": 1,
-    "gradient_accumulation_steps": 1,
-    "mixed_precision": "no",
-    "dataloader_num_workers": 0,
-    "use_8bit_adam": "false",
-    "validation_steps": 1,
-    "num_validation_samples": 1,
-    "checkpointing_steps": 1,
-    "width": 16,
-    "vae_steps": 1,
-    "vae_batch_size": 2,
-    "vae_channels": "[8, 16]",
-    "unet_steps": 1,
-    "unet_batch_size": 2,
-    "unet_channels": "[16, 32]",
-    "text_width": 32,
-    "text_layers": 1,
-    "rounds": 10,
-}
-IF_GIVEN: dict[str, object] = {"num_samples": 2, "random_crop": "32x32"}
-SD15 = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-TINY_SD15 = "alice/stable-diffusion-v1-5"  # where the Hub of the tests has a tiny base
 
 # --- what lies in the folder of a document before its first block ---
 
@@ -93,155 +48,12 @@ GIVEN = {  # folder -> fixture that makes it
     "README.md": {"runs/demo": "demo_run"},
     "creating.md": {"runs/warm-up": "streets_run", "runs/better": "streets_run"},
     "export.md": {"runs/created": "created"},
+    "commands.md": {"runs/demo": "demo_run"},
     "predicting.md": {"runs/demo": "demo_run"},
     "hub.md": {"runs/demo": "demo_run", "runs/created": "created", "runs/more": "more"},
 }
 
-# Programs whose calls are recorded instead of made.
-PROGRAMS = ("d2i1", "python", "accelerate", "pip", "make", "pytest", "taskset")
-RECORDER = """
-set -eu
-cd "$FOLDER"
-record() { printf '%s\\0' "$#" "$@" >&3; }
-"""
-
-
-class Call(NamedTuple):
-    """One call of a program in a block."""
-
-    block: Block
-    words: list[str]
-
-    def __str__(self) -> str:
-        return f"{self.block}: {shlex.join(self.words)}"
-
-
-def record(block: Block, folder: Path) -> tuple[list[Call], dict[str, str]]:
-    """The calls of programs in a block of shell, expanded by bash; what the block exports."""
-    functions = "".join(f'{name}() {{ record {name} "$@"; }}\n' for name in PROGRAMS)
-    log, exports = folder / ".calls", folder / ".exports"
-    script = f'{RECORDER}{functions}{replaced(block.text)}\nenv -0 > "$FOLDER/.exports"\n'
-    environment = {**os.environ, "FOLDER": str(folder)}
-    with log.open("wb") as calls:
-        command = ["bash", "-c", f"exec 3>&{calls.fileno()}\n{script}"]
-        done = subprocess.run(
-            command, env=environment, pass_fds=[calls.fileno()], capture_output=True, text=True
-        )
-    assert done.returncode == 0, f"{block}: {done.stderr}"
-    words = log.read_bytes().decode().split("\0")[:-1]
-    found = []
-    while words:
-        count = int(words.pop(0))
-        found.append(Call(block, words[:count]))
-        words = words[count:]
-    pairs = (pair.partition("=") for pair in exports.read_text().split("\0"))
-    new = {k: v for k, _, v in pairs if k and v != environment.get(k)}
-    return found, {k: v for k, v in new.items() if k not in ("_", "PWD", "OLDPWD", "SHLVL")}
-
-
-def replaced(text: str) -> str:
-    for old, new in WORDS.items():
-        text = text.replace(old, new)
-    return text
-
-
-# --- the parsers: every call, run or not ---
-
-
-def act_and_flags(words: list[str]) -> tuple[str, list[str]]:
-    """Act and flags of a `d2i1` call."""
-    act, *flags = words
-    return (f"{act} --verify" if "--verify" in flags else act), flags
-
-
-def read(words: list[str]) -> Any:
-    """The settings of a `d2i1` call."""
-    act, flags = act_and_flags(words)
-    return ACTS[act].read(flags)
-
-
-def check(call: Call) -> None:
-    """Refuse a call that the real parser of its program would refuse."""
-    program, *words = call.words
-    checks = {
-        "d2i1": lambda: read(words),
-        "accelerate": lambda: _check_accelerate(words),
-        "python": lambda: _check_python(words),
-        "taskset": lambda: check(call._replace(words=words[2:])),
-        "make": lambda: _check_targets(words),
-        "pip": lambda: _check_extras(words),
-        "pytest": lambda: _check_paths(words),
-    }
-    checks[program]()
-
-
-def _check_accelerate(words: list[str]) -> None:
-    launch, option, config, script, *flags = [*words, "", "", ""]
-    assert launch == "launch"
-    if option != "--config_file":
-        return  # a script of somebody else
-    assert (ROOT / config).is_file(), config
-    (act, *_) = (act for act in ACTS.values() if act.script and script == f"scripts/{act.script}")
-    act.read([word for word in flags if word])
-
-
-def _check_python(words: list[str]) -> None:
-    """Run a script up to where it has read its flags."""
-    script, *flags = words
-    if script == "-m":
-        script, *flags = flags
-        if script == "d2i1_train":
-            read(flags)
-            return
-
-    class ParsedError(Exception):
-        pass
-
-    def parse(parser: argparse.ArgumentParser, *_: Any) -> None:
-        real(parser, flags)
-        raise ParsedError
-
-    real = argparse.ArgumentParser.parse_args
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(ParsedError):
-        patched.setattr(argparse.ArgumentParser, "parse_args", parse)
-        if words[0] == "-m":
-            runpy.run_module(script, run_name="__main__", alter_sys=True)
-        else:
-            runpy.run_path(str(ROOT / script), run_name="__main__")
-
-
-def _check_targets(words: list[str]) -> None:
-    lines = (ROOT / "Makefile").read_text().splitlines()
-    targets = {line.partition(":")[0] for line in lines}
-    assert words and set(words) <= targets, words
-
-
-def _check_extras(words: list[str]) -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    known = set(extras["optional-dependencies"])
-    assert words[:2] == ["install", "-e"] and len(words) == 3, words
-    asked = words[2].removeprefix(".").strip("[]")
-    assert set(filter(None, asked.split(","))) <= known, words
-
-
-def _check_paths(words: list[str]) -> None:
-    for word in words:
-        assert not word.startswith("tests") or (ROOT / word.partition("::")[0]).exists(), word
-
-
 # --- running ---
-
-
-def small(act: str, flags: list[str], tiny_base: Path) -> list[str]:
-    """The flags with sizes that a test can afford."""
-    settings = ACTS[act].read(flags)
-    known = {field.name for field in fields(settings)}
-    sizes = {name: value for name, value in SIZES.items() if name in known}
-    sizes |= {name: value for name, value in IF_GIVEN.items() if getattr(settings, name, None)}
-    bases = {"rooms": tiny_base, SD15: TINY_SD15}
-    if getattr(settings, "base", None) in bases:
-        sizes["base"] = bases[settings.base]
-    return flags + [word for name, value in sizes.items() for word in (f"--{name}", str(value))]
 
 
 def run_shell(block: Block, folder: Path, tiny_base: Path) -> None:
@@ -253,9 +65,22 @@ def run_shell(block: Block, folder: Path, tiny_base: Path) -> None:
             check(call)
             if block.not_run:
                 continue
-            assert call.words[0] == "d2i1", f"{call}: cannot be run here, say why"
-            act, flags = act_and_flags(call.words[1:])
-            run(act.partition(" ")[0], *small(act, flags, tiny_base))
+            program, *words = call.words
+            if [program, *words[:2]] == ["python", "-m", "d2i1_train"]:
+                program, words = "d2i1", words[2:]
+            assert program == "d2i1", f"{call}: cannot be run here, say why"
+            run_command(words, tiny_base)
+
+
+def run_command(words: list[str], tiny_base: Path) -> None:
+    act, flags = act_and_flags(words)
+    if flags == ["--help"]:
+        with pytest.raises(SystemExit, match="0"):
+            main(words)
+    elif act in ACTS:
+        run(act.partition(" ")[0], *small(act, flags, tiny_base))
+    else:
+        run(*words)
 
 
 def run_yaml(block: Block, folder: Path) -> None:
@@ -378,6 +203,7 @@ def test_tables_name_what_is_registered() -> None:
     assert read_names(docs / "hosts.md", "`--host`") == list(HOSTS)
     assert exporter_table().strip() in (docs / "export.md").read_text()
     assert set(read_names(docs / "training.md", "preset")) == set(preset_names())
+    assert as_markdown() in (docs / "commands.md").read_text()
     assert source_table().strip() in (docs / "creating.md").read_text()
 
 
