@@ -1,5 +1,6 @@
-"""Stage 2, self-improving: theta_E learns from real and created samples, theta_C follows."""
+"""Stage 2, self-improving: theta_E learns from real and created samples, theta_C follows it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -12,23 +13,35 @@ from d2i1_data.sources import Rows, open_rows
 from d2i1_data.tasks import TASKS
 
 from .loop.augment import make_augmentation
-from .loop.batches import Draws, Examples
+from .loop.batches import Batch, Draws, Examples
 from .loop.cache import Cache
 from .loop.checkpoint import complete_checkpoints
+from .loop.finish import finish
 from .loop.optimizer import optimizer_file
 from .loop.reopen import open_trainable
 from .loop.run import Run, open_training_rows
 from .objective import DENOISE, believe, objective
 from .settings import SelfImproveSettings
-from .theta import Follower, Theta, make_theta, twin, with_theta
+from .theta import Follower, Theta, with_theta
 
 
 def self_improve(settings: SelfImproveSettings) -> Path:
-    """Improve a warmed-up pipeline; the folder of theta_C's pipeline.
+    """Improve a warmed-up pipeline with created samples.
 
-    Paper Sec. 3 and Fig. 2, second stage; theta_C labels the created samples anew with its current
-    weights each time they are drawn. `created="none"` is the real-only baseline: the same real
-    draws, steps, optimiser state and following, without created samples.
+    theta_C labels the created samples anew, with its current weights, each time they are drawn.
+    `created="none"` is the real-only baseline: the same real samples in the same order, the same
+    steps, optimiser state and following, without created samples.
+
+    Args:
+        settings: pipeline, real source, created dataset, and how to train.
+
+    Returns:
+        The folder of theta_C's pipeline.
+
+    Raises:
+        InputError: if the settings, the pipeline or the data cannot be used.
+
+    Source: paper Sec. 3 and Fig. 2, second stage.
     """
     rows = open_training_rows(settings)
     created = open_created_rows(settings)
@@ -36,50 +49,64 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     common_tasks(pipe, rows.source)
     if settings.denoise_weight and pipe.config.trained_unet == "none":
         raise InputError(f"--denoise_weight: the U-Net of {settings.pipeline} is not trained")
-    begun = settings.resume_from_checkpoint and complete_checkpoints(Path(settings.output_dir))
-    carried = None if settings.fresh_optimizer or begun else optimizer_file(settings.pipeline)
-    run = Run(settings, "self-improve", pipe, rows, *created)  # claims the folder, so after those
-    exploitation = make_theta(pipe.to(run.device), denoises=settings.denoise_weight > 0)
-    creation = twin(exploitation)
-    run.prepare(exploitation, creation, carried)
-    follower = Follower(settings.alpha, settings.follow_every, **run.counters)
+    started = settings.resume_from_checkpoint and complete_checkpoints(Path(settings.output_dir))
+    state = None if settings.fresh_optimizer or started else optimizer_file(settings.pipeline)
+    # claims the folder, so after the checks
+    sources = [rows, *created]
+    run = Run(settings, "self-improve", pipe, sources, follows=True, optimizer_file=state)
+    theta_e, theta_c = run.exploitation, run.creation
+    counters = run.counters
+    follower = Follower(settings.alpha, settings.follow_every, counters.consumed, counters.followed)
     context = pipe.perception_context()
-    families = pipe.perception.families
-    weights = {name: TASKS[name].weight for name in families} | {DENOISE: settings.denoise_weight}
-    mix = mix_samples(settings, rows, created, pipe, exploitation, context)
-    # the baseline follows at the same steps, so it counts the created samples it does without
-    consumed = run.samples_a_step(settings.real_batch_size + settings.created_size)
-    pipes = {"theta_E": pipe, "theta_C": with_theta(pipe, creation)}
+    weights = {name: TASKS[name].weight for name in pipe.perception.families}
+    weights[DENOISE] = settings.denoise_weight
+    mix = mix_samples(settings, rows, created, pipe, theta_e, context)
+    # the baseline follows at the same steps: it counts the created samples that it leaves out
+    consumed = run.samples_per_step(settings.real_batch_size + settings.created_size)
+    pipes = {"theta_E": pipe, "theta_C": with_theta(pipe, theta_c)}
 
     for _ in run.steps():
         for batch in run.batches(mix):
-            with torch.no_grad(), run.accelerator.autocast():
-                # see: a frozen U-Net's one pyramid feeds both, else each theta sees for itself
-                pyramid = batch.pyramid
-                if exploitation.frozen and pyramid is None:
-                    pyramid = creation.see(batch.latents, context)
-                # truth for real samples, theta_C's belief for created ones
-                targets, made = batch.targets, batch.created
-                if len(made):
-                    seen = pyramid and tuple(level[made] for level in pyramid)
-                    clean = batch.latents[made]
-                    if batch.clean is not None:  # theta_E's colours are changed, theta_C's are not
-                        seen, clean = None, batch.clean
-                    belief = creation(clean, context, batch.size, seen).raw
-                    targets = believe(families, belief, targets, made, batch.believed)
-            # objective
-            answer = run.model(batch.latents, context, batch.size, pyramid, targets, batch.noised)
-            loss, losses = objective(weights, answer, batch.noised)
-            # step
-            run.learn(loss, losses)
-        # follow
-        follower.follow(creation, exploitation, consumed)
-        run.after(pipes, {"consumed": follower.consumed, "followed": follower.followed})
-    return run.finish(pipes["theta_C"], load_base_unet)
+            learn(run, batch, context, weights)
+        follower.follow(theta_c, theta_e, consumed)
+        run.end_step(pipes, follower.consumed, follower.followed)
+    return finish(run, pipes["theta_C"], load_base_unet)
+
+
+def learn(run: Run, batch: Batch, context: Tensor, weights: Mapping[str, float]) -> None:
+    """Learn from one micro-batch: theta_C labels its created samples, theta_E learns from all.
+
+    Args:
+        run: holds theta_E, its optimiser, and theta_C.
+        batch: real samples, created samples, or both.
+        context: text states of the empty prompt, `[1, L, D]`.
+        weights: of each task's loss and of the denoising loss.
+    """
+    theta_e, theta_c = run.exploitation, run.creation
+    with torch.no_grad(), run.accelerator.autocast():
+        # one pass of a frozen U-Net is enough for both; a trained one makes a pass for each theta
+        pyramid = batch.pyramid
+        if theta_e.frozen and pyramid is None:
+            pyramid = theta_c.see(batch.latents, context)
+        # truth for real samples, theta_C's prediction for created ones
+        targets, created = batch.targets, batch.created
+        if len(created):
+            own_pyramid = pyramid and tuple(level[created] for level in pyramid)
+            latents = batch.latents[created]
+            if batch.clean is not None:  # only theta_E gets changed colours
+                own_pyramid, latents = None, batch.clean
+            raw = theta_c(latents, context, batch.size, own_pyramid).raw
+            families = theta_c.perception.families
+            targets = believe(families, raw, targets, created, batch.believed)
+    # objective
+    output = run.model(batch.latents, context, batch.size, pyramid, targets, batch.noised)
+    loss, losses = objective(weights, output, batch.noised)
+    # step
+    run.learn(loss, losses)
 
 
 def open_created_rows(settings: SelfImproveSettings) -> list[Rows]:
-    """The created samples, if there are any."""
+    """Open the created samples; an empty list for the real-only baseline."""
     if settings.created == "none":
         return []
     spec, limit = f"dataset:{settings.created}", settings.max_created_samples
@@ -95,15 +122,25 @@ def mix_samples(
     theta: Theta,
     context: Tensor,
 ) -> list[tuple[Draws, int]]:
-    """Which orders of draws a step takes how many samples from."""
+    """Make the orders of samples that steps draw from.
+
+    Args:
+        settings: batch sizes, and whether real and created samples are shuffled together.
+        rows: the real rows.
+        created_rows: the created rows, if there are any.
+        pipe: encodes images and captions.
+        theta: theta_E.
+        context: text states of the empty prompt, `[1, L, D]`.
+
+    Returns:
+        Orders, and how many samples a micro-batch takes of each.
+    """
     shared = (pipe, theta, context, Cache(settings.cache_dir))
     augment, denoise = make_augmentation(settings), settings.denoise_weight > 0
     real = Examples(rows, *shared, augment=augment, denoise=denoise)
     created = [Examples(more, *shared, augment=augment, created=True) for more in created_rows]
-    size, more = settings.real_batch_size, settings.created_size
+    real_size, created_size, seed = settings.real_batch_size, settings.created_size, settings.seed
     if settings.mix == "union" and created:
-        return [(Draws([real, *created], settings.seed), size + more)]
-    return [
-        (Draws([real], settings.seed), size),
-        *((Draws([c], settings.seed), more) for c in created),
-    ]
+        return [(Draws([real, *created], seed), real_size + created_size)]
+    separate = [(Draws([one], seed), created_size) for one in created]
+    return [(Draws([real], seed), real_size), *separate]

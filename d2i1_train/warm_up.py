@@ -1,8 +1,10 @@
-"""Stage 1, warm-up: theta learns from real labels what theta_C and theta_E will begin with."""
+"""Stage 1, warm-up: theta learns from real labels. theta_C and theta_E both start from it."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from d2i1_data.checkpoints.bases import explained, find_base
 from d2i1_data.dataset.schema import describe_tasks
@@ -12,51 +14,81 @@ from d2i1_data.sources import Source, parse_resolution
 from d2i1_data.tasks import TASKS, Task
 
 from .loop.augment import make_augmentation
-from .loop.batches import Draws, Examples
+from .loop.batches import Batch, Draws, Examples
 from .loop.cache import Cache
+from .loop.finish import finish
 from .loop.lora import add_lora
 from .loop.run import Run, open_training_rows
 from .objective import DENOISE, objective
 from .settings import HOST_SETTINGS, WarmUpSettings
-from .theta import make_theta
 
 
 def warm_up(settings: WarmUpSettings) -> Path:
-    """Train a fresh host on the real labels of a source; the folder of its pipeline.
+    """Train a fresh host on the real labels of a source.
 
-    Paper Sec. 3, first stage: one pass at t = 0 under the empty prompt, the U-Net frozen.
+    One pass at t = 0 under the empty prompt; in the paper the U-Net is frozen.
+
+    Args:
+        settings: source, base, host, and how to train.
+
+    Returns:
+        The folder of the trained pipeline.
+
+    Raises:
+        InputError: if the settings, the source or the base cannot be used.
+
+    Source: paper Sec. 3, first stage.
     """
     rows = open_training_rows(settings)
     tasks = choose_tasks(settings.host, settings.tasks, rows.source)
     torch.manual_seed(settings.seed)
     base = find_base(settings.base, settings.revision, settings.variant, settings.base_config)
     pipe = mount(settings, base, tasks)
-    run = Run(settings, "warm-up", pipe, rows)  # claims the folder, so after what can be wrong
-    theta = make_theta(pipe.to(run.device), denoises=settings.denoise_weight > 0)
-    run.prepare(theta)
+    run = Run(settings, "warm-up", pipe, [rows])  # claims the folder, so after the checks
     context = pipe.perception_context()
     weights = {name: task.weight for name, task in tasks.items()}
     weights[DENOISE] = settings.denoise_weight
     augment, denoise = make_augmentation(settings), settings.denoise_weight > 0
     cache = Cache(settings.cache_dir)
-    real = Examples(rows, pipe, theta, context, cache, augment=augment, denoise=denoise)
+    real = Examples(rows, pipe, run.exploitation, context, cache, augment=augment, denoise=denoise)
     mix = [(Draws([real], settings.seed), settings.real_batch_size)]
 
     for _ in run.steps():
         for batch in run.batches(mix):
-            # see
-            seen = (batch.latents, context, batch.size, batch.pyramid)
-            answer = run.model(*seen, batch.targets, batch.noised)
-            # objective
-            loss, losses = objective(weights, answer, batch.noised)
-            # step
-            run.learn(loss, losses)
-        run.after({"theta": pipe}, {})
-    return run.finish(pipe, base.load_unet)
+            learn(run, batch, context, weights)
+        run.end_step({"theta": pipe})
+    return finish(run, pipe, base.load_unet)
+
+
+def learn(run: Run, batch: Batch, context: Tensor, weights: Mapping[str, float]) -> None:
+    """Learn from one micro-batch.
+
+    Args:
+        run: holds theta and its optimiser.
+        batch: real samples.
+        context: text states of the empty prompt, `[1, L, D]`.
+        weights: of each task's loss and of the denoising loss.
+    """
+    # one pass
+    inputs = (batch.latents, context, batch.size, batch.pyramid)
+    output = run.model(*inputs, batch.targets, batch.noised)
+    # objective
+    loss, losses = objective(weights, output, batch.noised)
+    # step
+    run.learn(loss, losses)
 
 
 def choose_tasks(host: str, names: str | None, source: Source) -> dict[str, Task]:
-    """The source's tasks of these comma-separated names; None is what the host takes of them."""
+    """Choose the tasks that a host learns from a source.
+
+    Args:
+        host: its name.
+        names: comma-separated tasks; None takes those that the host can learn.
+        source: its labels.
+
+    Raises:
+        InputError: if the host is unknown, the source lacks a task, or the host cannot learn it.
+    """
     if host not in HOSTS:
         raise InputError(f"--host: unknown host {host!r}: choose from {', '.join(HOSTS)}")
     families = {name: task.family for name, task in source.tasks.items()}
@@ -80,7 +112,16 @@ def choose_tasks(host: str, names: str | None, source: Source) -> dict[str, Task
 
 
 def mount(settings: WarmUpSettings, base: Base, tasks: dict[str, Task]) -> Diff2in1Pipeline:
-    """A fresh host on the base, and a fresh LoRA in its U-Net if that is what is trained."""
+    """Mount a fresh host on a base, with a fresh LoRA in its U-Net if one is trained.
+
+    Args:
+        settings: host, its options, and which part of the U-Net is trained.
+        base: as `find_base` gives it.
+        tasks: that the host learns.
+
+    Raises:
+        InputError: if the host has no such option, or the base cannot be loaded.
+    """
     given = {name: getattr(settings, name) for name in HOST_SETTINGS}
     options = {name: value for name, value in given.items() if value is not None}
     options |= settings.host_options or {}

@@ -1,4 +1,4 @@
-"""What full size costs, for docs/benchmarks.md.
+"""Memory and speed at full size, for docs/benchmarks.md.
 
 python scripts/random_base.py runs/random-v1-5     # where the real v1-5 is not at hand
 python scripts/benchmark.py memory --base runs/random-v1-5
@@ -12,25 +12,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
-from torch import nn
 
 from d2i1_data.checkpoints.bases import find_base
 from d2i1_data.diff2in1 import HOSTS, Diff2in1Pipeline
 from d2i1_data.sources import open_rows
 from d2i1_data.tasks import TASKS
+from d2i1_train import self_improve, warm_up
 from d2i1_train.loop.augment import Augmentation
-from d2i1_train.loop.batches import Batch, Examples, stack
+from d2i1_train.loop.batches import Examples, stack
 from d2i1_train.loop.cache import Cache
-from d2i1_train.loop.optimizer import make_optimizer
-from d2i1_train.objective import believe, objective
+from d2i1_train.loop.run import Run
 from d2i1_train.settings import WarmUpSettings
-from d2i1_train.theta import Theta, make_theta, twin
 from d2i1_train.warm_up import choose_tasks, mount
 
+LEARN = {"warm-up": warm_up.learn, "self-improve": self_improve.learn}  # of 1 and 2 samples
 MODES = ("none", "lora", "full")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -63,16 +64,18 @@ def main() -> None:
     elif options.what == "speed":
         speed(options)
     else:
-        step = next(training(options.train_unet, options.gradient_checkpointing, options))[1]
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak is the step's from here on
-        step()
+        checkpointing = options.gradient_checkpointing
+        with training("warm-up", options.train_unet, checkpointing, options) as step:
+            # Linux: from here on the peak is that of the step
+            Path("/proc/self/clear_refs").write_text("5")
+            step()
 
 
-# --- memory: the commands themselves, as a user types them ---
+# --- memory: the commands as a user types them ---
 
 
 def memory(base: str, folder: Path) -> None:
-    """Peak memory on the host of each command at full size; training and creation take 2 steps."""
+    """Print the peak CPU memory of each command at full size, with 2 steps each."""
     print("| command | seconds | peak GiB |\n|---|---|---|", flush=True)
     shared = "--config rooms --max_train_samples 1 --random_flip false --max_train_steps 2"
     shared += " --real_batch_size 1 --report_to none"
@@ -80,14 +83,14 @@ def memory(base: str, folder: Path) -> None:
         for size, more in ((256, ""), (512, " --gradient_checkpointing")):
             run = folder / f"{mode}-{size}"
             line = f"--train_unet {mode} --resolution {size}{more}"
-            act = ["-m", "d2i1_train.cli", "warm-up", *line.split()]
+            act = ["-m", "d2i1_train", "warm-up", *line.split()]
             _row(f"warm-up {line}", *act, *shared.split(), f"--base={base}", f"--output_dir={run}")
             if (mode, size) != ("lora", 512):
                 shutil.rmtree(run)  # gigabytes
     pipeline = folder / "lora-512" / "pipeline"
     line = "create --resolution 512 --num_samples 1 --num_inference_steps 2"
     where = (f"--pipeline={pipeline}", "--source=rooms:train", f"--output_dir={folder / 'created'}")
-    _row(line, "-m", "d2i1_train.cli", *line.split(), *where)
+    _row(line, "-m", "d2i1_train", *line.split(), *where)
     _row("from_pretrained, predict at 512", "-c", PREDICT, str(pipeline))
     for mode in ("lora", "full"):
         for flags in ([], ["--gradient_checkpointing"]):
@@ -96,23 +99,23 @@ def memory(base: str, folder: Path) -> None:
 
 
 def _row(shown: str, *arguments: str) -> None:
-    """Run Python to its end and print what it took."""
+    """Run Python to its end and print its time and memory."""
     command, start = [sys.executable, *arguments], time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
-    said = process.stderr.read()
+    errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        sys.exit(f"{' '.join(command)}\n{said.decode()[-3000:]}")
+        sys.exit(f"{' '.join(command)}\n{errors.decode()[-3000:]}")
     peak = usage.ru_maxrss / 2**20
     print(f"| `{shown}` | {time.perf_counter() - start:.0f} | {peak:.1f} |", flush=True)
 
 
-# --- speed: the loops' inner steps ---
+# --- speed: the steps of the loops ---
 
 
 def speed(options: argparse.Namespace) -> None:
-    """Steps per second of training in every mode, and images per second of creation."""
+    """Print the speed of training in every mode, and of creation."""
     device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "CPU"
     print(f"{device}, torch {torch.__version__}, {options.resolution} px\n")
     training_table(options)
@@ -120,21 +123,22 @@ def speed(options: argparse.Namespace) -> None:
 
 
 def training_table(options: argparse.Namespace) -> None:
-    """Steps of warm-up and of self-improving."""
+    """Print the speed of the steps of both stages."""
     print("| training | checkpointing | batch | steps/s | peak GiB |\n|---|---|---|---|---|")
     for mode in MODES:
         for checkpointing in (False, True):
-            for name, step, batch in training(mode, checkpointing, options):
-                seconds, peak = _timed(step, options.steps)
-                row = (f"{mode}, {name}", "yes" if checkpointing else "no", str(batch))
+            for batch, stage in enumerate(LEARN, 1):
+                with training(stage, mode, checkpointing, options) as step:
+                    seconds, peak = _timed(step, options.steps)
+                row = (f"{mode}, {stage}", "yes" if checkpointing else "no", str(batch))
                 print(f"| {' | '.join(row)} | {1 / seconds:.2f} | {peak} |", flush=True)
 
 
 def creation_table(options: argparse.Namespace) -> None:
-    """Labelled images of 50 calls each, as the paper makes them."""
+    """Print the speed of labelled images of 50 U-Net calls each, as in the paper."""
     print("\n| creation, 50 calls | batch | images/s | peak GiB |\n|---|---|---|---|")
     for compiled in (False, True):
-        pipe = _mounted("none", False, options)
+        pipe = _mounted("none", options)
         if options.mixed_precision != "no":
             pipe.to(DEVICE, PRECISIONS[options.mixed_precision])
         if compiled:
@@ -146,66 +150,60 @@ def creation_table(options: argparse.Namespace) -> None:
             print(f"| {label} | {batch} | {batch / seconds:.2f} | {peak} |", flush=True)
 
 
-def _mounted(mode: str, checkpointing: bool, options: argparse.Namespace) -> Diff2in1Pipeline:
-    settings = _settings(mode, options)
-    tasks = choose_tasks(settings.host, settings.tasks, open_rows(settings.source, None, 1).source)
-    pipe = mount(settings, find_base(options.base), tasks).to(DEVICE)
-    if checkpointing:
-        pipe.unet.enable_gradient_checkpointing()
-    return pipe
+def _mounted(mode: str, options: argparse.Namespace) -> Diff2in1Pipeline:
+    settings = _settings(mode, False, options, "")
+    source = open_rows(settings.source, None, 1).source
+    tasks = choose_tasks(settings.host, settings.tasks, source)
+    return mount(settings, find_base(options.base), tasks).to(DEVICE)
 
 
-def _settings(mode: str, options: argparse.Namespace) -> WarmUpSettings:
+def _settings(
+    mode: str, checkpointing: bool, options: argparse.Namespace, folder: str
+) -> WarmUpSettings:
     return WarmUpSettings(
         source="rooms:train",
-        output_dir="",
+        output_dir=folder,
         base=options.base,
         host=options.host,
         train_unet=mode,  # type: ignore[arg-type]
         resolution=str(options.resolution),
+        gradient_checkpointing=checkpointing,
+        mixed_precision=options.mixed_precision,
+        report_to="none",
     )
 
 
+@contextmanager
 def training(
-    mode: str, checkpointing: bool, options: argparse.Namespace
-) -> Iterator[tuple[str, Callable[[], None], int]]:
-    """The step of warm-up, then that of self-improving, with the batch size of each."""
-    pipe, settings = _mounted(mode, checkpointing, options), _settings(mode, options)
-    exploitation = make_theta(pipe)
-    context = pipe.perception_context()
-    rows = open_rows(settings.source, settings.resolution, 2)
-    shared = (rows, pipe, exploitation, context, Cache(None))
-    real = Examples(*shared, augment=Augmentation()).get(0, False)._replace(pyramid=None)
-    created = real._replace(created=True)
-    optimizer = make_optimizer(exploitation, settings)
-    families, weights = pipe.perception.families, {n: t.weight for n, t in TASKS.items()}
-    precision = PRECISIONS.get(options.mixed_precision)
+    stage: str, mode: str, checkpointing: bool, options: argparse.Namespace
+) -> Iterator[Callable[[], None]]:
+    """Open a run of a stage; gives its real step on one micro-batch, which has no pyramid yet.
 
-    def step(batch: Batch, creation: Theta | None) -> None:
-        with torch.autocast(DEVICE.type, precision, enabled=precision is not None):
-            targets, pyramid = batch.targets, None
-            if creation is not None:
-                with torch.no_grad():
-                    if exploitation.frozen:
-                        pyramid = creation.see(batch.latents, context)
-                    made = batch.created
-                    seen = pyramid and tuple(level[made] for level in pyramid)
-                    belief = creation(batch.latents[made], context, batch.size, seen).raw
-                targets = believe(families, belief, targets, made, batch.believed)
-            answer = exploitation(batch.latents, context, batch.size, pyramid, targets)
-        objective(weights, answer)[0].backward()
-        trained = [p for p in exploitation.parameters() if p.requires_grad]
-        nn.utils.clip_grad_norm_(trained, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+    The micro-batch holds one real sample, while self-improving also one created sample.
+    """
+    improves = stage == "self-improve"
+    with TemporaryDirectory() as folder:
+        pipe = _mounted(mode, options)
+        settings = _settings(mode, checkpointing, options, folder)
+        rows = open_rows(settings.source, settings.resolution, 2)
+        run = Run(settings, stage, pipe, [rows], follows=improves)
+        context = pipe.perception_context()
+        weights = {name: TASKS[name].weight for name in pipe.perception.families}
+        parts = (rows, pipe, run.exploitation, context, Cache(None))
+        real = Examples(*parts, augment=Augmentation()).get(0, False)._replace(pyramid=None)
+        samples = [real, real._replace(created=True)] if improves else [real]
+        batch, learn = stack(samples, run.device), LEARN[stage]
 
-    yield "warm-up", lambda: step(stack([real], DEVICE), None), 1
-    pair, creation = stack([real, created], DEVICE), twin(exploitation)
-    yield "self-improve", lambda: step(pair, creation), 2
+        def step() -> None:
+            with run.accelerator.accumulate(run.model):
+                learn(run, batch, context, weights)
+
+        yield step
+        run.close()
 
 
 def _timed(act: Callable[[], object], times: int) -> tuple[float, str]:
-    """Median seconds of an act after two to warm up, and the device's peak memory in GiB."""
+    """Median seconds of an act after two untimed ones, and the device's peak memory in GiB."""
     if DEVICE.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     spent = []

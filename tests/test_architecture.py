@@ -46,7 +46,6 @@ KNOWN_UPWARD = {
 KNOWN_CIRCLES = {  # the dependency that closes a circle
     ("d2i1_data.diff2in1.pipeline", "d2i1_data.card"),
     ("d2i1_data.diff2in1.pipeline", "d2i1_data.checkpoints.bases"),
-    ("d2i1_train.loop.facts", "d2i1_train.loop.run"),
 }
 KNOWN_LONG_FILES = {"d2i1_data.diff2in1.pipeline"}
 

@@ -1,7 +1,7 @@
-"""Augmentation: which views of a sample are drawn, and what a view makes of image and labels.
+"""Augmentation: random views of a sample, and their effect on its image and labels.
 
-Geometry is common to what theta_C and theta_E see; a change of colours is theta_E's only. A view
-is a few numbers, all drawn before the sample is read, so it follows from the generator alone.
+Geometry is the same for theta_C and theta_E; only theta_E gets changed colours. A view is a few
+numbers. All are drawn before the sample is read, so the generator alone decides them.
 """
 
 from collections.abc import Mapping
@@ -18,16 +18,16 @@ from d2i1_data.sources import parse_resolution
 from .settings import TrainSettings
 
 Size = tuple[int, int]
-Maps = dict[str, Tensor]
+LabelMaps = dict[str, Tensor]
 Window = tuple[slice, slice]
 
-REDRAWS = 10  # of a window that one class covers too much of
+REDRAWS = 10  # of a window in which one class covers too much
 FACTORS = ("gamma", "brightness", "contrast", "saturation")
 CHANGES = (*FACTORS, "hue", "tint")
 
 
 class Colours(NamedTuple):
-    """A photometric change, made in this order; each default changes nothing."""
+    """A change of colours, made in this order; each default changes nothing."""
 
     gamma: float = 1.0  # exponent
     brightness: float = 1.0  # factor
@@ -37,7 +37,7 @@ class Colours(NamedTuple):
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factor of each channel
 
     def change(self, image: Tensor) -> Tensor:
-        """The changed image; both [1, 3, H, W] in [0, 1]."""
+        """Change an image `[1, 3, H, W]` in [0, 1]."""
         image = image.clamp(0, 1) ** self.gamma
         image = (image * self.brightness).clamp(0, 1)
         image = torch.lerp(_grey(image).mean().expand_as(image), image, self.contrast).clamp(0, 1)
@@ -47,21 +47,28 @@ class Colours(NamedTuple):
 
 
 class View(NamedTuple):
-    """One draw of a sample's view; the default is the sample as it is."""
+    """One view of a sample; the default is the sample without change."""
 
     mirrored: bool = False
     scale: float = 1.0  # of the sides
     crop: Size | None = None
-    places: tuple[tuple[float, float], ...] = ((0.0, 0.0),)  # of the window in its room, [0, 1)
+    places: tuple[tuple[float, float], ...] = ((0.0, 0.0),)  # of the window in its range, [0, 1)
     max_share: float = 1.0
     colours: Colours | None = None
 
     def frame(
-        self, image: Tensor, maps: Maps, families: Mapping[str, Family]
-    ) -> tuple[Tensor, Maps]:
-        """What of an image and its maps is in the view, [1, C, H, W] each.
+        self, image: Tensor, maps: LabelMaps, families: Mapping[str, Family]
+    ) -> tuple[Tensor, LabelMaps]:
+        """Scale, mirror and crop an image and its maps.
 
-        At most as large as the window: it is smaller where the scaled image is.
+        Args:
+            image: `[1, 3, H, W]`.
+            maps: `[1, C, H, W]` by task.
+            families: of each task.
+
+        Returns:
+            The image and the maps of the view. They are smaller than the window if the scaled image
+            is.
         """
         if self.scale != 1:
             height, width = image.shape[2:]
@@ -75,17 +82,17 @@ class View(NamedTuple):
         if self.crop is None:
             return image, maps
         down, right = self._window(self.crop, image, maps, families)
-        # in one memory layout, as convolutions round differently in another
+        # in one memory layout: convolutions round differently in another
         image = image[..., down, right].contiguous()
         return image, {n: one[..., down, right].contiguous() for n, one in maps.items()}
 
     def _window(
-        self, crop: Size, image: Tensor, maps: Maps, families: Mapping[str, Family]
+        self, crop: Size, image: Tensor, maps: LabelMaps, families: Mapping[str, Family]
     ) -> Window:
-        """The first drawn window that no class covers more than its share of, else the last."""
-        room = [max(have - side, 0) + 1 for have, side in zip(image.shape[2:], crop, strict=True)]
+        """The first drawn window in which no class covers too much, else the last."""
+        free = [max(have - side, 0) + 1 for have, side in zip(image.shape[2:], crop, strict=True)]
         for place in self.places:
-            top, left = (int(part * free) for part, free in zip(place, room, strict=True))
+            top, left = (int(part * range_) for part, range_ in zip(place, free, strict=True))
             window = slice(top, top + crop[0]), slice(left, left + crop[1])
             if self.max_share == 1:
                 break
@@ -95,7 +102,7 @@ class View(NamedTuple):
         return window
 
     def recoloured(self, image: Tensor) -> Tensor:
-        """What theta_E sees of an image; both [1, 3, H, W] in [-1, 1]."""
+        """Change the colours of an image `[1, 3, H, W]` in [-1, 1], for theta_E."""
         if self.colours is None:
             return image
         return self.colours.change((image + 1) / 2) * 2 - 1
@@ -103,7 +110,7 @@ class View(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """Which views are drawn; see TrainSettings for what each number means."""
+    """The distribution of views; `AugmentationSettings` explains each number."""
 
     flip: bool = False
     scale: tuple[float, float] | None = None
@@ -113,11 +120,11 @@ class Augmentation:
 
     @property
     def recurs(self) -> bool:
-        """Whether views come again, so that what was made of one is worth keeping."""
+        """Whether the same views come again, so that their latents are worth keeping."""
         return self.scale is None and self.crop is None and not self.jitter
 
     def draw(self, generator: torch.Generator) -> View:
-        """A view, all of it from the generator."""
+        """Draw a view; the generator decides everything."""
         chance = torch.rand(1, generator=generator).item()
         view = View(self.flip and chance < 0.5)
         if self.scale:
@@ -131,13 +138,13 @@ class Augmentation:
         return view._replace(colours=self._colours(generator)) if self.jitter else view
 
     def _colours(self, generator: torch.Generator) -> Colours | None:
-        """Each number has its place among those drawn, so no change alters another."""
+        """Every change has its own random numbers, so that switching one off alters no other."""
         happens, *drawn = torch.rand(15, generator=generator, dtype=torch.float64).tolist()
         if happens >= self.jitter.get("probability", 1.0):
             return None
         each = self.jitter.get("each", 1.0)
-        made = {name: chance < each for name, chance in zip(CHANGES, drawn, strict=False)}
-        most = {name: self.jitter.get(name, 0.0) if made[name] else 0.0 for name in CHANGES}
+        chosen = {name: chance < each for name, chance in zip(CHANGES, drawn, strict=False)}
+        most = {name: self.jitter.get(name, 0.0) if chosen[name] else 0.0 for name in CHANGES}
         *places, hue, red, green, blue = (2 * number - 1 for number in drawn[len(CHANGES) :])
         factors = {n: 1 + most[n] * place for n, place in zip(FACTORS, places, strict=True)}
         tint = (1 + most["tint"] * red, 1 + most["tint"] * green, 1 + most["tint"] * blue)
@@ -145,7 +152,7 @@ class Augmentation:
 
 
 def make_augmentation(settings: TrainSettings) -> Augmentation:
-    """The views that a run's settings ask for."""
+    """Make the augmentation that the settings of a run ask for."""
     scale = None if settings.random_scale is None else tuple(settings.random_scale)
     return Augmentation(
         flip=settings.random_flip,

@@ -1,7 +1,7 @@
 """Checkpoints: `checkpoint-N` folders that are complete or not there.
 
-One holds the trained tensors of theta_E (and theta_C), counters as JSON, and accelerate's files for
-the optimiser, schedule and random states, which are read with `weights_only=True`.
+One holds the trained tensors of theta_E, and of theta_C if it is another module, counters as JSON,
+and accelerate's files for the optimiser and random states, which are read with `weights_only=True`.
 """
 
 import json
@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import torch
@@ -19,15 +20,66 @@ from d2i1_data.errors import InputError
 
 from ..theta import Theta, trained_tensors
 
+COUNTERS = "counters.json"  # the last file of a checkpoint: with it, the checkpoint is complete
+FORMAT_VERSION = 1
 Thetas = Mapping[str, Theta]  # "exploitation", and while self-improving "creation"
 
 
+@dataclass(frozen=True)
+class Counters:
+    """How far a run has come: the content of `counters.json`.
+
+    Args:
+        step: optimiser steps made.
+        consumed: samples that theta_E has consumed, while self-improving.
+        followed: how often theta_C has followed, while self-improving.
+        format_version: of the checkpoint's folder.
+    """
+
+    step: int = 0
+    consumed: int = 0
+    followed: int = 0
+    format_version: int = FORMAT_VERSION
+
+
+def read_counters(path: Path) -> Counters:
+    """Read the counters of a checkpoint.
+
+    Raises:
+        InputError: if a newer version of this package wrote it, or the file is not ours.
+    """
+    file = path / COUNTERS
+    try:
+        content = json.loads(file.read_text())
+        version = content["format_version"]
+        if version > FORMAT_VERSION:
+            raise InputError(
+                f"{path}: format version {version}, this version of diff2in1 opens up to"
+                f" {FORMAT_VERSION}: update the package"
+            )
+        found = Counters(**content)
+        if not all(type(value) is int for value in astuple(found)):
+            raise TypeError("expected whole numbers")
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{file}: not the counters of a checkpoint ({error!r})") from error
+    return found
+
+
 def save_checkpoint(
-    accelerator: Accelerator, folder: Path, step: int, thetas: Thetas, counters: Mapping[str, int]
+    accelerator: Accelerator, folder: Path, counters: Counters, thetas: Thetas
 ) -> None:
-    """Write `checkpoint-<step>` beside its place, sync it, move it there."""
-    final = folder / f"checkpoint-{step}"
-    temporary = folder / f".checkpoint-{step}.tmp"
+    """Write `checkpoint-<step>` beside its place, sync it, and move it there.
+
+    Args:
+        accelerator: holds the optimiser and the random states of all processes.
+        folder: of the run.
+        counters: written to the checkpoint; its step names it.
+        thetas: modules whose trained tensors are saved.
+    """
+    final = folder / f"checkpoint-{counters.step}"
+    temporary = folder / f".checkpoint-{counters.step}.tmp"
     if accelerator.is_main_process and temporary.exists():
         shutil.rmtree(temporary)
     accelerator.wait_for_everyone()
@@ -39,7 +91,7 @@ def save_checkpoint(
             save_file(
                 {k: t.contiguous() for k, t in tensors.items()}, temporary / f"{name}.safetensors"
             )
-        (temporary / "counters.json").write_text(json.dumps({"step": step, **counters}) + "\n")
+        (temporary / COUNTERS).write_text(json.dumps(asdict(counters)) + "\n")
         for file in temporary.iterdir():
             with file.open("rb") as opened:
                 os.fsync(opened.fileno())
@@ -50,13 +102,13 @@ def save_checkpoint(
 
 
 def prune_checkpoints(folder: Path, limit: int | None) -> None:
-    """Keep only the newest checkpoints; called once the newest is complete."""
+    """Delete all but the newest checkpoints. Call it when the newest is complete."""
     for old in complete_checkpoints(folder)[:-limit] if limit else []:
         shutil.rmtree(old)
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
-    """All checkpoints, oldest first; what a killed run left half-written has another name."""
+    """List all checkpoints, oldest first. Incomplete ones have another name."""
     found = [
         path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)
     ]
@@ -64,12 +116,23 @@ def complete_checkpoints(folder: Path) -> list[Path]:
 
 
 def find_checkpoint(folder: Path, wanted: str) -> Path | None:
-    """`latest` is the newest one or None; otherwise the named one, which must exist."""
+    """Find the checkpoint that `--resume_from_checkpoint` names.
+
+    Args:
+        folder: of the run.
+        wanted: `latest`, a path, or the name of a checkpoint in the folder.
+
+    Returns:
+        Its folder; None if the latest is wanted and there is none.
+
+    Raises:
+        InputError: if the named one is not a checkpoint.
+    """
     if wanted == "latest":
         found = complete_checkpoints(folder)
         return found[-1] if found else None
     path = Path(wanted) if Path(wanted).is_dir() else folder / wanted
-    if not (path / "counters.json").is_file():
+    if not (path / COUNTERS).is_file():
         names = ", ".join(c.name for c in complete_checkpoints(folder)) or "none"
         raise InputError(
             f"--resume_from_checkpoint {wanted}: not a checkpoint; {folder} has {names}"
@@ -78,14 +141,23 @@ def find_checkpoint(folder: Path, wanted: str) -> Path | None:
 
 
 def load_thetas(path: Path, thetas: Thetas) -> None:
-    """Copy the tensors of a checkpoint into theta_E (and theta_C)."""
+    """Copy the tensors of a checkpoint into theta_E, and into theta_C if it is another module."""
     for name, theta in thetas.items():
         load_tensors(path / f"{name}.safetensors", theta, thetas["exploitation"])
 
 
 @torch.no_grad()
 def load_tensors(file: Path, theta: Theta, like: Theta) -> None:
-    """Copy one file of a checkpoint into a theta."""
+    """Copy a file of tensors into a theta.
+
+    Args:
+        file: as `save_checkpoint` writes it.
+        theta: gets the tensors.
+        like: theta_E, whose `requires_grad` says which tensors the file must hold.
+
+    Raises:
+        InputError: if there is no such file, or it is of another model.
+    """
     if not file.is_file():
         raise InputError(f"{file.parent} holds no {file.name}")
     stored, tensors = load_file(file), trained_tensors(theta, like)
@@ -94,9 +166,3 @@ def load_tensors(file: Path, theta: Theta, like: Theta) -> None:
         raise InputError(f"{file} is of another model: it differs in {', '.join(some)}, ...")
     for name, tensor in tensors.items():
         tensor.copy_(stored[name])
-
-
-def load_counters(path: Path) -> dict[str, int]:
-    """Step, and while self-improving consumed and followed."""
-    counters: dict[str, int] = json.loads((path / "counters.json").read_text())
-    return counters

@@ -1,4 +1,4 @@
-"""The optimiser of theta_E, its learning rates, and carrying its state over to another run."""
+"""The optimiser of theta_E, its learning rates, and loading its state from another run."""
 
 import math
 from collections.abc import Callable
@@ -13,11 +13,15 @@ from ..theta import Theta
 from .checkpoint import complete_checkpoints
 from .settings import TrainSettings
 
-MOST_BETA1, LEAST_BETA1 = 0.95, 0.85  # torch's OneCycleLR, by default
+MAX_BETA1, MIN_BETA1 = 0.95, 0.85  # defaults of torch's OneCycleLR
 
 
 def make_optimizer(theta: Theta, settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW over what is trained, the U-Net's part and the host each at its own rate."""
+    """Make AdamW for the trained parameters, with one rate for the U-Net and one for the host.
+
+    Raises:
+        InputError: if 8-bit moments are wanted and bitsandbytes is not installed.
+    """
     parts = (
         ("unet", theta.unet.parameters(), settings.unet_learning_rate),
         ("host", theta.perception.parameters(), settings.learning_rate),
@@ -42,7 +46,7 @@ def make_optimizer(theta: Theta, settings: TrainSettings) -> torch.optim.Optimiz
 def make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainSettings
 ) -> Callable[[int], float]:
-    """What learning rates are multiplied with at a step: a pure function, with nothing to save."""
+    """Make the function from a step to the factor of all learning rates. It has no state."""
     if settings.lr_scheduler == "one_cycle":
         start = 1 / settings.lr_div_factor
         return _one_cycle(settings, start, 1.0, start / settings.lr_final_div_factor)
@@ -59,18 +63,18 @@ def make_schedule(
 
 
 def make_beta1(settings: TrainSettings) -> Callable[[int], float] | None:
-    """AdamW's first beta at a step, also a pure function; None where it stays as it is."""
+    """Make the function from a step to AdamW's first beta; None if it does not change."""
     if settings.lr_scheduler != "one_cycle" or not settings.lr_cycle_beta1:
         return None
-    return _one_cycle(settings, MOST_BETA1, LEAST_BETA1, MOST_BETA1)
+    return _one_cycle(settings, MAX_BETA1, MIN_BETA1, MAX_BETA1)
 
 
 def _one_cycle(
     settings: TrainSettings, start: float, turn: float, end: float
 ) -> Callable[[int], float]:
-    """From start to turn, then to end, at the steps of torch's OneCycleLR.
+    """From start to turn, then to end, as torch's OneCycleLR steps.
 
-    Smith and Topin 2017, arXiv 1708.07120, in two phases.
+    Source: Smith and Topin 2017, arXiv 1708.07120, in two phases.
     """
     last = settings.max_train_steps - 1
     top = settings.lr_pct_start * settings.max_train_steps - 1
@@ -87,30 +91,44 @@ def _one_cycle(
 
 
 def optimizer_file(pipeline: str) -> Path:
-    """The optimiser state of the run that trained a pipeline, beside it."""
+    """Find the optimiser state of the run that trained a pipeline, in its newest checkpoint.
+
+    Raises:
+        InputError: if there is no checkpoint beside the pipeline.
+    """
     folder = Path(pipeline).parent
     checkpoints = complete_checkpoints(folder) if Path(pipeline).is_dir() else []
     if not checkpoints:
         raise InputError(
-            f"no checkpoint-N beside {pipeline}, whose optimiser state could be carried over;"
-            " --fresh_optimizer begins with an empty one"
+            f"no checkpoint-N beside {pipeline} with an optimiser state to continue from;"
+            " --fresh_optimizer starts with an empty one"
         )
     return checkpoints[-1] / "optimizer.bin"
 
 
-def carry_over(optimizer: torch.optim.Optimizer, file: Path) -> None:
-    """Continue with the optimiser state of another run, with this one's settings."""
+def load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
+    """Load the optimiser state of another run; rates and weight decay stay those of this run.
+
+    Args:
+        optimizer: gets the state.
+        file: `optimizer.bin` of a checkpoint.
+
+    Raises:
+        InputError: if the other run trained other parameters, or with another kind of AdamW.
+    """
     state = torch.load(file, map_location="cpu", weights_only=True)
     own = optimizer.state_dict()["param_groups"]
-    if ("amsgrad" in state["param_groups"][0]) != ("amsgrad" in own[0]):  # torch's own has it
+    if ("amsgrad" in state["param_groups"][0]) != (
+        "amsgrad" in own[0]
+    ):  # 8-bit AdamW has no such option
         raise InputError(
-            f"{file}: the warm-up and this run differ in --use_8bit_adam; make them agree, or begin"
+            f"{file}: the warm-up and this run differ in --use_8bit_adam; set it in both, or start"
             " with an empty state: --fresh_optimizer"
         )
     theirs, ours = ([len(g["params"]) for g in groups] for groups in (state["param_groups"], own))
     if theirs != ours:
         raise InputError(
             f"{file} is of {theirs} parameters, this run trains {ours}: another part of the U-Net;"
-            " --fresh_optimizer begins with an empty state"
+            " --fresh_optimizer starts with an empty state"
         )
     optimizer.load_state_dict({"state": state["state"], "param_groups": own})

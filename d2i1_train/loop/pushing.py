@@ -16,12 +16,11 @@ from d2i1_data.publish.checkpoint import check_model
 from d2i1_data.publish.publish import publish
 from d2i1_data.publish.settings import PublishSettings
 
-from .checkpoint import complete_checkpoints
+from .checkpoint import COUNTERS, complete_checkpoints
 from .settings import TrainSettings
 
 STAGED = ".push"  # links to what is being sent, so that pruning cannot delete it
 FILE = re.compile(r"checkpoint-(0|[1-9]\d*)/(.*)")
-COUNTERS = "counters.json"  # the last file of a checkpoint: with it, the checkpoint is complete
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Reopening what a run left: to train it on, or as theta_E instead of theta_C."""
+"""Opening the results of a run again: to train further, or as theta_E instead of theta_C."""
 
 import json
 from collections.abc import Callable
@@ -22,10 +22,20 @@ from .checkpoint import complete_checkpoints, load_tensors
 def open_trainable(
     pipeline: str, base: str | None = None
 ) -> tuple[Diff2in1Pipeline, Callable[[], UNet2DConditionModel]]:
-    """A pipeline to train on, and what loads the base's own U-Net once it is saved again.
+    """Open a pipeline to train it further.
 
-    A LoRA that `pipeline` holds fused is found apart in the folder `adapter` beside it, and its
-    base where the warm-up found it.
+    If `pipeline` holds a fused LoRA, the LoRA is read from the folder `adapter` beside it, and its
+    base from where the warm-up found it.
+
+    Args:
+        pipeline: folder or Hub id of a pipeline or an adapter.
+        base: where the base of a LoRA lies now, if it was moved.
+
+    Returns:
+        The pipeline, and a function that loads the base's own U-Net.
+
+    Raises:
+        InputError: if a fused LoRA has no adapter beside it, or the base is not found.
     """
     folder = fetch(pipeline, "pipeline")
     index = read_index(folder, "pipeline")
@@ -36,7 +46,8 @@ def open_trainable(
     adapter = folder.parent / "adapter" if "unet" in index else folder
     if not adapter.is_dir():
         raise InputError(
-            f"pipeline {pipeline}: its LoRA is fused and cannot be trained on; give the adapter"
+            f"pipeline {pipeline}: its LoRA is fused and cannot be trained further;"
+            " give the adapter"
         )
     found = _base_beside(folder, base)
     if found is None:
@@ -45,10 +56,10 @@ def open_trainable(
 
 
 def _base_beside(pipeline: Path, moved: str | None) -> Base | None:
-    """The base that the run which left a pipeline began with; `moved` says where it lies now."""
+    """The base that the first stage behind a pipeline started from. moved: where it lies now."""
     file = pipeline.parent / RUN
     run = json.loads(file.read_text()) if file.is_file() else {}
-    if run.get("pipeline"):  # it improved what another run left
+    if run.get("pipeline"):  # this run improved the result of another run
         return _base_beside(Path(run["pipeline"]), moved or run.get("base"))
     place = moved or run.get("base")
     if not place:
@@ -59,7 +70,16 @@ def _base_beside(pipeline: Path, moved: str | None) -> Base | None:
 
 
 def open_theta(pipeline: str, theta: str) -> Diff2in1Pipeline:
-    """A pipeline with theta_C's weights, its own, or theta_E's from the checkpoint beside it."""
+    """Open a pipeline with theta_C's weights or with theta_E's.
+
+    Args:
+        pipeline: folder or Hub id; for theta_E the folder of a run's pipeline.
+        theta: `creation` for the pipeline's own weights, `exploitation` for those of the newest
+            checkpoint beside it.
+
+    Raises:
+        InputError: if there is no checkpoint beside it.
+    """
     if theta != "exploitation":
         return open_pipeline(pipeline, base_unet=None)
     checkpoints = complete_checkpoints(Path(pipeline).parent)

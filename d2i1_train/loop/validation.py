@@ -1,4 +1,4 @@
-"""Validation while training: figures, pictures, and the best weights so far."""
+"""Validation during training: metrics, pictures, and the best weights so far."""
 
 import math
 import os
@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
@@ -15,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from d2i1_data.checkpoints.training_record import ValidationRecord
 from d2i1_data.dataset.preview import coloured, grid
 from d2i1_data.dataset.sample import Sample
 from d2i1_data.diff2in1 import Diff2in1Pipeline
@@ -25,69 +25,78 @@ from d2i1_data.sources import open_rows, parse_spec
 from .settings import TrainSettings
 
 BEST = "best.safetensors"
-SHOWN = 4  # samples in a picture
+PICTURE_SAMPLES = 4
 
-Scores = dict[str, dict[str, float]]  # task -> figure -> value
+Scores = dict[str, dict[str, float]]  # task -> metric -> value
 
 
 class Validation:
-    """Labelled samples that a pipeline is scored on and shown with."""
+    """Scores pipelines on labelled samples and draws pictures of the first of them.
+
+    Args:
+        settings: source, number of samples, and the metric that decides which weights are best.
+        pipe: its tasks are scored.
+
+    Raises:
+        InputError: if the source has none of the tasks, or the best metric is not one of its.
+    """
 
     def __init__(self, settings: TrainSettings, pipe: Diff2in1Pipeline) -> None:
         spec, limit = str(settings.validation_source), settings.num_validation_samples
         self.rows = open_rows(spec, settings.resolution, limit, settings.on_bad_row)
         self.split = parse_spec(spec).split
         self.tasks = common_tasks(pipe, self.rows.source)
-        self.best = None
+        self.best: BestWeights | None = None
         if settings.best_metric:
-            known = self._score(pipe, [])
-            self.best = Best(Path(settings.output_dir), settings.best_metric, known)
+            metrics = {name: list(values) for name, values in self._score(pipe, []).items()}
+            task, metric = find_metric(settings.best_metric, metrics)
+            higher = self.tasks[task].meter.higher_is_better(metric)
+            self.best = BestWeights(Path(settings.output_dir), task, metric, higher)
 
     def score(self, pipe: Diff2in1Pipeline) -> Scores:
-        """Figures of each task."""
-        with _resting(pipe):
+        """Measure every metric of each task on all samples."""
+        with _evaluating(pipe):
             return self._score(pipe, self.rows.samples())
 
     def _score(self, pipe: Diff2in1Pipeline, samples: Iterable[Sample]) -> Scores:
         sums = measure(pipe, samples, self.tasks, quiet=True)
         return figures(self.tasks, {key: value.sum(0) for key, value in sums.items()})
 
-    def report(self, pipe: Diff2in1Pipeline) -> dict[str, Any]:
-        """Figures for tables, and of what: for those who have nothing but the checkpoint."""
+    def report(self, pipe: Diff2in1Pipeline) -> ValidationRecord:
+        """Measure what goes into the training record: the metrics of tables that are finite."""
         scores = self.score(pipe)
-        figures = {
+        finite = {
             name: {
-                k: scores[name][k]
-                for k in task.meter.table_metrics
-                if math.isfinite(scores[name][k])
+                metric: scores[name][metric]
+                for metric in task.meter.table_metrics
+                if math.isfinite(scores[name][metric])
             }
             for name, task in self.tasks.items()
         }
-        chosen = {"best_metric": self.best.name} if self.best else {}
-        split = {"split": self.split} if self.split else {}
-        rows = {"source": self.rows.source.name, **split, "samples": len(self.rows.usable)}
-        return {**rows, **chosen, "tasks": figures}
+        best = self.best.name if self.best else None
+        source = self.rows.source.name
+        return ValidationRecord(source, len(self.rows.usable), finite, self.split, best)
 
     def picture(self, pipe: Diff2in1Pipeline) -> Image:
-        """Some samples, a row each: RGB, then truth, prediction and uncertainty of each task."""
-        shown = list(islice(self.rows.samples(), SHOWN))
-        with _resting(pipe):
-            output = pipe.predict([sample.image for sample in shown])
+        """Draw a row per sample: RGB, then truth, prediction and uncertainty of each task."""
+        samples = list(islice(self.rows.samples(), PICTURE_SAMPLES))
+        with _evaluating(pipe):
+            output = pipe.predict([sample.image for sample in samples])
         pictures = []
-        for n, sample in enumerate(shown):
+        for n, sample in enumerate(samples):
             row = [sample.image]
             for key, task in self.tasks.items():
-                unsure = np.round(output.uncertainty[key][n] * 255).astype(np.uint8)
+                uncertainty = np.round(output.uncertainty[key][n] * 255).astype(np.uint8)
                 row += [coloured(sample, key, task)]
                 row += [task.family.colorize(output.predictions[key][n])]
-                row += [np.repeat(unsure[..., None], 3, -1)]
+                row += [np.repeat(uncertainty[..., None], 3, -1)]
             pictures.append(row)
         return grid(pictures)
 
 
 @contextmanager
-def _resting(pipe: Diff2in1Pipeline) -> Iterator[None]:
-    """Without dropout, also in the midst of training."""
+def _evaluating(pipe: Diff2in1Pipeline) -> Iterator[None]:
+    """Turn dropout off for a while."""
     parts = [part for part in (pipe.unet, pipe.perception) if part.training]
     for part in parts:
         part.eval()
@@ -98,23 +107,49 @@ def _resting(pipe: Diff2in1Pipeline) -> Iterator[None]:
             part.train()
 
 
-class Best:
-    """The weights that validated best by one figure: `best.safetensors`, its header saying by what.
+def find_metric(name: str, metrics: dict[str, list[str]]) -> tuple[str, str]:
+    """Find the task and the metric that `--best_metric TASK.METRIC` names.
 
-    Kept when the pipeline is written; the optimiser's moments of the last step are not theirs.
+    Args:
+        name: as given.
+        metrics: names of the metrics of each task.
+
+    Raises:
+        InputError: if there is no such metric.
+    """
+    pairs = {f"{task}.{one}": (task, one) for task, names in metrics.items() for one in names}
+    if name not in pairs:
+        raise InputError(f"--best_metric {name}: choose from {', '.join(pairs)}")
+    return pairs[name]
+
+
+class BestWeights:
+    """The weights with the best validation so far, in `best.safetensors`.
+
+    The header of the file names the metric and its value. The pipeline gets these weights at the
+    end. The optimiser state in checkpoints always belongs to the last weights.
+
+    Args:
+        folder: of the run.
+        task: whose metric decides.
+        metric: that decides.
+        higher_is_better: its direction.
     """
 
-    def __init__(self, folder: Path, name: str, known: Scores) -> None:
-        names = [f"{task}.{figure}" for task, values in known.items() for figure in values]
-        if name not in names:
-            raise InputError(f"--best_metric {name}: choose from {', '.join(names)}")
-        self.file, self.name = folder / BEST, name
-        self.task, _, self.figure = name.partition(".")
+    def __init__(self, folder: Path, task: str, metric: str, higher_is_better: bool) -> None:
+        self.file, self.name = folder / BEST, f"{task}.{metric}"
+        self.task, self.metric, self.higher_is_better = task, metric, higher_is_better
 
-    def keep(self, scores: Scores, rises: bool, step: int, tensors: dict[str, Tensor]) -> None:
-        """Keep these weights if they are better than what is kept."""
-        value, old = scores[self.task][self.figure], self._kept()
-        worse = value <= old if rises else value >= old
+    def update(self, scores: Scores, step: int, tensors: dict[str, Tensor]) -> None:
+        """Save weights if they are better than the saved ones.
+
+        Args:
+            scores: of these weights.
+            step: of these weights.
+            tensors: the weights.
+        """
+        value, old = scores[self.task][self.metric], self._saved_value()
+        worse = value <= old if self.higher_is_better else value >= old
         if worse or (math.isnan(value) and not math.isnan(old)):
             return
         header = {"metric": self.name, "value": repr(value), "step": str(step)}
@@ -122,8 +157,8 @@ class Best:
         save_file({k: t.contiguous() for k, t in tensors.items()}, temporary, header)
         os.replace(temporary, self.file)
 
-    def _kept(self) -> float:
-        """The figure of what is kept, nan where nothing is, or by another figure."""
+    def _saved_value(self) -> float:
+        """The value of the saved weights; nan if there are none, or another metric chose them."""
         if not self.file.is_file():
             return math.nan
         with safe_open(self.file, "pt") as stored:
@@ -132,7 +167,7 @@ class Best:
 
 
 def log_picture(accelerator: Accelerator, name: str, picture: Image, step: int) -> None:
-    """Show a picture in every tracker, each in its own way."""
+    """Log a picture to every tracker."""
     pixels = np.asarray(picture)[None]  # [1, H, W, 3]
     for tracker in accelerator.trackers:
         if tracker.name == "tensorboard":

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_train.cli import LOST, RESUME
-from d2i1_train.loop.checkpoint import complete_checkpoints
+from d2i1_train.loop.checkpoint import Counters, complete_checkpoints, read_counters
 from tests.made import contents, run
 
 MODES = ("none", "lora", "full")
@@ -172,8 +172,8 @@ def test_self_improving_equals_one_process(
     begun = load_file(lone / mode / LAST / "exploitation.safetensors")
     for name in ("exploitation", "creation"):
         assert not equal(load_file(two / LAST / f"{name}.safetensors"), begun), name
-    counters = [json.loads((folder / LAST / "counters.json").read_text()) for folder in (one, two)]
-    assert counters == [{"step": 3, "consumed": 24, "followed": 3}] * 2
+    counters = [read_counters(folder / LAST) for folder in (one, two)]
+    assert counters == [Counters(step=3, consumed=24, followed=3)] * 2
 
 
 def test_a_killed_process_ends_the_run_which_resumes(tiny_base: Path, tmp_path: Path) -> None:

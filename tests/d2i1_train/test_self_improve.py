@@ -19,6 +19,7 @@ from d2i1_data.sources import Rows, open_rows, open_source
 from d2i1_train.loop.augment import Augmentation
 from d2i1_train.loop.batches import Draws, Examples, stack
 from d2i1_train.loop.cache import Cache
+from d2i1_train.loop.checkpoint import Counters, read_counters
 from d2i1_train.objective import believe, objective
 from d2i1_train.self_improve import mix_samples, open_created_rows
 from d2i1_train.settings import SelfImproveSettings
@@ -224,9 +225,9 @@ def test_real_only_arm_follows_at_the_same_steps(
 ) -> None:
     flags = ("--follow_every", 5, *flags)
     both, alone = improve(*flags), improve("--created", "none", *flags)
-    counters = [json.loads((f / "checkpoint-3/counters.json").read_text()) for f in (both, alone)]
+    counters = [read_counters(f / "checkpoint-3") for f in (both, alone)]
     consumed = 12 * (3 if len(flags) > 2 else 1)
-    assert counters[0] == {"step": 3, "consumed": consumed, "followed": consumed // 5}
+    assert counters[0] == Counters(step=3, consumed=consumed, followed=consumed // 5)
     assert counters[1] == counters[0]
 
 

@@ -30,7 +30,7 @@ from d2i1_train.loop.batches import Examples
 from d2i1_train.loop.cache import Cache
 from d2i1_train.loop.lora import add_lora
 from d2i1_train.loop.optimizer import make_optimizer, make_schedule
-from d2i1_train.loop.validation import Best, Validation
+from d2i1_train.loop.validation import BestWeights, Validation
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.theta import make_theta
 
@@ -356,17 +356,16 @@ def test_tensorboard_shows_figures_and_pictures(events: EventAccumulator) -> Non
     assert picture.step == 4 and picture.width > 10 * 32 and picture.height >= 2 * 32
 
 
-@pytest.mark.parametrize("rises", [False, True])
-def test_best_follows_the_figure(tmp_path: Path, rises: bool) -> None:
-    best = Best(tmp_path, "depth.abs_rel", {"depth": {"abs_rel": 0.0}})
-    kept = []
+@pytest.mark.parametrize("higher", [False, True])
+def test_best_weights_follow_the_metric(tmp_path: Path, higher: bool) -> None:
+    best = BestWeights(tmp_path, "depth", "abs_rel", higher)
+    steps = []
     for step, value in enumerate([float("nan"), 0.5, float("nan"), 0.7, 0.3, 0.5]):
-        tensors = {"step": torch.tensor(step)}
-        best.keep({"depth": {"abs_rel": value}}, rises, step, tensors)
-        kept.append(load_file(best.file)["step"].item())
-    assert kept == ([0, 1, 1, 3, 3, 3] if rises else [0, 1, 1, 1, 4, 4])
-    other = Best(tmp_path, "depth.rmse", {"depth": {"rmse": 0.0}})  # not comparable: begins anew
-    other.keep({"depth": {"rmse": 9.0}}, rises, 9, {"step": torch.tensor(9)})
+        best.update({"depth": {"abs_rel": value}}, step, {"step": torch.tensor(step)})
+        steps.append(load_file(best.file)["step"].item())
+    assert steps == ([0, 1, 1, 3, 3, 3] if higher else [0, 1, 1, 1, 4, 4])
+    other = BestWeights(tmp_path, "depth", "rmse", higher)  # not comparable: starts again
+    other.update({"depth": {"rmse": 9.0}}, 9, {"step": torch.tensor(9)})
     assert load_file(other.file)["step"] == 9
 
 

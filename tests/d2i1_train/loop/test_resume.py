@@ -97,14 +97,15 @@ def test_latest_is_the_newest_complete_one(tiny_base: Path, warm: Path, tmp_path
     folder = shutil.copytree(warm, tmp_path / "run")
     (folder / "checkpoint-6").rename(folder / "checkpoint-10")  # 10 is later than 9 and 4
     counters = folder / "checkpoint-10" / "counters.json"
-    counters.write_text(json.dumps({"step": 10}))
+    counters.write_text(json.dumps({"step": 10, "format_version": 1}))
     half = folder / ".checkpoint-99.tmp"
     half.mkdir()
     (half / "exploitation.safetensors").write_bytes(b"half")
     shutil.copytree(folder / "checkpoint-4", folder / "checkpoint-9")
     command = ("warm-up", "--base", tiny_base, *ROOMS, *HOST, "--max_train_steps", 11)
     run(*command, "--output_dir", folder, *LATEST)
-    assert json.loads((folder / "checkpoint-11/counters.json").read_text()) == {"step": 11}
+    stored = json.loads((folder / "checkpoint-11/counters.json").read_text())
+    assert stored == {"step": 11, "consumed": 0, "followed": 0, "format_version": 1}
     old = load_file(folder / "checkpoint-10/exploitation.safetensors")
     new = load_file(folder / "checkpoint-11/exploitation.safetensors")
     assert 0 < max((old[name] - new[name]).abs().max() for name in old) < 3e-3  # one step further
@@ -114,6 +115,35 @@ def test_latest_begins_where_there_is_none(tiny_base: Path, tmp_path: Path) -> N
     command = ("warm-up", "--base", tiny_base, *ROOMS, *HOST, "--max_train_steps", 1)
     run(*command, "--output_dir", tmp_path / "run", *LATEST)
     assert (tmp_path / "run/checkpoint-1/counters.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            '{"format_version": 2, "samples": 3}',
+            "format version 2, this version of diff2in1",
+        ),
+        ('{"step": 4}', "not the counters of a checkpoint (KeyError('format_version'))"),
+        ('{"step": "4", "format_version": 1}', "expected whole numbers"),
+        ("[4]", "not the counters of a checkpoint"),
+        ("{", "not the counters of a checkpoint"),
+    ],
+)
+def test_a_checkpoint_of_another_format_is_refused(
+    d2i1: Callable[..., str],
+    tiny_base: Path,
+    warm: Path,
+    tmp_path: Path,
+    content: str,
+    message: str,
+) -> None:
+    folder = shutil.copytree(warm, tmp_path / "run")
+    (folder / "checkpoint-6/counters.json").write_text(content)
+    command = ("warm-up", "--base", tiny_base, *ROOMS, *HOST, "--max_train_steps", 7)
+    error = d2i1(*command, "--output_dir", folder, *LATEST, code=2)
+    assert message in error and "checkpoint-6" in error
+    assert not (folder / "checkpoint-7").exists()
 
 
 def test_a_named_checkpoint_must_exist(

@@ -1,0 +1,82 @@
+"""Finishing a run: the trained pipeline is written, with its card, and pushed if asked for."""
+
+import os
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from diffusers import UNet2DConditionModel
+from PIL.Image import Image
+
+from d2i1_data.card import Links, write_model_card
+from d2i1_data.checkpoints.training_record import TrainingRecord, write_training
+from d2i1_data.dataset.preview import PREVIEW
+from d2i1_data.diff2in1 import Diff2in1Pipeline
+
+from .checkpoint import load_tensors
+from .lora import fuse, save_adapter
+from .run import Run
+from .training_stage import StageFacts, training_record
+
+LoadUnet = Callable[[], UNet2DConditionModel]
+
+
+def finish(run: Run, pipe: Diff2in1Pipeline, load_base_unet: LoadUnet) -> Path:
+    """Write the trained pipeline, push it if the settings say so, and close the run.
+
+    Args:
+        run: whose last step is done.
+        pipe: the pipeline to publish.
+        load_base_unet: loads the base's own U-Net, which is saved beside a trained one.
+
+    Returns:
+        The folder of the pipeline.
+    """
+    folder = run.folder / "pipeline"
+    if run.accelerator.is_main_process:
+        _write_results(run, folder, pipe, load_base_unet)
+    run.close()
+    for source in (rows.source for rows in run.rows):
+        for note, count in source.notes.items():
+            run.accelerator.print(f"{source.name}: {note}: {count}")
+    run.accelerator.wait_for_everyone()
+    if run.pusher:
+        run.pusher.finish()
+    return folder
+
+
+def _write_results(
+    run: Run, folder: Path, pipe: Diff2in1Pipeline, load_base_unet: LoadUnet
+) -> None:
+    """Write the pipeline; after training a LoRA, first the adapter alone beside it."""
+    validation, validated, picture = run.validation, None, None
+    if validation:
+        best = validation.best
+        if best and best.file.is_file():  # a run may end before its first validation
+            load_tensors(best.file, run.creation, run.exploitation)
+        validated, picture = validation.report(pipe), validation.picture(pipe)
+    processes = run.accelerator.num_processes
+    facts = StageFacts(run.name, run.settings, run.rows, run.step, processes, validated)
+    if pipe.config.trained_unet == "lora":
+        save = partial(save_adapter, pipe)
+        _write_folder(run.folder / "adapter", save, training_record(facts, pipe), picture)
+        fuse(pipe)
+    if pipe.config.trained_unet != "none" and pipe.config.default_create_with == "base":
+        pipe.register_modules(base_unet=load_base_unet())
+    _write_folder(folder, pipe.save_pretrained, training_record(facts, pipe), picture)
+
+
+def _write_folder(
+    folder: Path, save: Callable[[Path], None], record: TrainingRecord, picture: Image | None
+) -> None:
+    """Write a pipeline or an adapter with its card beside its place, and move it there."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    for old in (temporary, folder):  # from a run that was stopped here, or is resumed
+        shutil.rmtree(old, ignore_errors=True)
+    save(temporary)
+    if picture:
+        picture.save(temporary / PREVIEW)
+    write_training(temporary, record)
+    write_model_card(temporary, Links(name=folder.name))
+    os.replace(temporary, folder)

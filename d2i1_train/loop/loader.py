@@ -1,0 +1,38 @@
+"""Loading: the examples of each micro-batch, read ahead by threads."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from .batches import Draws, Example
+
+Mix = Sequence[tuple[Draws, int]]  # orders of samples, and how many a micro-batch takes of each
+
+
+class Loader:
+    """Loads examples by the turn of their micro-batch.
+
+    Args:
+        threads: threads that load this process's next micro-batch while the current one trains; 0
+            loads it when it is asked for.
+        stride: distance between the turns of one process, which is the number of processes.
+    """
+
+    def __init__(self, threads: int, stride: int) -> None:
+        self.stride = stride
+        self.pool = ThreadPoolExecutor(threads) if threads else None
+        self.pending: dict[int, list[Future[Example]]] = {}  # by turn
+
+    def load(self, mix: Mix, turn: int) -> list[Example]:
+        """Return the examples of a turn."""
+        if self.pool is None:
+            return [order.at(turn * size + n) for order, size in mix for n in range(size)]
+        for current in (turn, turn + self.stride):
+            if current not in self.pending:
+                places = [(order, current * size + n) for order, size in mix for n in range(size)]
+                self.pending[current] = [self.pool.submit(o.at, place) for o, place in places]
+        return [future.result() for future in self.pending.pop(turn)]
+
+    def close(self) -> None:
+        """Stop the threads."""
+        if self.pool is not None:
+            self.pool.shutdown(cancel_futures=True)
