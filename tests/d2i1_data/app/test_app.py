@@ -1,4 +1,4 @@
-"""The app: what it makes of uploads, what its downloads hold, and its page in a real browser."""
+"""The app: samples of uploads, downloads, and the page in a real browser."""
 
 import base64
 import io
@@ -59,13 +59,13 @@ def small(image: NDArray[np.uint8] = ROOM, side: int = SIDE) -> NDArray[np.uint8
 
 
 def as_read(session: PipelineSession, predictions: dict[str, list[Any]]) -> dict[str, NDArray[Any]]:
-    """Predictions as they are once stored and read again."""
+    """Predictions after they were stored and read."""
     families = {name: task.family for name, task in session.tasks.items()}
     return {n: f.from_png(f.to_png(predictions[n][0])) for n, f in families.items()}
 
 
 def assert_near(session: PipelineSession, targets: Any, predictions: dict[str, list[Any]]) -> None:
-    """Equal to a step of the stored form; torch rounds by where a tensor lies in memory."""
+    """Equal up to one stored step; torch rounds differently for other memory layouts."""
     assert {*targets} == {*predictions} == {*session.tasks}
     for name, task in session.tasks.items():
         one, other = task.family.to_png(targets[name]), task.family.to_png(predictions[name][0])
@@ -76,14 +76,14 @@ def assert_near(session: PipelineSession, targets: Any, predictions: dict[str, l
         assert (np.abs(first - second) <= 1).mean() > 0.995
 
 
-# --- what is made ---
+# --- samples ---
 
 
 def test_labels_are_those_of_predict(session: PipelineSession, pipe: Diff2in1Pipeline) -> None:
-    sample, seen = session.label(ROOM), pipe.predict(ROOM)
+    sample, predicted = session.label(ROOM), pipe.predict(ROOM)
     np.testing.assert_array_equal(sample.image, ROOM)
-    assert_near(session, sample.targets, seen.predictions)
-    for name, unsure in seen.uncertainty.items():
+    assert_near(session, sample.targets, predicted.predictions)
+    for name, unsure in predicted.uncertainty.items():
         np.testing.assert_allclose(1 - sample.confidence[name], unsure[0], atol=1 / 254)
 
 
@@ -109,7 +109,7 @@ def test_provenance_says_how_a_row_was_made(session: PipelineSession, pipeline: 
     assert origin.noise_seed == noise_seed(origin.source_id or "", 0, 7)
     assert (origin.host, origin.base, origin.labels_from) == ("light", "base", "latent")
     assert origin.fingerprint == fingerprint(pipeline)
-    assert origin.checkpoint is None and origin.licence is None  # nobody knows, nobody says
+    assert origin.checkpoint is None and origin.licence is None  # unknown
     labelled = session.label(ROOM).provenance
     assert (labelled.strength, labelled.steps, labelled.labels_from) == (0, 0, "image")
     assert labelled.noise_seed is None and labelled.source_sha256 == image_sha256(ROOM)
@@ -125,7 +125,7 @@ def test_rows_of_one_upload_have_names_of_their_own(session: PipelineSession) ->
     assert {name.rpartition("-")[0] for name in ids} == {f"upload-{image_sha256(ROOM)[:12]}"}
 
 
-def test_what_cannot_be_made_is_told(pipeline: Path) -> None:
+def test_a_failure_of_the_pipeline_is_an_input_error(pipeline: Path) -> None:
     session = PipelineSession(AppSettings(pipeline=str(pipeline)))
     for weight in session.pipe.perception.parameters():
         weight.data.fill_(float("nan"))
@@ -171,11 +171,11 @@ def test_an_image_of_one_latent_pixel_is_refused(
             make(image)
 
 
-# --- what is downloaded ---
+# --- downloads ---
 
 
 def unpack(file: Path, folder: Path) -> Path:
-    """The dataset in a zip; everything of it lies in one folder."""
+    """The dataset in a zip, whose files all lie in one folder."""
     with zipfile.ZipFile(file) as packed:
         (top,) = {Path(name).parts[0] for name in packed.namelist()}
         packed.extractall(folder)
@@ -217,7 +217,7 @@ def test_a_download_is_a_dataset_of_one_row(
     assert "seed | 0" in (folder / "README.md").read_text() or kind == "label"
 
 
-# --- what is uploaded ---
+# --- uploads ---
 
 
 def saved(folder: Path, name: str, picture: Image.Image, **options: Any) -> Path:
@@ -244,9 +244,9 @@ def test_uploads_are_upright_rgb(tmp_path: Path) -> None:
 
     clear = room.convert("RGBA")
     clear.putalpha(Image.fromarray(np.repeat(np.uint8([[0, 255]]), 32, 1).repeat(40, 0)))
-    seen = read(saved(tmp_path, "e.png", clear))
-    assert (seen[:, :32] == 255).all()
-    np.testing.assert_array_equal(seen[:, 32:], ROOM[:40, 32:])
+    opaque = read(saved(tmp_path, "e.png", clear))
+    assert (opaque[:, :32] == 255).all()
+    np.testing.assert_array_equal(opaque[:, 32:], ROOM[:40, 32:])
 
     deep = np.linspace(0, 65535, 64 * 40).reshape(40, 64).astype(np.uint16)
     grey = read(saved(tmp_path, "f.png", Image.fromarray(deep)))
@@ -262,10 +262,10 @@ def test_large_uploads_are_scaled_down(tmp_path: Path) -> None:
     assert read_photo(saved(tmp_path, "d.png", Image.new("L", (3000, 1))), 60).shape == (1, 60, 3)
 
 
-def test_damaged_notes_of_a_camera_hide_no_picture(tmp_path: Path) -> None:
+def test_damaged_exif_data_is_ignored(tmp_path: Path) -> None:
     exif, picture = Image.Exif(), Image.fromarray(ROOM)
-    exif[274], exif[270] = 6, "a room, as it was seen"
-    torn = exif.tobytes().replace(b"\x01\x0e", b"\x01\x15")  # words where a number should be
+    exif[274], exif[270] = 6, "a description of a room"
+    torn = exif.tobytes().replace(b"\x01\x0e", b"\x01\x15")  # a text instead of a number
     for name, own in (("a.jpg", exif), ("b.jpg", torn), ("c.jpg", None)):
         saved(tmp_path, name, picture, **({"exif": own} if own else {}))
     turned, kept, plain = (read_photo(tmp_path / name, 64) for name in ("a.jpg", "b.jpg", "c.jpg"))
@@ -301,16 +301,14 @@ def jpeg() -> bytes:
         (lambda f: saved(f, "a.tiff", Image.new("F", (4, 4))), "32 bits a pixel"),
     ],
 )
-def test_what_is_no_image_is_refused(
-    make: Callable[[Path], Path], wrong: str, tmp_path: Path
-) -> None:
+def test_other_files_are_refused(make: Callable[[Path], Path], wrong: str, tmp_path: Path) -> None:
     file = make(tmp_path)
     with pytest.raises(InputError, match=wrong) as raised:
         read_photo(file, 64)
     assert str(tmp_path) not in str(raised.value) and "<b>" not in str(raised.value)
 
 
-# --- what is shown ---
+# --- the HTML of a sample ---
 
 
 class Page(HTMLParser):
@@ -338,7 +336,7 @@ def decoded(address: str) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
 
 
-def test_the_view_of_a_sample_shows_what_is_stored(session: PipelineSession) -> None:
+def test_the_html_shows_the_stored_sample(session: PipelineSession) -> None:
     made = session.label(ROOM)
     schema = Schema.of(session.tasks, confidence=True)
     sample = schema.from_row(schema.to_row(made))
@@ -357,7 +355,7 @@ def test_the_view_of_a_sample_shows_what_is_stored(session: PipelineSession) -> 
     assert {name for name in names if name in page.words} == there
 
 
-def test_words_are_never_markup(session: PipelineSession) -> None:
+def test_texts_are_never_markup(session: PipelineSession) -> None:
     evil = '<script>alert(1)</script><img src=x onerror="alert(2)">'
     sample = replace(session.label(ROOM), caption=evil)
     count = len(session.tasks["semseg"].family.config()["names"])
@@ -380,19 +378,19 @@ def test_words_are_never_markup(session: PipelineSession) -> None:
         (("--pipeline", "/nowhere"), "pipeline /nowhere: no such folder"),
     ],
 )
-def test_wrong_flags_are_told(
+def test_wrong_flags_are_refused(
     flags: tuple[object, ...], wrong: str, pipeline: Path, d2i1: Callable[..., str]
 ) -> None:
     pytest.importorskip("gradio")
     assert wrong in d2i1("app", "--pipeline", pipeline, *flags, code=2)
 
 
-def test_a_port_that_is_taken_is_told(pipeline: Path, d2i1: Callable[..., str]) -> None:
+def test_a_port_that_is_taken_is_refused(pipeline: Path, d2i1: Callable[..., str]) -> None:
     pytest.importorskip("gradio", reason="gradio is not installed")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        said = d2i1("app", "--pipeline", pipeline, "--server_port", port, code=2)
-    assert "the page cannot be served" in said and str(port) in said
+        output = d2i1("app", "--pipeline", pipeline, "--server_port", port, code=2)
+    assert "the page cannot be served" in output and str(port) in output
 
 
 def test_without_gradio_it_says_how_to_get_it(
@@ -400,8 +398,8 @@ def test_without_gradio_it_says_how_to_get_it(
 ) -> None:
     monkeypatch.delitem(sys.modules, "d2i1_data.app.page", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
-    said = d2i1("app", "--pipeline", pipeline, code=2)
-    assert "gradio is not installed: pip install 'diff2in1[app]'" in said
+    output = d2i1("app", "--pipeline", pipeline, code=2)
+    assert "gradio is not installed: pip install 'diff2in1[app]'" in output
 
 
 # --- the page, in a browser ---
@@ -426,13 +424,13 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Where the served process is at home, works, and keeps what is temporary."""
+    """Home, working and temporary folder of the served process."""
     return {name: tmp_path_factory.mktemp(name) for name in ("home", "work", "temporary")}
 
 
 @pytest.fixture(scope="module")
 def address(pipeline: Path, places: dict[str, Path]) -> Iterator[str]:
-    """`d2i1 app` at work, as typed; in the end it must leave nothing behind."""
+    """The address of a running `d2i1 app`. At the end it must leave no files."""
     pytest.importorskip("gradio", reason="gradio is not installed")
     flags = ("--pipeline", pipeline, "--server_port", free_port(), "--max_side", SIDE)
     threads = ("--threads", torch.get_num_threads(), "--num_inference_steps", 3)
@@ -449,7 +447,7 @@ def address(pipeline: Path, places: dict[str, Path]) -> Iterator[str]:
 
 
 class Visitor:
-    """A page in the browser, and what it asked and complained of."""
+    """A page in the browser, with its requests and errors."""
 
     def __init__(self, browser: Any, address: str, width: int) -> None:
         context = browser.new_context(viewport={"width": width, "height": 900})
@@ -486,21 +484,21 @@ def screenshot(page: Any, selector: str) -> NDArray[np.uint8]:
 def test_a_visit(
     browser: Any, address: str, session: PipelineSession, pipe: Diff2in1Pipeline, tmp_path: Path
 ) -> None:
-    """Upload, look, move the slider, create, download: what is shown is what the pipeline says."""
+    """Upload, move the slider, create, download: the page shows what the pipeline predicts."""
     visitor, room = Visitor(browser, address, 1300), small()
     visitor.upload(saved(tmp_path, "room.png", Image.fromarray(room)))
     (image,) = visitor.pictures("labels", "image")
     assert visitor.page.query_selector("#labels [aria-live=polite] .sample-view")
     np.testing.assert_array_equal(image, room)
-    seen = pipe.predict(room)
-    stored = as_read(session, seen.predictions)
+    predicted = pipe.predict(room)
+    stored = as_read(session, predicted.predictions)
     labels = visitor.pictures("labels", "label")
     for label, (name, task) in zip(labels, session.tasks.items(), strict=True):
         difference = np.abs(label.astype(int) - task.family.colorize(stored[name]))
         assert (difference <= 2).mean() > 0.995 and label.std() > 0, name
     unsure = visitor.pictures("labels", "uncertainty")
     for grey, name in zip(unsure, session.tasks, strict=True):
-        np.testing.assert_allclose(grey[..., 0] / 255, seen.uncertainty[name][0], atol=1 / 100)
+        np.testing.assert_allclose(grey[..., 0] / 255, predicted.uncertainty[name][0], atol=1 / 100)
 
     drawn = screenshot(visitor.page, "#labels")
     assert drawn.std() > 20
@@ -550,7 +548,7 @@ def swap(visitor: Visitor, file: Path) -> None:
 
 
 def test_labels_are_of_the_image_beside_them(browser: Any, address: str, tmp_path: Path) -> None:
-    """Another image takes the place of one that still waits to be looked at."""
+    """An image is replaced while its labels still wait for the model."""
     rooms = [small(Rooms("test")[n].image) for n in (0, 5)]
     files = [saved(tmp_path, f"{n}.png", Image.fromarray(room)) for n, room in enumerate(rooms)]
     other, visitor = Visitor(browser, address, 1300), Visitor(browser, address, 1300)
@@ -568,7 +566,7 @@ def test_labels_are_of_the_image_beside_them(browser: Any, address: str, tmp_pat
 
 
 def test_a_variation_is_of_the_image_above_it(browser: Any, address: str, tmp_path: Path) -> None:
-    """Another image takes the place of one of which a variation is being created."""
+    """An image is replaced while its variation is being created."""
     rooms = [small(Rooms("test")[n].image) for n in (0, 5)]
     files = [saved(tmp_path, f"{n}.png", Image.fromarray(room)) for n, room in enumerate(rooms)]
     visitor = Visitor(browser, address, 1300)
@@ -586,7 +584,7 @@ def test_a_variation_is_of_the_image_above_it(browser: Any, address: str, tmp_pa
 
 
 def slowly(visitor: Visitor) -> None:
-    """Begin to create with many calls of the U-Net."""
+    """Start to create with many calls of the U-Net."""
     visitor.page.locator("#steps input[type=number]").fill("100")
     visitor.page.locator("#steps input[type=number]").press("Tab")
     visitor.page.click("#create")
@@ -603,9 +601,7 @@ def test_an_image_as_high_as_a_tower_fits_the_screen(
         assert picture.bounding_box()["height"] <= 450
 
 
-def test_what_is_no_image_is_told_to_the_visitor(
-    browser: Any, address: str, tmp_path: Path
-) -> None:
+def test_the_page_shows_errors_of_uploads(browser: Any, address: str, tmp_path: Path) -> None:
     visitor = Visitor(browser, address, 390)
     visitor.upload(saved(tmp_path, "room.png", Image.fromarray(small())))
     visitor.pictures("labels", "image")
@@ -637,9 +633,9 @@ def test_inputs_of_another_type_are_refused(
     client = pytest.importorskip("gradio_client")
     file = client.handle_file(saved(tmp_path, "room.png", Image.fromarray(small())))
     inputs = {"prompt": "a room", "strength": 0.6, "steps": 2, "seed": 0} | given
-    with pytest.raises(client.exceptions.AppError) as told:
+    with pytest.raises(client.exceptions.AppError) as raised:
         client.Client(address, verbose=False).predict(file, **inputs, api_name="/create")
-    assert wrong in str(told.value)
+    assert wrong in str(raised.value)
 
 
 def test_the_api_has_names_and_reads_uploads_only(address: str, pipeline: Path) -> None:
@@ -658,5 +654,5 @@ def test_the_api_has_names_and_reads_uploads_only(address: str, pipeline: Path) 
         with urllib.request.urlopen(request) as answer:
             event = json.load(answer)["event_id"]
         with urllib.request.urlopen(f"{asked}/{event}") as answer:
-            said = answer.read().decode()
-        assert "event: error" in said and "base64" not in said
+            output = answer.read().decode()
+        assert "event: error" in output and "base64" not in output

@@ -1,4 +1,4 @@
-"""Publishing: what lands on the Hub, in which order, and what is never replaced unasked."""
+"""Publishing: the files on the Hub, their order, and what is replaced only on request."""
 
 import json
 import shutil
@@ -53,8 +53,8 @@ def shard_bytes(*folders: Path) -> list[bytes]:
 
 def test_a_dataset_arrives_as_it_is(hub: Hub, d2i1: D2i1, created: Callable[..., Path]) -> None:
     folder = created(0)
-    said = d2i1("publish", folder, "--repo_id", "rooms")  # under the user whose token it is
-    assert said.split() == [f"{hub.url}/datasets/alice/rooms"]
+    output = d2i1("publish", folder, "--repo_id", "rooms")  # under the user whose token it is
+    assert output.split() == [f"{hub.url}/datasets/alice/rooms"]
     files = hub.files("alice/rooms", "dataset")
     for name in ("plan.json", "diff2in1.json", "preview.png", *data(hub)):
         assert files[name] == (folder / name).read_bytes()
@@ -67,12 +67,12 @@ def test_a_dataset_arrives_as_it_is(hub: Hub, d2i1: D2i1, created: Callable[...,
     assert rows["id"][:] == local["id"][:]
     streamed = list(load_dataset("alice/rooms", split="train", streaming=True))
     for one, other, third in zip(local, rows, streamed, strict=True):
-        assert one == other == third  # pictures are equal if their pixels are
+        assert one == other == third  # pictures are compared by their pixels
     some = load_dataset("alice/rooms", split="train", columns=["id", "depth"], streaming=True)
     assert [sorted(row) for row in some] == [["depth", "id"]] * 7
 
 
-def test_our_own_readers_take_it(hub: Hub, created: Callable[..., Path]) -> None:
+def test_our_own_readers_open_it(hub: Hub, created: Callable[..., Path]) -> None:
     run("publish", created(0), "--repo_id", "rooms")
     ours = list(open_source("dataset:alice/rooms"))
     assert [one.id for one in ours] == [one.id for one in samples(created(0))]
@@ -87,7 +87,7 @@ def test_the_card_names_the_repository(hub: Hub, created: Callable[..., Path]) -
 
 
 def test_hostile_names_stay_words(hub: Hub, photos: Path) -> None:
-    """In the class names, captions, name and licence of a source: no other path, key or element."""
+    """Class names, captions, name and licence of a source add no path, key or HTML element."""
     hostile = "---\nlicense: mit\n---\n</code><script>alert(1)</script> | [x](http://evil) {{ 7 }}"
     described = yaml.safe_load(photos.read_text())
     described |= {"name": "../../" + hostile, "licence": hostile}
@@ -128,7 +128,7 @@ def test_published_again_nothing_is_sent(hub: Hub, created: Callable[..., Path])
 
 
 def test_a_dataset_grows(hub: Hub, created: Callable[..., Path], tmp_path: Path) -> None:
-    """A folder without a plan, such as a download, to which a shard was added."""
+    """A shard is added to a folder without a plan, such as a download."""
     folder = shutil.copytree(created(0), tmp_path / "growing")
     (folder / "plan.json").unlink()
     last = (folder / "data" / "train-00002.parquet").rename(tmp_path / "last")
@@ -140,21 +140,21 @@ def test_a_dataset_grows(hub: Hub, created: Callable[..., Path], tmp_path: Path)
     assert set(hub.sent.values()) == {1}
 
 
-def test_other_samples_are_not_replaced_unasked(
+def test_other_samples_are_replaced_only_on_request(
     hub: Hub, d2i1: D2i1, created: Callable[..., Path]
 ) -> None:
     run("publish", created(0), "--repo_id", "rooms")
     before = hub.files("alice/rooms", "dataset")
-    said = d2i1("publish", created(1), "--repo_id", "rooms", code=2)
-    assert "datasets/alice/rooms holds other samples" in said
-    assert "--append" in said and "--overwrite" in said and said.count("\n") == 1
+    output = d2i1("publish", created(1), "--repo_id", "rooms", code=2)
+    assert "datasets/alice/rooms holds other samples" in output
+    assert "--append" in output and "--overwrite" in output and output.count("\n") == 1
     assert hub.files("alice/rooms", "dataset") == before
 
 
 def test_append_adds_and_deletes_nothing(hub: Hub, created: Callable[..., Path]) -> None:
     run("publish", created(0), "--repo_id", "rooms")
     before = data(hub)
-    for _ in range(2):  # again, it is there already
+    for _ in range(2):  # the second time nothing is left to do
         run("publish", created(1), "--repo_id", "rooms", "--append")
         assert data(hub).items() >= before.items()
         assert list(data(hub).values()) == shard_bytes(created(0), created(1))
@@ -164,7 +164,7 @@ def test_append_adds_and_deletes_nothing(hub: Hub, created: Callable[..., Path])
     rows = load_dataset("alice/rooms", split="train")  # which checks the counts of the card
     assert len(rows) == 14
     assert {row["seed"] for row in rows["provenance"]} == {0, 1}
-    run("publish", created(0), "--repo_id", "rooms")  # the first ones are there, under any flag
+    run("publish", created(0), "--repo_id", "rooms")  # nothing to do, so no flag is needed
     assert len(data(hub)) == 6
 
 
@@ -195,8 +195,8 @@ def test_append_refuses_other_classes(
     metadata = json.loads((folder / "diff2in1.json").read_text())
     metadata["tasks"]["semseg"]["names"][0] = "lava"
     (folder / "diff2in1.json").write_text(json.dumps(metadata))
-    said = d2i1("publish", folder, "--repo_id", "rooms", "--append", code=2)
-    assert "tasks or classes differ in semseg" in said
+    output = d2i1("publish", folder, "--repo_id", "rooms", "--append", code=2)
+    assert "tasks or classes differ in semseg" in output
     assert len(data(hub)) == 3
 
 
@@ -209,7 +209,7 @@ def test_overwrite_replaces(hub: Hub, created: Callable[..., Path]) -> None:
 
 
 def test_append_to_what_datasets_pushed(hub: Hub, created: Callable[..., Path]) -> None:
-    """`Dataset.push_to_hub` names shards in its own way; ours come beside them."""
+    """`Dataset.push_to_hub` has its own names of shards; ours get the next numbers."""
     run("publish", created(0), "--repo_id", "rooms")
     load_dataset("alice/rooms", split="train").push_to_hub("alice/rooms")
     assert list(data(hub)) == ["data/train-00000-of-00001.parquet"]
@@ -224,7 +224,7 @@ def test_append_to_what_datasets_pushed(hub: Hub, created: Callable[..., Path]) 
 def test_two_append_at_once(
     hub: Hub, created: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between our look and our commit somebody else appends: theirs stays, ours comes after."""
+    """Somebody else appends before our commit: their shards stay, ours come after them."""
     monkeypatch.setattr("d2i1_data.hub.retry.FIRST_WAIT", 0.01)
     run("publish", created(0), "--repo_id", "rooms")
     commit, raced = HfApi.create_commit, []
@@ -267,8 +267,8 @@ def test_a_pipeline_arrives_as_it_is(hub: Hub, d2i1: D2i1, pipeline: Path) -> No
     assert 'from_pretrained("alice/model"' in ModelCard.load("alice/model").text
 
 
-def test_a_model_is_brought_up_to_date(hub: Hub, pipeline: Path, tmp_path: Path) -> None:
-    """What a component no longer has goes, what training pushed stays."""
+def test_a_model_is_updated(hub: Hub, pipeline: Path, tmp_path: Path) -> None:
+    """Old files of components are deleted; checkpoints that training pushed stay."""
     folder = shutil.copytree(pipeline, tmp_path / "model")
     (folder / "unet" / "more.safetensors").write_bytes(b"more")
     run("publish", "--pipeline", folder, "--repo_id", "model")
@@ -291,11 +291,11 @@ def test_less_does_not_replace_a_whole_pipeline(
     run("publish", "--pipeline", folder, "--repo_id", "model")  # through the link
     assert hub.files("alice/model").keys() == before.keys()
     (tmp_path / "vae" / "diffusion_pytorch_model.safetensors").unlink()
-    said = d2i1("publish", "--pipeline", folder, "--repo_id", "model", code=2)
-    assert "linked: vae/*.safetensors missing" in said
+    output = d2i1("publish", "--pipeline", folder, "--repo_id", "model", code=2)
+    assert "linked: vae/*.safetensors missing" in output
     (folder / "vae").unlink()
-    said = d2i1("publish", "--pipeline", folder, "--repo_id", "model", code=2)
-    assert "linked: vae/*.safetensors missing" in said
+    output = d2i1("publish", "--pipeline", folder, "--repo_id", "model", code=2)
+    assert "linked: vae/*.safetensors missing" in output
     (folder / "unet" / "more.safetensors").symlink_to(tmp_path / "nothing")
     assert "link to nothing" in d2i1("publish", "--pipeline", folder, "--repo_id", "model", code=2)
     assert hub.files("alice/model").keys() == before.keys()
@@ -311,7 +311,9 @@ def test_a_readme_of_their_own_is_not_replaced(hub: Hub, d2i1: D2i1, pipeline: P
     assert hub.files("alice/b")["README.md"] == b"# My own text"
 
 
-def test_what_the_hub_ignores_is_told(hub: Hub, d2i1: D2i1, created: Callable[..., Path]) -> None:
+def test_a_file_that_the_hub_ignores_is_an_error(
+    hub: Hub, d2i1: D2i1, created: Callable[..., Path]
+) -> None:
     HfApi().create_repo("alice/rooms", repo_type="dataset")
     HfApi().upload_file(
         path_or_fileobj=b"*.png\n",
@@ -320,8 +322,8 @@ def test_what_the_hub_ignores_is_told(hub: Hub, d2i1: D2i1, created: Callable[..
         repo_type="dataset",
     )
     flags = ("--repo_id", "rooms", "--overwrite")
-    said = d2i1("publish", created(0), *flags, code=2)
-    assert "did not take preview.png; does its .gitignore name it?" in said
+    output = d2i1("publish", created(0), *flags, code=2)
+    assert "did not take preview.png; does its .gitignore name it?" in output
 
 
 def test_equal_and_moved_shards(hub: Hub, created: Callable[..., Path], tmp_path: Path) -> None:
@@ -347,12 +349,12 @@ def test_somebody_elses_repository_is_refused(
     api = HfApi()
     api.create_repo("alice/bert")
     api.upload_file(path_or_fileobj=b"1", path_in_repo="weights.bin", repo_id="alice/bert")
-    said = d2i1("publish", "--pipeline", pipeline, "--repo_id", "alice/bert", code=2)
-    assert "alice/bert holds weights.bin, and no model_index.json of ours" in said
+    output = d2i1("publish", "--pipeline", pipeline, "--repo_id", "alice/bert", code=2)
+    assert "alice/bert holds weights.bin, and no model_index.json of ours" in output
     index = b'{"_class_name": "StableDiffusionPipeline", "unet": ["diffusers", "U"]}'
     api.upload_file(path_or_fileobj=index, path_in_repo="model_index.json", repo_id="alice/bert")
-    said = d2i1("publish", "--pipeline", pipeline, "--repo_id", "alice/bert", code=2)
-    assert "holds a StableDiffusionPipeline" in said
+    output = d2i1("publish", "--pipeline", pipeline, "--repo_id", "alice/bert", code=2)
+    assert "holds a StableDiffusionPipeline" in output
     assert len(hub.repo("alice/bert").commits) == 3
     run("publish", "--pipeline", pipeline, "--repo_id", "alice/bert", "--overwrite")
     assert "weights.bin" in hub.files("alice/bert")
@@ -361,13 +363,13 @@ def test_somebody_elses_repository_is_refused(
     api.upload_file(
         path_or_fileobj=b"a", path_in_repo="a.txt", repo_id="alice/texts", repo_type="dataset"
     )
-    said = d2i1("publish", created(0), "--repo_id", "alice/texts", code=2)
-    assert "datasets/alice/texts holds a.txt, and no diff2in1.json of ours" in said
+    output = d2i1("publish", created(0), "--repo_id", "alice/texts", code=2)
+    assert "datasets/alice/texts holds a.txt, and no diff2in1.json of ours" in output
 
 
 def test_a_space_shows_the_pipeline(hub: Hub, d2i1: D2i1, pipeline: Path) -> None:
-    said = d2i1("publish", "--pipeline", pipeline, "--space", "--repo_id", "model").split()
-    assert said == [f"{hub.url}/alice/model", f"{hub.url}/spaces/alice/model"]
+    output = d2i1("publish", "--pipeline", pipeline, "--space", "--repo_id", "model").split()
+    assert output == [f"{hub.url}/alice/model", f"{hub.url}/spaces/alice/model"]
     files, space = hub.files("alice/model", "space"), hub.repo("alice/model", "space")
     assert space.sdk == "gradio" and len(space.commits) == 2
     assert b'"alice/model"' in files["app.py"] and b"models:\n- alice/model" in files["README.md"]
@@ -389,8 +391,8 @@ def test_a_space_shows_the_pipeline(hub: Hub, d2i1: D2i1, pipeline: Path) -> Non
     api.upload_file(
         path_or_fileobj=b"", path_in_repo="d2i1_data/old.py", repo_id=space.name, repo_type="space"
     )
-    said = d2i1("publish", "--pipeline", "alice/model", "--space", "--repo_id", "model")
-    assert said.split() == [f"{hub.url}/spaces/alice/model"]  # the pipeline is there already
+    output = d2i1("publish", "--pipeline", "alice/model", "--space", "--repo_id", "model")
+    assert output.split() == [f"{hub.url}/spaces/alice/model"]  # the pipeline is there already
     assert hub.files("alice/model", "space") == files
 
 
@@ -398,30 +400,30 @@ def test_private_is_private(hub: Hub, d2i1: D2i1, created: Callable[..., Path]) 
     run("publish", created(0), "--repo_id", "hidden", "--private")
     assert hub.repo("alice/hidden", "dataset").private
     run("publish", created(0), "--repo_id", "open")
-    said = d2i1("publish", created(0), "--repo_id", "open", "--private", code=2)
-    assert "datasets/alice/open exists and is public" in said
+    output = d2i1("publish", created(0), "--repo_id", "open", "--private", code=2)
+    assert "datasets/alice/open exists and is public" in output
     flags = ("--repo_id", "open", "--private", "--dry_run")
     assert "exists and is public" in d2i1("publish", created(0), *flags, code=2)
-    run("publish", created(0), "--repo_id", "hidden")  # stays as it is
+    run("publish", created(0), "--repo_id", "hidden")  # an existing repository stays private
     assert hub.repo("alice/hidden", "dataset").private
     assert not hub.repo("alice/open", "dataset").private
 
 
 def test_a_dry_run_sends_nothing(hub: Hub, d2i1: D2i1, created: Callable[..., Path]) -> None:
     flags = ("--repo_id", "rooms", "--dry_run", "--private")
-    said = d2i1("publish", created(0), *flags)
+    output = d2i1("publish", created(0), *flags)
     size = (created(0) / "data" / "train-00000.parquet").stat().st_size
-    assert said.startswith("datasets/alice/rooms (new, private): ")
-    assert f"add     data/train-00000.parquet  {size:,}" in said
-    assert "run.json" not in said
+    assert output.startswith("datasets/alice/rooms (new, private): ")
+    assert f"add     data/train-00000.parquet  {size:,}" in output
+    assert "run.json" not in output
     assert all(entry.method == "GET" for entry in hub.log)
     run("publish", created(0), "--repo_id", "rooms")
     assert "(exists): 0 files" in d2i1("publish", created(0), "--repo_id", "rooms", "--dry_run")
-    said = d2i1("publish", created(1), "--repo_id", "rooms", "--overwrite", "--dry_run")
-    assert "replace data/train-00000.parquet" in said
+    output = d2i1("publish", created(1), "--repo_id", "rooms", "--overwrite", "--dry_run")
+    assert "replace data/train-00000.parquet" in output
 
 
-# --- all that a run left ---
+# --- the folder of a run ---
 
 
 @pytest.fixture(scope="module")
@@ -439,9 +441,9 @@ def lora_run(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_all_of_a_run_is_linked(hub: Hub, d2i1: D2i1, lora_run: Path) -> None:
-    said = d2i1("publish", "--run", lora_run, "--repo_id", "alice/all").split()
+    output = d2i1("publish", "--run", lora_run, "--repo_id", "alice/all").split()
     ends = ["datasets/alice/all", "alice/all-adapter", "alice/all"]
-    assert said == [f"{hub.url}/{end}" for end in ends]
+    assert output == [f"{hub.url}/{end}" for end in ends]
     cards = {
         "dataset": DatasetCard.load("alice/all"),
         "adapter": ModelCard.load("alice/all-adapter"),
@@ -451,23 +453,23 @@ def test_all_of_a_run_is_linked(hub: Hub, d2i1: D2i1, lora_run: Path) -> None:
     assert "datasets/alice/all" in cards["model"].text + cards["adapter"].text
     assert "alice/all" in cards["dataset"].text
     assert "lora" in cards["adapter"].data.tags
-    said = d2i1("publish", "--adapter", lora_run / "adapter", "--repo_id", "alice/all", code=2)
-    assert "alice/all holds a whole pipeline" in said
+    output = d2i1("publish", "--adapter", lora_run / "adapter", "--repo_id", "alice/all", code=2)
+    assert "alice/all holds a whole pipeline" in output
 
 
-def test_what_is_wrong_is_told_before_anything_is_sent(
+def test_errors_come_before_anything_is_sent(
     hub: Hub, d2i1: D2i1, lora_run: Path, tmp_path: Path
 ) -> None:
     broken = shutil.copytree(lora_run, tmp_path / "broken")
     (broken / "pipeline" / "model_index.json").write_text('{"_class_name": "Other"}')
-    said = d2i1("publish", "--run", broken, "--repo_id", "alice/all", code=2)
-    assert "is a Other, expected a Diff2in1Pipeline" in said
+    output = d2i1("publish", "--run", broken, "--repo_id", "alice/all", code=2)
+    assert "is a Other, expected a Diff2in1Pipeline" in output
     (broken / "pipeline" / "model_index.json").write_text("{")
-    said = d2i1("publish", "--run", broken, "--repo_id", "alice/all", code=2)
-    assert "model_index.json: not readable as JSON" in said
+    output = d2i1("publish", "--run", broken, "--repo_id", "alice/all", code=2)
+    assert "model_index.json: not readable as JSON" in output
     (tmp_path / "empty").mkdir()
-    said = d2i1("publish", "--run", tmp_path / "empty", "--repo_id", "alice/all", code=2)
-    assert "holds none of pipeline, adapter, dataset" in said
+    output = d2i1("publish", "--run", tmp_path / "empty", "--repo_id", "alice/all", code=2)
+    assert "holds none of pipeline, adapter, dataset" in output
     for flags, wrong in (
         ((), "nothing named"),
         (("--dataset", broken / "dataset", "--append", "--overwrite"), "exclude each other"),
@@ -481,13 +483,13 @@ def test_what_is_wrong_is_told_before_anything_is_sent(
     ):
         assert wrong in d2i1("publish", "--repo_id", "alice/all", *flags, code=2)
     for name in ("a/b/c", "alice/..", "alice/a--b", "../x"):
-        said = d2i1("publish", broken / "dataset", "--repo_id", name, code=2)
-        assert f"repository {name!r}: " in said and said.count("\n") == 1
+        output = d2i1("publish", broken / "dataset", "--repo_id", name, code=2)
+        assert f"repository {name!r}: " in output and output.count("\n") == 1
     assert not [entry for entry in hub.log if entry.method != "GET"]
 
 
 def test_the_function_does_the_same(hub: Hub, created: Callable[..., Path]) -> None:
-    said = publish(PublishSettings(repo_id="alice/rooms", dataset=str(created(0))))
-    assert said == f"{hub.url}/datasets/alice/rooms"
+    output = publish(PublishSettings(repo_id="alice/rooms", dataset=str(created(0))))
+    assert output == f"{hub.url}/datasets/alice/rooms"
     table = pq.read_table(created(0) / "data" / "train-00000.parquet", columns=["id"])
     assert load_dataset("alice/rooms", split="train")["id"][:3] == table["id"].to_pylist()

@@ -17,7 +17,7 @@ from tests.hub import Hub
 from tests.made import run
 
 D2i1 = Callable[..., str]
-# what publishing asks of the Hub: method and path
+# the requests of publishing: method and path
 ROUTES = {
     "whoami": ("GET", r"/api/whoami-v2"),
     "create": ("POST", r"/api/repos/create"),
@@ -51,9 +51,9 @@ def _soon(soon: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("d2i1_data.hub.retry.FIRST_WAIT", 0.01)
 
 
-def last(said: str) -> str:
-    """The line that tells what is wrong, below the bar of what was sent before."""
-    return said.splitlines()[-1]
+def last(output: str) -> str:
+    """The last line, which is the error; a progress bar may come before it."""
+    return output.splitlines()[-1]
 
 
 def assert_complete(hub: Hub, folder: Path) -> None:
@@ -70,19 +70,19 @@ def assert_complete(hub: Hub, folder: Path) -> None:
     [pytest.param(*one, marks=() if one in SOON else pytest.mark.slow) for one in EVERY],
     indirect=["sending"],
 )
-def test_what_passes_is_survived(
+def test_temporary_errors_are_retried(
     hub: Hub, folder: Path, sending: str, route: str, status: int
 ) -> None:
-    """No answer at all, a conflict, too many requests, overload: twice, at every route."""
+    """Each route fails twice: no answer, a conflict, too many requests, or overload."""
     method, path = {**ROUTES, **OF_LFS, **OF_XET}[route]
     hub.fail(method, path, status, times=2, headers={"Retry-After": "0"}, body=BUSY)
     run("publish", folder, "--repo_id", "rooms")
-    assert not hub.faults, "nothing was asked there"
+    assert not hub.faults, "the route was not asked"
     assert_complete(hub, folder)
 
 
 @pytest.mark.parametrize("path", [r"/resolve/", r"/paths-info/", r"/tree/", r"/commit/"])
-def test_an_append_survives(
+def test_an_append_is_retried(
     hub: Hub, folder: Path, create: Callable[..., Path], tmp_path: Path, path: str
 ) -> None:
     run("publish", folder, "--repo_id", "rooms")
@@ -126,21 +126,21 @@ def test_a_lost_answer_does_not_commit_twice(
     assert set(hub.sent.values()) == {1}
 
 
-def test_what_does_not_pass_ends(hub: Hub, d2i1: D2i1, folder: Path) -> None:
+def test_retries_end(hub: Hub, d2i1: D2i1, folder: Path) -> None:
     hub.fail("POST", ROUTES["commit"][1], 503, times=1000, headers={"Retry-After": "0"})
-    said = d2i1("publish", folder, "--repo_id", "rooms", code=2)
-    assert "datasets/alice/rooms: the Hub answers 503" in last(said)
+    output = d2i1("publish", folder, "--repo_id", "rooms", code=2)
+    assert "datasets/alice/rooms: the Hub answers 503" in last(output)
     assert "data/train-00000.parquet" not in hub.files("alice/rooms", "dataset")
     hub.faults.clear()
     run("publish", folder, "--repo_id", "rooms")
     assert_complete(hub, folder)
 
 
-# --- what no patience helps against ---
+# --- errors that do not pass ---
 
 
 @pytest.mark.parametrize(
-    ("token", "said"),
+    ("token", "message"),
     [
         (None, "no token of the Hub: log in with `hf auth login`, or set HF_TOKEN"),
         ("hf_" + "wrong" * 7, "does not accept the token"),
@@ -153,7 +153,7 @@ def test_no_right_token(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     token: str | None,
-    said: str,
+    message: str,
     name: str,
 ) -> None:
     if token is None:
@@ -162,7 +162,7 @@ def test_no_right_token(
         monkeypatch.setenv("HF_TOKEN", token)
     error = d2i1("publish", folder, "--repo_id", name, code=2)
     assert error.count("\n") == 1
-    assert said in error or (token is None and "there is none: log in" in error)
+    assert message in error or (token is None and "there is none: log in" in error)
     assert "hf_" not in error
 
 
@@ -199,7 +199,7 @@ def test_a_full_quota(hub: Hub, d2i1: D2i1, folder: Path, sending: str) -> None:
     assert_complete(hub, folder)
 
 
-def test_a_bad_card_is_told_before_anything_is_sent(
+def test_a_bad_card_is_refused_before_anything_is_sent(
     hub: Hub, d2i1: D2i1, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hub.fail("POST", ROUTES["card"][1], 400, body=b'{"errors": [{"message": "license is odd"}]}')
@@ -252,7 +252,7 @@ def test_the_token_is_nowhere(
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Neither told nor written, here or there; nor any place of this machine written there."""
+    """The token is not printed, logged, written or sent; paths of this machine are not sent."""
     caplog.set_level("DEBUG")
     folder = create(tmp_path / "created")
     report = ("report", folder, "--max_samples", "2")
@@ -263,9 +263,9 @@ def test_the_token_is_nowhere(
         ("publish", folder, "--repo_id", "bob/rooms"),
     ):
         main([str(argument) for argument in command])
-    said = capfd.readouterr()
-    assert "alice/rooms" in said.out and "bob/rooms" in said.err
-    assert hub.token not in said.out + said.err + caplog.text
+    output = capfd.readouterr()
+    assert "alice/rooms" in output.out and "bob/rooms" in output.err
+    assert hub.token not in output.out + output.err + caplog.text
     for file in (one for one in tmp_path.rglob("*") if one.is_file()):
         assert hub.token.encode() not in file.read_bytes(), file
     sent = {**hub.files("alice/rooms", "dataset"), **hub.files("alice/rooms")}

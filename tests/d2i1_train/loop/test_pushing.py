@@ -55,8 +55,8 @@ def test_checkpoints_and_the_pipeline_arrive(
 
 
 def test_the_loop_does_not_wait(hub: Hub, train: Callable[..., str], tmp_path: Path) -> None:
-    """With a slow Hub the steps are done long before the first checkpoint is there; the newest
-    takes the place of those that waited."""
+    """With a slow Hub, training ends long before the first checkpoint has arrived. The newest
+    checkpoint replaces those that wait."""
     hub.delay = 0.3
     train(tmp_path / "slow", "--hub_model_id", "alice/other", "--hub_private_repo")
     assert hub.repo("alice/other").private
@@ -72,7 +72,7 @@ def test_the_limit_holds_on_the_hub(hub: Hub, train: Callable[..., str], tmp_pat
     assert checkpoints(hub, "alice/few") == {"checkpoint-6"}
 
 
-def test_another_machine_goes_on(hub: Hub, train: Callable[..., str], tmp_path: Path) -> None:
+def test_another_machine_resumes(hub: Hub, train: Callable[..., str], tmp_path: Path) -> None:
     train(tmp_path / "one" / "warm")
     whole = load_file(tmp_path / "one" / "warm" / "checkpoint-6" / "exploitation.safetensors")
     for name in sorted(checkpoints(hub, "alice/warm") - {"checkpoint-2"}):
@@ -86,7 +86,7 @@ def test_another_machine_goes_on(hub: Hub, train: Callable[..., str], tmp_path: 
     assert all((whole[name] == again[name]).all() for name in whole)
 
 
-def test_a_wrong_token_ends_it_before_it_begins(
+def test_a_wrong_token_is_refused_before_training(
     hub: Hub, train: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_" + "wrong" * 7)
@@ -94,22 +94,24 @@ def test_a_wrong_token_ends_it_before_it_begins(
     assert not (tmp_path / "warm").exists()
 
 
-def test_who_may_only_read_does_not_begin(
+def test_a_token_without_write_access_is_refused(
     hub: Hub, train: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     HfApi().create_repo("alice/warm")
     for token in (hub.read_token, hub.bob_token):
         monkeypatch.setenv("HF_TOKEN", token)
-        said = train(tmp_path / "warm", "--hub_model_id", "alice/warm", code=2)
-        assert "alice/warm: the Hub refuses (403)" in said
+        output = train(tmp_path / "warm", "--hub_model_id", "alice/warm", code=2)
+        assert "alice/warm: the Hub refuses (403)" in output
     assert not (tmp_path / "warm").exists()
 
 
-def test_another_runs_checkpoints_stay(hub: Hub, train: Callable[..., str], tmp_path: Path) -> None:
+def test_checkpoints_of_another_run_stay(
+    hub: Hub, train: Callable[..., str], tmp_path: Path
+) -> None:
     train(tmp_path / "one" / "warm")
     before = hub.files("alice/warm")
-    said = train(tmp_path / "two" / "warm", "--checkpoints_total_limit", 1, code=2)
-    assert "alice/warm holds checkpoints of another run" in said
+    output = train(tmp_path / "two" / "warm", "--checkpoints_total_limit", 1, code=2)
+    assert "alice/warm holds checkpoints of another run" in output
     assert hub.files("alice/warm") == before and not (tmp_path / "two" / "warm").exists()
 
 
@@ -126,7 +128,7 @@ def test_only_a_complete_checkpoint_is_fetched(
     assert (tmp_path / "two" / "warm" / "checkpoint-7").is_dir()
 
 
-def test_a_lora_is_pushed_apart_too(
+def test_a_lora_is_also_pushed_alone(
     hub: Hub, train: Callable[..., str], tiny_base: Path, tmp_path: Path
 ) -> None:
     train(tmp_path / "lora", "--train_unet", "lora", "--rank", 2)
@@ -156,19 +158,19 @@ def test_one_of_two_processes_pushes(hub: Hub, tiny_base: Path, tmp_path: Path) 
     assert len([c for c in hub.repo("alice/two").commits if "Publish" in c.title]) == 1
 
 
-def test_a_hub_that_goes_away_costs_nothing(
+def test_a_failing_hub_does_not_stop_training(
     hub: Hub, train: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, d2i1: D2i1
 ) -> None:
     monkeypatch.setattr("d2i1_data.hub.retry.FIRST_WAIT", 0.001)
     hub.fail("POST", r".*/commit/.*", 503, times=10_000, headers={"Retry-After": "0"})
-    said = train(tmp_path / "warm", code=2)
-    assert "is complete, but not on the Hub" in said and "d2i1 publish --run" in said
+    output = train(tmp_path / "warm", code=2)
+    assert "is complete, but not on the Hub" in output and "d2i1 publish --run" in output
     hub.faults.clear()
     d2i1("publish", "--run", tmp_path / "warm", "--repo_id", "alice/warm")
     assert "model_index.json" in hub.files("alice/warm")
 
 
-def test_flags_that_say_nothing_are_refused(train: Callable[..., str], d2i1: D2i1) -> None:
+def test_flags_without_effect_are_refused(train: Callable[..., str], d2i1: D2i1) -> None:
     flags = ("--host", "light", "--source", "rooms:train", "--output_dir", "unused")
-    said = d2i1("warm-up", *flags, "--hub_model_id", "alice/x", code=2)
-    assert "--hub_model_id has no effect without --push_to_hub" in said
+    output = d2i1("warm-up", *flags, "--hub_model_id", "alice/x", code=2)
+    assert "--hub_model_id has no effect without --push_to_hub" in output
