@@ -1,4 +1,4 @@
-"""The card of a dataset: a function of its folder and of what its shards hold."""
+"""The card of a dataset, made from its folder and its shards."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain, islice
@@ -20,8 +20,8 @@ from ..dataset.schema import METADATA, SCORES, Schema, read_schema
 from ..dataset.shards import PLAN, dataset_shards
 from ..tasks import Task
 from . import command, licence
-from .columns import Columns, Shard, read_columns
 from .links import Links
+from .summary import Shard, Summary, summarize
 from .text import (
     Markdown,
     citations,
@@ -36,21 +36,26 @@ from .text import (
 )
 
 PREVIEWS = 4
-# the Hub's words for numbers of rows with up to three digits, with four, and so on
+# the Hub's words for row counts of up to three digits, of four digits, and so on
 SIZES = (
     *("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"),
     *("1B<n<10B", "10B<n<100B", "100B<n<1T", "n>1T"),
 )
-# fields of the provenance that are told as they are; the others stand in sentences of their own
+# fields of the provenance that the card lists; its sentences use the others
 SHOWN = (
     *("host", "fingerprint", "create_with", "labels_from", "strength", "steps"),
     *("guidance", "negative_prompt", "scheduler", "precision", "seed"),
 )
-OF_CREATING = ("strength", "steps")  # zero where a real image was only labelled
+CREATION_FIELDS = ("strength", "steps")  # zero for real images
+SCORE_TEXTS = {
+    "confidence": "`confidence`: one minus the predicted uncertainty",
+    "flip": "`flip`: agreement with the labels of the mirrored input",
+    "reencode": "`reencode`: agreement with the labels of the stored picture",
+}
 
 
 def write_card(folder: Path) -> None:
-    """Write README.md and preview.png of a dataset's folder whose shards are complete."""
+    """Write README.md and preview.png of a dataset whose shards are complete."""
     schema = _schema(folder)
     files = (pq.ParquetFile(shard) for shard in dataset_shards(folder))
     groups = chain.from_iterable(file.iter_batches(PREVIEWS) for file in files)
@@ -62,42 +67,57 @@ def write_card(folder: Path) -> None:
 def dataset_card(
     folder: Path, links: Links | None = None, shards: Sequence[Shard] | None = None
 ) -> str:
-    """The text of README.md: metadata for the Hub, then what people want to know.
+    """The text of README.md: metadata for the Hub, then text for people.
 
-    shards: all that the dataset is to have, if not those of the folder: paths, or open files where
-    some lie elsewhere already; what the folder knows of its own alone is left out then. Raises
-    InputError where one of them cannot be read.
+    Args:
+        folder: the dataset.
+        links: repositories that the card names.
+        shards: all shards of the dataset, if they are more than those of the folder: paths, or open
+            files for shards that lie elsewhere. Facts about this folder only are then left out.
+
+    Raises:
+        InputError: if a shard cannot be read.
     """
     links, schema = links or Links(), _schema(folder)
     tasks = schema.tasks
     own = dataset_shards(folder)
     shards = own if shards is None else shards
     alone = all(shard in own for shard in shards)
-    columns = read_columns(shards, schema)
-    made = links.checkpoint is not None and columns.values("fingerprint") == [links.checkpoint]
+    summary = summarize(shards, schema)
+    metadata = read_json(folder / METADATA)
+    made = links.checkpoint is not None and summary.values("fingerprint") == [links.checkpoint]
     maker = links.model if made else None
     body = render(
         "dataset.md.jinja",
         folder,
         links,
         tasks,
-        unsure=comma_list(f"{task.family.unsure} ({name})" for name, task in tasks.items()),
+        uncertainty=comma_list(f"{task.family.unsure} ({name})" for name, task in tasks.items()),
         coded=[code(name) for name in tasks],
-        columns=columns,
+        summary=summary,
         stored=[*schema.columns],
-        least=min(columns.values("strength"), default=None),
-        models=len(columns.values("fingerprint")),
-        made=_made(columns, read_json(folder / METADATA).get("versions", {}) if alone else {}),
-        example=_example(columns),
-        quality=_quality(columns),
+        scores=_score_texts(schema),
+        provenance=[name.replace("_", " ") for name in schema.inner("provenance")],
+        format_version=metadata["format_version"],
+        least=min(summary.values("strength"), default=None),
+        models=len(summary.values("fingerprint")),
+        made=_made(summary, metadata.get("versions", {}) if alone else {}),
+        example=_example(summary),
+        quality=_quality(summary),
         command=_command(folder, maker) if alone else None,
         maker=maker,
         pictures=_pictures(folder, tasks) if alone else {},
         preview=(folder / PREVIEW).is_file(),
-        licences=_listed(columns),
-        citations=citations(columns.values("base"), columns.values("host")),
+        licences=_licence_texts(summary),
+        citations=citations(summary.values("base"), summary.values("host")),
     )
-    return f"---\n{_metadata(schema, columns).to_yaml()}\n---\n\n{body}"
+    return f"---\n{_metadata(schema, summary).to_yaml()}\n---\n\n{body}"
+
+
+def _score_texts(schema: Schema) -> str:
+    """The meaning of the scores that the dataset has."""
+    stored = {name for scores in schema.inner("quality").values() for name in scores}
+    return "; ".join(text for name, text in SCORE_TEXTS.items() if name in stored)
 
 
 def _schema(folder: Path) -> Schema:
@@ -105,12 +125,12 @@ def _schema(folder: Path) -> Schema:
     return read_schema(file.read_text(), str(file))
 
 
-def _metadata(schema: Schema, columns: Columns) -> DatasetCardData:
-    """What the Hub reads."""
+def _metadata(schema: Schema, summary: Summary) -> DatasetCardData:
+    """Metadata for the Hub."""
     tasks = schema.tasks
-    count, made = columns.rows, columns.rows - columns.kinds["real"]
-    synthetic = ["synthetic"] if columns.kinds["created"] else []
-    sources = [name for name, _ in columns.origins if name and is_repository(name)]
+    count, made = summary.rows, summary.rows - summary.kinds["real"]
+    synthetic = ["synthetic"] if summary.kinds["created"] else []
+    sources = [name for name, _ in summary.sources if name and is_repository(name)]
     data = DatasetCardData(
         pretty_name=str(title(tasks)),
         annotations_creators=["machine-generated"] if made else None,
@@ -118,10 +138,10 @@ def _metadata(schema: Schema, columns: Columns) -> DatasetCardData:
         source_datasets=sorted(set(sources)) or None,
         task_categories=sorted({c for task in tasks.values() for c in task.categories}),
         tags=[*synthetic, "diff2in1", *sorted({tag for t in tasks.values() for tag in t.tags})],
-        **licence.metadata(_licences(columns)),
+        **licence.metadata(_licences(summary)),
     )
-    splits = SplitDict({"train": SplitInfo("train", num_bytes=columns.size, num_examples=count)})
-    sizes = {"download_size": columns.size, "dataset_size": columns.size}
+    splits = SplitDict({"train": SplitInfo("train", num_bytes=summary.size, num_examples=count)})
+    sizes = {"download_size": summary.size, "dataset_size": summary.size}
     info = DatasetInfo(features=schema.features, splits=splits, **sizes)
     DatasetInfosDict({"default": info}).to_dataset_card_data(data)
     configs = {"data_files": [{"split": "train", "path": "data/train-*.parquet"}]}
@@ -134,43 +154,43 @@ def size_category(count: int) -> str:
     return SIZES[min(max(len(str(count)) - 3, 0), len(SIZES) - 1)]
 
 
-def _licences(columns: Columns) -> set[str | None]:
-    """Of the sources, and of what created the images."""
-    own = {origin.licence for origin in columns.origins.values()}
-    created = columns.base_licences if columns.kinds["created"] else set()
+def _licences(summary: Summary) -> set[str | None]:
+    """The licences of the sources and of the bases that created images."""
+    own = {source.licence for source in summary.sources.values()}
+    created = summary.base_licences if summary.kinds["created"] else set()
     return own | created
 
 
-def _listed(columns: Columns) -> dict[str, list[str]]:
-    """Every licence, and what it is of."""
+def _licence_texts(summary: Summary) -> dict[str, list[str]]:
+    """Every licence, with the sources and bases that it applies to."""
     found: dict[str, list[str]] = {}
-    for origin in columns.origins.values():
-        if origin.licence:
-            found.setdefault(origin.licence, []).append(f"source {origin.name or 'images'}")
-    if columns.kinds["created"]:
-        for name in sorted(filter(None, columns.base_licences)):
+    for source in summary.sources.values():
+        if source.licence:
+            found.setdefault(source.licence, []).append(f"source {source.name or 'images'}")
+    if summary.kinds["created"]:
+        for name in sorted(filter(None, summary.base_licences)):
             found.setdefault(name, []).append("base")
     return found
 
 
-def _made(columns: Columns, versions: Mapping[str, str]) -> list[tuple[str, object]]:
-    """How the rows were made, as far as all of them say."""
+def _made(summary: Summary, versions: Mapping[str, str]) -> list[tuple[str, object]]:
+    """How the rows were made: fields and their values."""
     found: list[tuple[str, object]] = []
-    for origin in columns.origins.values():
-        name = str(origin.name or "unnamed")
+    for source in summary.sources.values():
+        name = str(source.name or "unnamed")
         shown = link(name, "datasets/") if is_repository(name) else escape(name)
-        licence = f", licence {escape(origin.licence)}" if origin.licence else ""
-        rows = f"{counted(origin.rows, 'row')} from {counted(len(origin.images), 'image')}"
+        licence = f", licence {escape(source.licence)}" if source.licence else ""
+        rows = f"{counted(source.rows, 'row')} from {counted(len(source.images), 'image')}"
         found.append(("source", Markdown(f"{shown}: {rows}{licence}")))
     for key in ("base", "checkpoint"):
-        found += [(key, link(value)) for value in columns.values(key)]
+        found += [(key, link(value)) for value in summary.values(key)]
     for name in SHOWN:
-        said = {*columns.values(name)} - {""}  # but zero is said
-        if said and (columns.kinds["created"] or name not in OF_CREATING):
-            found.append((name.replace("_", " "), describe_counts(columns.provenance[name])))
-    if columns.skipped:
-        found.append(("source images left out", f"{columns.skipped:,}"))
-    found += [(what, f"{count:,}") for what, count in columns.notes.items()]
+        known = {*summary.values(name)} - {""}  # zero counts as a value
+        if known and (summary.kinds["created"] or name not in CREATION_FIELDS):
+            found.append((name.replace("_", " "), describe_counts(summary.provenance[name])))
+    if summary.skipped:
+        found.append(("source images left out", f"{summary.skipped:,}"))
+    found += [(what, f"{count:,}") for what, count in summary.notes.items()]
     if versions:
         found.append(
             ("versions", comma_list(f"{name} {number}" for name, number in versions.items()))
@@ -178,33 +198,35 @@ def _made(columns: Columns, versions: Mapping[str, str]) -> list[tuple[str, obje
     return found
 
 
-def _quality(columns: Columns) -> list[list[object]]:
-    """Of each measured score its mean, and what nine tenths of the rows reach."""
+def _quality(summary: Summary) -> list[list[object]]:
+    """For each measured score its mean, and the value that 90 % of the rows reach."""
     return [
         [code(task), score, f"{own[score].mean():.3f}", f"{np.quantile(own[score], 0.1):.3f}"]
-        for task, own in columns.scores.items()
+        for task, own in summary.scores.items()
         for score in SCORES
         if score in own
     ]
 
 
-def _example(columns: Columns) -> dict[str, Any] | None:
-    """A score to filter by, the one that tells most where it was measured, and its median."""
-    for task, own in columns.scores.items():
+def _example(summary: Summary) -> dict[str, Any] | None:
+    """A score for an example of a filter, with its median; `flip` where it was measured."""
+    for task, own in summary.scores.items():
         score = "flip" if "flip" in own else next(iter(own))
         return {"task": task, "score": score, "median": f"{np.median(own[score]):.2f}"}
     return None
 
 
 def _command(folder: Path, maker: str | None) -> str | None:
-    """The command of the folder's last run, with names instead of places; None if that is not
-    known. maker: the id of the pipeline, if it has one."""
+    """The command of the folder's last run, with names instead of paths; None if it is not known.
+
+    maker: the id of the pipeline on the Hub, if it has one.
+    """
     given, plan = read_record(str(folder)).run, read_json(folder / PLAN)
     flags = given.get("command")
     if not flags:
         return None
     found = dict(zip(flags[::2], flags[1::2], strict=True))
-    # the plan knows what is on the Hub
+    # the plan keeps ids of the Hub
     found["--source"] = command.public_source(found["--source"], plan.get("source"))
     if "--pipeline" in found:
         found["--pipeline"] = maker or plan.get("checkpoint") or Path(found["--pipeline"]).name
@@ -213,13 +235,13 @@ def _command(folder: Path, maker: str | None) -> str | None:
 
 
 def _pictures(folder: Path, tasks: Mapping[str, Task]) -> dict[str, str]:
-    """Figures of a report, if there is one: names of their files, and what they show."""
+    """The pictures of a report by name, with their captions; empty without a report."""
     report = read_json(folder / "report" / "report.json")
     known = {str(one["name"]): str(one["about"]) for one in report.get("maps", [])}
     if copies := report.get("copies"):
         known["copies"] = (
-            "How near created images are to those of the source, as the cosine of what the U-Net"
-            f" sees of them; beyond the line, at {copies['threshold']}, they count as copies."
+            "Similarity of created images to images of the source: the cosine between their U-Net"
+            f" features. Images beyond the line, at {copies['threshold']}, count as copies."
         )
     known["quality"] = ""
     names = [*tasks, "copies", "quality"]

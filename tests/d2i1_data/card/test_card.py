@@ -1,6 +1,7 @@
-"""Cards of datasets: facts of the folder, metadata for the Hub, and words that stay words."""
+"""Cards of datasets: facts of the folder, metadata for the Hub, and escaped texts."""
 
 import json
+import re
 import shlex
 import shutil
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from datasets import load_dataset
 from huggingface_hub import DatasetCard
 from markdown_it import MarkdownIt
 
@@ -19,7 +21,7 @@ from d2i1_data.card.dataset import SIZES, size_category
 from d2i1_data.card.licence import metadata, read_licence
 from d2i1_data.card.text import code_block, is_repository
 from d2i1_data.dataset.sample import Provenance, Quality, Sample
-from d2i1_data.dataset.schema import Schema
+from d2i1_data.dataset.schema import METADATA, Schema
 from d2i1_data.dataset.shards import RUN, ShardRecord, shard_path, write_metadata, write_shard
 from d2i1_data.errors import InputError
 from d2i1_data.sources.rooms import CLASSES
@@ -31,7 +33,7 @@ from tests.pages import HOSTILE, Page, snippets
 
 
 def make_dataset(folder: Path, text: str = "word", **given: Any) -> Path:
-    """A dataset of two samples that says `text` wherever a dataset may say something."""
+    """A dataset of two samples with `text` in every field that may hold a text."""
     tasks = {name: TASKS[name] for name in ("normals", "semseg")}
     tasks["semseg"] = tasks["semseg"].with_classes([text, "other"])
     own = {
@@ -69,7 +71,7 @@ def test_metadata_is_what_the_folder_holds(made: Path) -> None:
     card = DatasetCard.load(made / "README.md")
     data = card.data.to_dict()
     assert data["size_categories"] == ["n<1K"]
-    assert data["license"] == "other"  # nobody knows that of the tiny base
+    assert data["license"] == "other"  # the licence of the tiny base is unknown
     assert data["task_categories"] == ["depth-estimation", "image-segmentation", "other"]
     assert {"synthetic", "diff2in1", "normals-estimation"} <= {*data["tags"]}
     assert data["annotations_creators"] == ["machine-generated"]
@@ -105,13 +107,13 @@ def test_sizes_are_in_words_of_the_hub(count: int, word: str) -> None:
     assert {*SIZES} == {*WORDS["sizes"]} - {"other", "unknown"}
 
 
-def test_text_is_what_was_made(made: Path) -> None:
+def test_the_text_describes_the_rows(made: Path) -> None:
     page = Page((made / "README.md").read_text())
     assert "7 images created and labelled by one latent diffusion model" in page.words
     assert "No label was made by hand" in page.words
     assert all(f"{n} {name}" in page.words for n, name in enumerate(CLASSES))
     assert "rooms: 7 rows from 3 images, licence cc0-1.0" in page.words
-    assert "of the base that made them, which does not say them." in page.words
+    assert "The terms of the base are not known." in page.words
     strengths = [one.provenance.strength for one in samples(made)]
     assert f"7 values, {min(strengths):g} to {max(strengths):g}" in page.words
     scores = [one.quality["semseg"].flip for one in samples(made)]
@@ -124,7 +126,7 @@ def test_text_is_what_was_made(made: Path) -> None:
     )
 
 
-def test_the_command_makes_the_same_again(made: Path) -> None:
+def test_the_command_creates_the_same_dataset(made: Path) -> None:
     page = (made / "README.md").read_text()
     typed = page.split("```sh\n")[1].split("\n```")[0]
     name, act, *flags = shlex.split(typed.replace("\\\n", ""))  # as a shell continues lines
@@ -137,7 +139,7 @@ def test_the_command_makes_the_same_again(made: Path) -> None:
             assert getattr(settings, key) == value, key
 
 
-def test_what_loads_it_works(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_code_of_the_card_runs(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = snippets((made / "README.md").read_text())
     monkeypatch.chdir(made.parent)
     found: dict[str, Any] = {}
@@ -151,7 +153,7 @@ def test_what_loads_it_works(made: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert {*next(iter(found["some"]))} == {"image", "normals", "quality"}
 
 
-def test_no_place_of_this_machine_is_told(made: Path, photos: Path, tmp_path: Path) -> None:
+def test_no_path_of_this_machine_is_written(made: Path, photos: Path, tmp_path: Path) -> None:
     run("import", "--source", f"folder:{photos}", "--output_dir", tmp_path / "imported")
     for card in (made / "README.md", tmp_path / "imported/README.md"):
         text = card.read_text()
@@ -159,7 +161,7 @@ def test_no_place_of_this_machine_is_told(made: Path, photos: Path, tmp_path: Pa
     assert "--source folder:photos.yaml" in text
 
 
-def test_links_change_names_alone(made: Path) -> None:
+def test_links_change_only_names(made: Path) -> None:
     (checkpoint,) = {one.provenance.fingerprint for one in samples(made)}
     links = Links("alice/rooms", "alice/model", space="alice/space", checkpoint=checkpoint)
     assert dataset_card(made) == (made / "README.md").read_text()
@@ -174,14 +176,14 @@ def test_links_change_names_alone(made: Path) -> None:
     assert "[alice/space](https://huggingface.co/spaces/alice/space)" in text
 
 
-def test_a_dataset_is_made_with_a_model_only_if_it_was(made: Path) -> None:
+def test_made_with_is_for_the_model_of_the_rows_only(made: Path) -> None:
     text = dataset_card(made, Links(model="alice/model", checkpoint="another"))
     assert "Made with" not in text and "Model: [alice/model]" in text
     assert "--pipeline pipeline" in text and dataset_card(made, Links()) == dataset_card(made)
 
 
 def test_counts_are_those_of_all_shards(made: Path, photos: Path, tmp_path: Path) -> None:
-    """A dataset that is appended to: some of its shards lie elsewhere and are open files."""
+    """A dataset that is appended to: some of its shards lie elsewhere, and are open files."""
     run("import", "--source", f"folder:{photos}", "--output_dir", tmp_path / "imported")
     near = sorted((made / "data").iterdir())
     (far,) = (tmp_path / "imported/data").iterdir()
@@ -196,7 +198,7 @@ def test_counts_are_those_of_all_shards(made: Path, photos: Path, tmp_path: Path
     assert DatasetCard(dataset_card(made)).data.dataset_info["splits"][0]["num_examples"] == 7
 
 
-def test_of_several_datasets_nothing_is_told_that_only_one_is(made: Path, tmp_path: Path) -> None:
+def test_facts_of_one_dataset_are_left_out_for_several(made: Path, tmp_path: Path) -> None:
     folder = tmp_path / "made"
     shutil.copytree(made, folder)
     run("report", "--dataset", folder)
@@ -211,14 +213,14 @@ def test_of_several_datasets_nothing_is_told_that_only_one_is(made: Path, tmp_pa
     assert "9 images created and labelled by latent diffusion models." in card
 
 
-def test_one_is_no_plural(tmp_path: Path) -> None:
+def test_one_is_singular(tmp_path: Path) -> None:
     folder, text = make_dataset(tmp_path / "made", seed=0), "1 row from 1 image,"
     shard = shard_path(folder, 0)
     table = pq.read_table(shard)
     pq.write_table(table.slice(0, 1), shard)
     card = dataset_card(folder)
     assert "\n1 image created and labelled" in card and text in card
-    assert "| seed | 0 |" in card  # nor is nothing no seed
+    assert "| seed | 0 |" in card  # a seed of zero is shown
 
 
 def test_a_torn_shard_is_named(made: Path, tmp_path: Path) -> None:
@@ -243,15 +245,15 @@ def test_labelled_and_imported_images_are_not_called_created(
         assert "synthetic" not in card.data.tags and "diff2in1" in card.data.tags
         assert "safety checker" not in card.text and "copies" not in card.text
     assert labelled.data.annotations_creators == ["machine-generated"]
-    assert "annotations_creators" not in imported.data.to_dict()  # nobody said who made them
-    for word in ("opinion", "by hand", "latent diffusion", "## Quality"):
+    assert "annotations_creators" not in imported.data.to_dict()  # it is not known who made them
+    for word in ("predictions of a model", "by hand", "latent diffusion", "## Quality"):
         assert word not in imported.text
-    assert "opinion of a model" in " ".join(labelled.text.split())
+    assert "predictions of a model" in " ".join(labelled.text.split())
     assert "| strength |" not in labelled.text and "| steps |" not in labelled.text
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_each_task_is_told(name: str, tmp_path: Path) -> None:
+def test_each_task_is_described(name: str, tmp_path: Path) -> None:
     task = TASKS[name]
     sample = Sample("a", np.zeros((4, 6, 3), np.uint8), {})
     write_shard(shard_path(tmp_path, 0), [sample], Schema.of({name: task}))
@@ -260,10 +262,10 @@ def test_each_task_is_told(name: str, tmp_path: Path) -> None:
     assert card.data.task_categories == sorted(task.categories)
     assert {*task.tags} <= {*card.data.tags}
     assert task.sentence in card.text and f'row["{name}"]' in card.text
-    assert ("which object" in card.text) == bool(task.family.names)
+    assert ("separate objects" in card.text) == bool(task.family.names)
 
 
-def test_what_is_unknown_is_left_out(tmp_path: Path) -> None:
+def test_unknown_facts_are_left_out(tmp_path: Path) -> None:
     schema = Schema.real({"normals": TASKS["normals"]})
     write_shard(shard_path(tmp_path, 0), [Sample("a", np.zeros((4, 6, 3), np.uint8), {})], schema)
     write_metadata(tmp_path, schema)
@@ -284,6 +286,25 @@ def test_pictures_of_a_report_are_shown(made: Path, tmp_path: Path) -> None:
     assert shown > {"report/quality.png", "report/normals.png", "report/copies.png"}
     assert all((folder / file).is_file() for file in shown)
     assert "How often each distance occurs" in page.words
+
+
+def test_only_stored_columns_are_listed(made: Path, tmp_path: Path) -> None:
+    task = {"depth": TASKS["depth"]}
+    schema = Schema.of(task, captions=False, scores=("flip",), provenance=("kind",))
+    sample = Sample("a", np.zeros((4, 6, 3), np.uint8), {})
+    write_shard(shard_path(tmp_path, 0), [sample], schema)
+    write_metadata(tmp_path, schema)
+    for folder in (made, tmp_path):
+        card = DatasetCard(dataset_card(folder))
+        rows = card.text.split("| column | content |")[1].split("\n\n")[0].splitlines()[2:]
+        listed = [re.sub("</?code>|`", "", row.split(" | ")[0].strip("| ")) for row in rows]
+        stored = load_dataset(str(folder), split="train").features
+        assert {*listed} == {*stored} and len(listed) == len(stored)
+        assert {*listed} == {one["name"] for one in card.data.dataset_info["features"]}
+        version = json.loads((folder / METADATA).read_text())["format_version"]
+        assert f"Format version: {version}." in card.text
+    assert "`flip`" in card.text and "`reencode`" not in card.text
+    assert "origin of each row: kind |" in card.text and "caption" not in "".join(rows)
 
 
 # --- licences ---
@@ -317,7 +338,7 @@ def test_created_images_are_under_the_terms_of_source_and_base(tmp_path: Path) -
     assert card.data.license == "other"
     assert "- mit: source mit" in card.text
     assert "openrail++: base" in Page(str(card)).words
-    assert "of the base that made them.\n" in Page(str(card)).words
+    assert "of the base also apply to created images.\n" in Page(str(card)).words
 
 
 def test_the_licence_of_a_base_is_read_from_its_card(tmp_path: Path) -> None:
@@ -340,7 +361,7 @@ def test_the_licence_of_a_base_is_read_from_its_card(tmp_path: Path) -> None:
     assert read_licence("nobody/nothing") is None  # the Hub cannot be reached from tests
 
 
-# --- words stay words ---
+# --- texts stay texts ---
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -367,7 +388,7 @@ def test_a_folder_and_repositories_with_hostile_names(tmp_path: Path) -> None:
     assert Page(dataset_card(tame, wild)).elements == Page(dataset_card(tame, words)).elements
 
 
-def test_the_words_themselves_arrive(tmp_path: Path) -> None:
+def test_escaped_texts_read_the_same(tmp_path: Path) -> None:
     text = "a | `b` <c> [d](e) *f* $g$ {{ h }} &amp; i_j"
     page = Page(make_dataset(tmp_path / "made", text).joinpath("README.md").read_text())
     assert f"0 {text}, 1 other" in page.words  # a class
@@ -375,7 +396,7 @@ def test_the_words_themselves_arrive(tmp_path: Path) -> None:
     assert page.words.count(text) >= 10
 
 
-def test_a_block_of_code_ends_where_it_should() -> None:
+def test_a_code_block_cannot_be_ended_by_its_text() -> None:
     for text in ("a\n```\nb", "````\n", "a ````` b", ""):
         rendered = MarkdownIt().parse(f"{code_block(text)}\n\nafter")
         assert [token.type for token in rendered][:2] == ["fence", "paragraph_open"], text
@@ -385,5 +406,5 @@ def test_a_block_of_code_ends_where_it_should() -> None:
 @pytest.mark.parametrize(
     "name", ["a", "a/b/c", "../a", "a/b c", "/a/b", "a/<b>", "a/b\nc", "", "a/b)[c"]
 )
-def test_what_is_no_id_is_no_link(name: str) -> None:
+def test_other_names_are_no_links(name: str) -> None:
     assert not is_repository(name) and is_repository("user/name-1.0_x")

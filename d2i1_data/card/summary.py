@@ -1,4 +1,4 @@
-"""What the columns of a dataset's shards say together, without a picture being read."""
+"""A summary of a dataset: counts and scores of all its shards, read without the pictures."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,14 @@ from ..dataset.schema import PROVENANCE, SCORES, Schema
 from ..dataset.shards import read_shard_record
 from ..errors import InputError
 
-OF_A_SAMPLE = ("source_id", "source_sha256", "noise_seed", "variant")
+# fields of the provenance that differ in every row
+ROW_FIELDS = ("source_id", "source_sha256", "noise_seed", "variant")
 Shard = Path | IO[bytes]
 
 
 @dataclass
-class Origin:
-    """One source: how many rows were made from which of its images."""
+class SourceCounts:
+    """The rows of one source, and the ids of the images that they were made from."""
 
     name: str | None
     licence: str | None
@@ -32,13 +33,20 @@ class Origin:
 
 
 @dataclass
-class Columns:
-    """Of all shards together.
+class Summary:
+    """Counts and scores of all shards together.
 
-    size: in bytes. provenance: how often each value of each field occurs. kinds: rows that are
-    `real`, `labelled` (real images with labels of a model) and `created`. scores: by task and name,
-    all that were measured. notes: what was done to the source's data. base_licences: None is one
-    that is not known.
+    Attributes:
+        rows: number of rows.
+        size: bytes of the shards.
+        skipped: number of source images that were left out.
+        provenance: for each field, how often each value occurs.
+        kinds: number of rows that are `real`, `labelled` (real images with predicted labels) and
+            `created`.
+        sources: rows by source and licence.
+        scores: measured scores by task and name.
+        notes: counts of what was done to the data of the source.
+        base_licences: licences of the bases; None stands for an unknown one.
     """
 
     rows: int = 0
@@ -46,19 +54,27 @@ class Columns:
     skipped: int = 0
     provenance: dict[str, Counter[Any]] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
-    origins: dict[tuple[Any, Any], Origin] = field(default_factory=dict)
+    sources: dict[tuple[Any, Any], SourceCounts] = field(default_factory=dict)
     scores: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
     base_licences: set[str | None] = field(default_factory=set)
 
     def values(self, name: str) -> list[Any]:
-        """What occurs in a field of the provenance, most frequent first, without null."""
+        """The values of a field of the provenance, most frequent first, without null."""
         return [value for value, _ in self.provenance[name].most_common() if value is not None]
 
 
-def read_columns(shards: Sequence[Shard], schema: Schema) -> Columns:
-    """Read what is said beside the pictures; InputError where a shard is none of ours."""
-    found = Columns(provenance={name: Counter() for name in PROVENANCE})
+def summarize(shards: Sequence[Shard], schema: Schema) -> Summary:
+    """Read the columns beside the pictures.
+
+    Args:
+        shards: paths, or open files of shards that lie elsewhere.
+        schema: the schema of the dataset.
+
+    Raises:
+        InputError: if a file is not a complete shard.
+    """
+    found = Summary(provenance={name: Counter() for name in PROVENANCE})
     parts: dict[tuple[str, str], list[pa.ChunkedArray]] = {}
     whole = Schema.of(schema.tasks).arrow
     for shard in shards:
@@ -86,9 +102,9 @@ def read_columns(shards: Sequence[Shard], schema: Schema) -> Columns:
     return found
 
 
-def _add_provenance(found: Columns, own: Mapping[str, pa.ChunkedArray]) -> None:
-    """Count the values of a shard's provenance."""
-    for name in found.provenance.keys() - set(OF_A_SAMPLE):
+def _add_provenance(found: Summary, own: Mapping[str, pa.ChunkedArray]) -> None:
+    """Count the provenance of one shard."""
+    for name in found.provenance.keys() - set(ROW_FIELDS):
         found.provenance[name].update(count_values(own[name]))
     made = pc.equal(own["kind"], "created").fill_null(False)
     changed = pc.and_(made, pc.greater(own["strength"], 0).fill_null(False))
@@ -98,10 +114,10 @@ def _add_provenance(found: Columns, own: Mapping[str, pa.ChunkedArray]) -> None:
     groups = pa.table({name: own[name] for name in keys}).group_by(list(keys))
     for row in groups.aggregate([([], "count_all")]).to_pylist():
         name, licence, image = (row[key] for key in keys)
-        origin = found.origins.setdefault((name, licence), Origin(name, licence))
-        origin.rows += row["count_all"]
+        counts = found.sources.setdefault((name, licence), SourceCounts(name, licence))
+        counts.rows += row["count_all"]
         if image is not None:
-            origin.images.add(image)
+            counts.images.add(image)
 
 
 def _size(shard: Shard) -> int:
