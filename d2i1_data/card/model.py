@@ -80,6 +80,7 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
         preview=validation is not None and (folder / PREVIEW).is_file(),
         results=tables(measured, validation),
         licence=training.base_licence,
+        format_version=index.get("format_version"),
         citations=citations([base] if base else [], [host]),
     )
     data = _metadata(tasks, index, training, links, measured)
