@@ -20,7 +20,12 @@ from d2i1_data.dataset.files import require_folder
 from d2i1_data.dataset.preview import grid
 from d2i1_data.dataset.shards import RUN
 from d2i1_data.errors import InputError
-from d2i1_data.inspection.evaluation.measure import bootstrap, common_tasks, figures, measure
+from d2i1_data.inspection.evaluation.measure import (
+    bootstrap,
+    common_tasks,
+    compute_metrics,
+    measure,
+)
 from d2i1_data.sources import open_source
 from d2i1_data.tasks import TASKS
 
@@ -151,7 +156,9 @@ def compare(folder: Path, held_out: int) -> tuple[dict[str, Any], dict[str, Any]
         pipe = open_theta(str(folder / arm / "pipeline"), theta)
         tasks = common_tasks(pipe, rooms)
         sums[name] = measure(pipe, samples, tasks)
-        table[name] = figures(tasks, {key: value.sum(0) for key, value in sums[name].items()})
+        table[name] = compute_metrics(
+            tasks, {key: value.sum(0) for key, value in sums[name].items()}
+        )
     one, other = sums["real-only theta_C"], sums["self-improve theta_C"]
     verdict = {name: bootstrap(task, one[name], other[name]) for name, task in tasks.items()}
     return table, verdict

@@ -10,13 +10,13 @@ from accelerate import PartialState
 from d2i1_data.checkpoints.files import fetch, fingerprint
 from d2i1_data.inspection.evaluation.measure import (
     common_tasks,
-    figures,
+    compute_metrics,
     mean_over_images,
     measure,
     per_image,
-    together,
+    sum_over_processes,
 )
-from d2i1_data.inspection.evaluation.protocol import Protocol, parse_crop
+from d2i1_data.inspection.evaluation.scored_pixels import ScoredPixels, parse_crop
 from d2i1_data.inspection.evaluation.sparsification import Sparsification, curve, plot
 from d2i1_data.sources import open_rows, parse_spec
 
@@ -29,22 +29,31 @@ PLACES = ("pipeline", "output_file", "sparsification")  # settings that say noth
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """Score a pipeline on a source, write and return the figures."""
-    protocol = Protocol(parse_crop(settings.crop), settings.farthest)
+    scored_pixels = ScoredPixels(parse_crop(settings.crop), settings.farthest)
     limit, on_bad_row = settings.max_samples, settings.on_bad_row
     rows = open_rows(settings.source, None, limit, on_bad_row, settings.min_quality)
     state = PartialState()
     pipe = open_theta(settings.pipeline, settings.theta).to(state.device)
     tasks = common_tasks(pipe, rows.source)
-    protocol.check(tasks)
+    scored_pixels.check(tasks)
     mine = rows._replace(usable=rows.usable[state.process_index :: state.num_processes])
     options = {name: getattr(settings, name) for name in PREDICTION}
-    watch = Sparsification(tasks) if settings.sparsification else None
-    sums = measure(pipe, mine.samples(), tasks, protocol=protocol, watch=watch, **options)
+    sparsification = Sparsification(tasks) if settings.sparsification else None
+    sums = measure(
+        pipe,
+        mine.samples(),
+        tasks,
+        scored_pixels=scored_pixels,
+        sparsification=sparsification,
+        **options,
+    )
     if settings.average == "images":
-        totals = {name: together(per_image(tasks[name], sums[name])) for name in tasks}
+        totals = {name: sum_over_processes(per_image(tasks[name], sums[name])) for name in tasks}
         scores = {name: mean_over_images(tasks[name], totals[name]) for name in tasks}
     else:
-        scores = figures(tasks, {name: together(sums[name].sum(0)) for name in tasks})
+        scores = compute_metrics(
+            tasks, {name: sum_over_processes(sums[name].sum(0)) for name in tasks}
+        )
     results = {
         "source": rows.source.name,
         "split": parse_spec(settings.source).split,
@@ -54,15 +63,15 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         "settings": {k: v for k, v in asdict(settings).items() if k not in PLACES},
         "tasks": scores,
     }
-    if watch:
-        curves = {name: curve(together(watch.sums[name])) for name in tasks}
+    if sparsification:
+        curves = {name: curve(sum_over_processes(sparsification.sums[name])) for name in tasks}
         results["sparsification"] = {name: one._asdict() for name, one in curves.items()}
         if state.is_main_process:
             panels = {name: {"theta": one} for name, one in curves.items()}
             plot(panels, tasks, Path(str(settings.sparsification)))
     if state.is_main_process:
         for name, values in scores.items():
-            shown = values | ({"ause": curves[name].ause} if watch else {})
+            shown = values | ({"ause": curves[name].ause} if sparsification else {})
             print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in shown.items()))
     if settings.output_file and state.is_main_process:
         Path(settings.output_file).parent.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,12 @@ import torch
 from d2i1_data.dataset.files import write_text
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
-from d2i1_data.inspection.evaluation.measure import common_tasks, figures, measure, shown
+from d2i1_data.inspection.evaluation.measure import (
+    common_tasks,
+    compute_metrics,
+    measure,
+    table_metrics,
+)
 from d2i1_data.inspection.evaluation.sparsification import Curve, Sparsification, curve, plot
 from d2i1_data.sources import open_source
 from d2i1_data.tasks import TASKS
@@ -85,13 +90,13 @@ def _train(arm: WarmUpSettings, settings: StudySettings) -> Row:
     count = min(settings.test_samples, len(source))
     pipe = _open(Path(arm.output_dir))
     tasks = common_tasks(pipe, source)
-    watch = Sparsification(tasks)
-    sums = measure(pipe, (source[n] for n in range(count)), tasks, watch=watch)
-    scores = figures(tasks, {name: value.sum(0) for name, value in sums.items()})
-    curves = {name: curve(watch.sums[name]) for name in tasks}
+    sparsification = Sparsification(tasks)
+    sums = measure(pipe, (source[n] for n in range(count)), tasks, sparsification=sparsification)
+    scores = compute_metrics(tasks, {name: value.sum(0) for name, value in sums.items()})
+    curves = {name: curve(sparsification.sums[name]) for name in tasks}
     told = json.dumps({name: one._asdict() for name, one in curves.items()})
     write_text(Path(arm.output_dir) / CURVES, told + "\n")
-    return row | shown(tasks, scores) | {f"{n} ause": one.ause for n, one in curves.items()}
+    return row | table_metrics(tasks, scores) | {f"{n} ause": one.ause for n, one in curves.items()}
 
 
 def _plot(settings: StudySettings, arms: list[str]) -> None:

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from d2i1_data.dataset.files import write_text
 from d2i1_data.diff2in1.families import Family
-from d2i1_data.inspection.evaluation.measure import figures, shown, truth
+from d2i1_data.inspection.evaluation.measure import compute_metrics, table_metrics, truth
 from d2i1_data.sources import Rows, Source, agreeing_tasks, open_rows, open_source
 from d2i1_data.tasks import Task
 
@@ -109,4 +109,6 @@ def score(
             mean = task.family.resize(means[name], sample.size)
             valid = task.family.valid(target) & task.family.valid(mean)
             sums[name].append(task.meter.measure(mean, target, valid))
-    return shown(tasks, figures(tasks, {name: torch.cat(s).sum(0) for name, s in sums.items()}))
+    return table_metrics(
+        tasks, compute_metrics(tasks, {name: torch.cat(s).sum(0) for name, s in sums.items()})
+    )

@@ -19,7 +19,7 @@ from d2i1_data.dataset.preview import coloured, grid
 from d2i1_data.dataset.sample import Sample
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
-from d2i1_data.inspection.evaluation.measure import common_tasks, figures, measure
+from d2i1_data.inspection.evaluation.measure import common_tasks, compute_metrics, measure
 from d2i1_data.sources import open_rows, parse_spec
 
 from .settings import TrainSettings
@@ -60,7 +60,7 @@ class Validation:
 
     def _score(self, pipe: Diff2in1Pipeline, samples: Iterable[Sample]) -> Scores:
         sums = measure(pipe, samples, self.tasks, quiet=True)
-        return figures(self.tasks, {key: value.sum(0) for key, value in sums.items()})
+        return compute_metrics(self.tasks, {key: value.sum(0) for key, value in sums.items()})
 
     def report(self, pipe: Diff2in1Pipeline) -> ValidationRecord:
         """Measure what goes into the training record: the metrics of tables that are finite."""

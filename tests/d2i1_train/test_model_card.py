@@ -89,13 +89,13 @@ def test_training_lists_all_stages(improved: Path) -> None:
 
 def test_validation_describes_the_published_weights(improved: Path) -> None:
     """`d2i1 evaluate` on the same rooms, at the same size, gives the same metrics."""
-    from d2i1_data.inspection.evaluation.measure import common_tasks, figures, measure
+    from d2i1_data.inspection.evaluation.measure import common_tasks, compute_metrics, measure
     from d2i1_data.sources import open_rows
 
     pipe, rows = open_pipeline(str(improved)), open_rows("rooms:val", "32", 2)
     tasks = common_tasks(pipe, rows.source)
     sums = measure(pipe, rows.samples(), tasks)
-    scores = figures(tasks, {name: one.sum(0) for name, one in sums.items()})
+    scores = compute_metrics(tasks, {name: one.sum(0) for name, one in sums.items()})
     stage = json.loads((improved / TRAINING).read_text())["stages"][-1]
     for name, stored in stage["validation"]["tasks"].items():
         assert stored == {key: pytest.approx(scores[name][key], rel=1e-4) for key in stored}

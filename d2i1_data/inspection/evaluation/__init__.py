@@ -1,1 +1,1 @@
-"""Evaluation: what is measured of a pipeline, and on which pixels."""
+"""Evaluation: how the metrics of a pipeline are measured, and on which pixels."""

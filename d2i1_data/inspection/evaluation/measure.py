@@ -1,4 +1,4 @@
-"""Measuring: figures of a pipeline on labelled samples."""
+"""Measuring: metrics of a pipeline on labelled samples."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -15,21 +15,25 @@ from ...dataset.schema import read_tasks
 from ...diff2in1 import Diff2in1Pipeline
 from ...sources import Source, agreeing_tasks
 from ...tasks import Task
-from .protocol import Maps, Protocol
+from .scored_pixels import ScoredMaps, ScoredPixels
 from .sparsification import Sparsification
 
 BATCH = 16
-WHOLE = Protocol()
-Sums = dict[str, Tensor]  # task -> a meter's sums, [N, S] per sample or [S] in total
+ALL_PIXELS = ScoredPixels()
+Sums = dict[str, Tensor]  # task -> a meter's sums, [N, S] of N samples or [S] in total
 
 
-def together(sums: Tensor) -> Tensor:
-    """The sum over all processes."""
+def sum_over_processes(sums: Tensor) -> Tensor:
+    """The sum over all processes, in each of them."""
     return reduce(sums.to(PartialState().device), "sum").cpu()
 
 
 def common_tasks(pipe: Diff2in1Pipeline, source: Source) -> dict[str, Task]:
-    """The tasks of the pipeline that the source has truth for, with the pipeline's classes."""
+    """The tasks of a pipeline that a source has labels for, with the pipeline's classes.
+
+    Raises:
+        InputError: if there is none, or one has other classes.
+    """
     configs = {name: family.config() for name, family in pipe.perception.families.items()}
     return agreeing_tasks(read_tasks(configs, "pipeline"), "the pipeline", source)
 
@@ -39,37 +43,49 @@ def measure(
     samples: Iterable[Sample],
     tasks: dict[str, Task],
     *,
-    protocol: Protocol = WHOLE,
-    watch: Sparsification | None = None,
+    scored_pixels: ScoredPixels = ALL_PIXELS,
+    sparsification: Sparsification | None = None,
     quiet: bool = False,
     **options: Any,
 ) -> Sums:
-    """Every meter's sums of every sample, [N, S]: their total gives the figures.
+    """The sums of each sample, which `compute_metrics` reads once they are added.
 
-    Predictions are compared at the truth's own size. watch: is told of every pixel too. options: of
-    `pipe.predict`.
+    Predictions are compared at the size of the truth.
+
+    Args:
+        pipe: the pipeline.
+        samples: with labels.
+        tasks: the tasks that are scored.
+        scored_pixels: the pixels that count.
+        sparsification: counts every pixel as well.
+        quiet: no progress bar.
+        options: of `pipe.predict`.
+
+    Returns:
+        The sums of each task, [N, S].
     """
     sums: dict[str, list[Tensor]] = {name: [] for name in tasks}
-    shown = tqdm(samples, "evaluate", unit="image", disable=quiet, leave=False, mininterval=1)
-    for batch in batched(shown, BATCH):
+    progress = tqdm(samples, "evaluate", unit="image", disable=quiet, leave=False, mininterval=1)
+    for batch in batched(progress, BATCH):
         images = [sample.image for sample in batch]
         output = pipe.predict(images, output_type="pt", **options)
         for name, task in tasks.items():
             found = zip(batch, output.predictions[name], output.uncertainty[name], strict=True)
-            for sample, prediction, unsure in found:
-                seen = Maps(prediction[None].cpu(), truth(sample, task), unsure[None].cpu())
-                one, other, unsure = protocol.apply(task.family, sample, seen)
-                valid = task.family.valid(other)
-                sums[name].append(task.meter.measure(one, other, valid))
-                if watch:
-                    watch.add(name, unsure, task.meter.error(one, other), valid)
+            for sample, one, unsure in found:
+                maps = ScoredMaps(one[None].cpu(), truth(sample, task), unsure[None].cpu())
+                prediction, target, uncertainty = scored_pixels.apply(task.family, sample, maps)
+                valid = task.family.valid(target)
+                sums[name].append(task.meter.measure(prediction, target, valid))
+                if sparsification:
+                    error = task.meter.error(prediction, target)
+                    sparsification.add(name, uncertainty, error, valid)
     return {
         name: torch.cat(parts) if parts else _empty(tasks[name]) for name, parts in sums.items()
     }
 
 
 def truth(sample: Sample, task: Task) -> Tensor:
-    """What a sample knows of a task, all unknown if nothing, [1, C, H, W]."""
+    """The label of a sample, [1, C, H, W]; all unknown if it has none of the task."""
     if task.name not in sample.targets:
         return task.family.blank(sample.size)[None]
     return task.family.to_tensor(sample.targets[task.name])[None]
@@ -88,24 +104,32 @@ def _empty(task: Task) -> Tensor:
     return task.meter.measure(blank, blank, task.family.valid(blank))[:0]
 
 
-def figures(tasks: dict[str, Task], total: Sums) -> dict[str, dict[str, float]]:
-    """Each task's figures from summed sums."""
+def compute_metrics(tasks: dict[str, Task], total: Sums) -> dict[str, dict[str, float]]:
+    """The metrics of each task from its total sums, [S]."""
     return {name: task.meter.summary(total[name]) for name, task in tasks.items()}
 
 
-def shown(tasks: dict[str, Task], scores: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The figures for tables, `TASK FIGURE` -> value."""
+def table_metrics(tasks: dict[str, Task], metrics: dict[str, dict[str, float]]) -> dict[str, float]:
+    """The metrics that tables show, `TASK METRIC` -> value."""
     return {
-        f"{name} {figure}": scores[name][figure]
+        f"{name} {metric}": metrics[name][metric]
         for name, task in tasks.items()
-        for figure in task.meter.table_metrics
+        for metric in task.meter.table_metrics
     }
 
 
 def per_image(task: Task, sums: Tensor) -> Tensor:
-    """Of each figure the sum over the images that have one, and how many these are, [F, 2].
+    """Sums of each metric over images.
 
-    sums: [N, S]. An image has none that its truth does not define, or without valid pixels any.
+    An image without valid pixels has no metric. A metric that the truth of an image does not define
+    is left out as well.
+
+    Args:
+        task: the task.
+        sums: of each image, [N, S].
+
+    Returns:
+        For each metric its sum over the images that have it, and their number, [F, 2].
     """
     count = len(task.meter.summary(sums.new_zeros(sums.shape[1])))
     values = [list(task.meter.summary(one).values()) for one in sums]
@@ -114,7 +138,12 @@ def per_image(task: Task, sums: Tensor) -> Tensor:
 
 
 def mean_over_images(task: Task, total: Tensor) -> dict[str, float]:
-    """A task's figures from what `per_image` gives, summed; nan where no image has one."""
+    """The mean of each metric over images, nan where no image has it.
+
+    Args:
+        task: the task.
+        total: sums of `per_image`, [F, 2].
+    """
     blank = torch.zeros(_empty(task).shape[1], dtype=torch.float64)
     return dict(zip(task.meter.summary(blank), (total[:, 0] / total[:, 1]).tolist(), strict=True))
 
@@ -122,10 +151,20 @@ def mean_over_images(task: Task, total: Tensor) -> dict[str, float]:
 def bootstrap(
     task: Task, one: Tensor, other: Tensor, rounds: int = 1000, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """How each figure differs between two models on the same samples, and its spread over samples.
+    """Difference of each metric between two models on the same samples, with its spread.
 
-    one, other: sums per sample, [N, S]. Samples are redrawn with replacement, the same for both;
-    the spread is the standard deviation of other - one over the rounds.
+    Samples are drawn again with replacement, the same for both models. The spread is the standard
+    deviation of the difference over the rounds.
+
+    Args:
+        task: the task.
+        one: sums of each sample of the first model, [N, S].
+        other: those of the second, [N, S].
+        rounds: how often samples are drawn.
+        seed: of the draws.
+
+    Returns:
+        For each metric `difference`, second minus first, and `spread`.
     """
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randint(len(one), (rounds, len(one)), generator=generator)

@@ -1,8 +1,8 @@
 """Sparsification: how the error falls when the most uncertain pixels are left out.
 
-Ilg et al. 2018, arXiv 1802.07095. Good uncertainty comes near the oracle, which leaves out the
-largest errors first. Pixels are pooled and kept as sums in fixed bins, so samples and ranks merge
-by addition.
+Ilg et al. 2018, arXiv 1802.07095. With good uncertainty the error falls almost as fast as with an
+oracle, which leaves out the largest errors first. Pixels are pooled and kept as sums in fixed bins,
+so samples and processes merge by addition.
 """
 
 import math
@@ -17,20 +17,22 @@ from torch import Tensor
 
 from ...tasks import Task
 
-BINS = 2**20  # 32 MB a task: within a thousandth of uncertainty there are still a hundred
-# Uncertainty is binned by its logit: models are often almost sure, or sure of nothing, and even
-# bins would be too wide there. Errors have all sizes and units: theirs are bins of the logarithm.
-LOGIT = 16.0  # float32 ends there
+BINS = 2**20  # 32 MB for a task; an interval of 0.001 of uncertainty still has a hundred bins
+# Uncertainty is binned by its logit, because many predictions are near 0 or 1, where equal bins
+# would be too wide. Errors have any size and unit, so their bins are of the logarithm.
+LOGIT = 16.0  # the limit of float32
 DECADES = 6.0
 STEPS = 20
 KEPT = tuple((STEPS - step) / STEPS for step in range(STEPS))  # 1, 0.95, ... 0.05
 
 
 class Curve(NamedTuple):
-    """Mean error of the kept share of pixels, in the meter's unit; and of those an oracle keeps.
+    """Sparsification curves of one task.
 
-    ause: area between both over the share left out, in that unit; with nothing left both are 0, as
-    in Poggi et al. 2020, arXiv 2005.06209.
+    kept: shares of the pixels that are kept. error: mean error of the pixels kept by uncertainty,
+    in the meter's unit. oracle: mean error of those that an oracle keeps. ause: area between the
+    two over the share left out; where nothing is kept both are 0, as in Poggi et al. 2020, arXiv
+    2005.06209.
     """
 
     kept: list[float]
@@ -40,13 +42,26 @@ class Curve(NamedTuple):
 
 
 class Sparsification:
-    """Sums of each task, [4, BINS]: pixels and their errors by uncertainty, then both by error."""
+    """Counts for the curves of each task.
+
+    sums: of each task, [4, BINS]: pixels and their errors, both by uncertainty, then by error.
+
+    Args:
+        names: of the tasks.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         self.sums = {name: torch.zeros(4, BINS, dtype=torch.float64) for name in names}
 
     def add(self, name: str, uncertainty: Tensor, error: Tensor, valid: Tensor) -> None:
-        """Count pixels; uncertainty in [0, 1], error at least 0, maps of one shape."""
+        """Count pixels; all maps have the same shape.
+
+        Args:
+            name: of the task.
+            uncertainty: in [0, 1].
+            error: at least 0, in the meter's unit.
+            valid: which pixels count, bool.
+        """
         weight = error[valid].double()
         unsure = uncertainty[valid].double().clamp(0, 1).logit().clamp(-LOGIT, LOGIT)
         size = weight.log10().clamp(-DECADES, DECADES)
@@ -57,7 +72,11 @@ class Sparsification:
 
 
 def curve(sums: Tensor) -> Curve:
-    """The curves of one task's total; nan where no pixel was valid."""
+    """The curves of one task; nan where no pixel was valid.
+
+    Args:
+        sums: total of `Sparsification.sums`, [4, BINS].
+    """
     pixels, errors, pixels_by_error, errors_by_error = sums.numpy()
     error, oracle = _kept(pixels, errors), _kept(pixels_by_error, errors_by_error)
     ause = float((error - oracle).sum()) / STEPS  # trapezoids: at both ends the curves meet
@@ -74,7 +93,13 @@ def _kept(pixels: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[n
 
 
 def plot(panels: Mapping[str, Mapping[str, Curve]], tasks: Mapping[str, Task], file: Path) -> None:
-    """Draw a panel for each task, in it the curve of each model and its oracle's, as a PNG."""
+    """Draw the curves and their oracles as a PNG, a panel for each task.
+
+    Args:
+        panels: task -> label of a model -> its curve.
+        tasks: by name.
+        file: the PNG.
+    """
     from matplotlib.figure import Figure
 
     columns = min(3, len(panels))
@@ -86,8 +111,8 @@ def plot(panels: Mapping[str, Mapping[str, Curve]], tasks: Mapping[str, Task], f
     for panel, (name, curves) in zip(figure.axes, panels.items(), strict=True):
         for n, (label, one) in enumerate(curves.items()):
             out, colour = [100 * (1 - share) for share in one.kept], f"C{n}"
-            told = f"{label}, AUSE {one.ause:.3g}"
-            panel.plot(out, one.error, color=colour, linewidth=2, label=told)
+            text = f"{label}, AUSE {one.ause:.3g}"
+            panel.plot(out, one.error, color=colour, linewidth=2, label=text)
             panel.plot(out, one.oracle, color=colour, linewidth=1, linestyle="--")
             panel.axhline(one.error[0], color=colour, linewidth=0.8, linestyle=":", alpha=0.6)
         panel.set_title(name, fontsize=10)

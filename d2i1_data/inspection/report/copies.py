@@ -1,10 +1,10 @@
 """Near-copies: whether created images are variations of their sources or the sources themselves.
 
-Images are compared by the mean over all pixels of the deepest level of their pyramid, minus the
-mean over the source's images: without that every two images are alike, as what all images of a
-source have in common is most of it. On rooms, created images then have cosines of 0.53 to 0.97 with
-their own source and up to 0.73 with another (0.82 to 0.98, and 0.92, as they come); a source with
-noise nobody sees has 0.999 with itself.
+Images are compared by the cosine of their features: the mean over all pixels of the deepest level
+of their pyramid, minus the mean over the images of the source. Without that subtraction all images
+of a source are similar, because most of their features is common to all. On rooms, created images
+then have cosines of 0.53 to 0.97 with their own source and up to 0.73 with another (without it 0.82
+to 0.98, and 0.92). A source image with invisible noise has 0.999 with itself.
 B batch, N created images, M source images, C channels.
 """
 
@@ -28,8 +28,13 @@ if TYPE_CHECKING:
 Array = NDArray[np.float64]
 
 
-class Eye:
-    """Sees images with a pipeline. side: the longer side that all are brought to."""
+class FeatureExtractor:
+    """Features of images, from the U-Net of a pipeline.
+
+    Args:
+        pipe: the pipeline.
+        side: the longer side, in pixels, that all images are brought to.
+    """
 
     def __init__(self, pipe: "Diff2in1Pipeline", side: int) -> None:
         self.pipe, self.side = pipe, side
@@ -37,20 +42,28 @@ class Eye:
             self.context = pipe.perception_context()
 
     @torch.no_grad()
-    def see(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """The mean-pooled deepest level of each image, [B, C]."""
+    def extract(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        """The mean-pooled deepest level of the pyramid of each image, [B, C].
+
+        Args:
+            images: pixels [H, W, 3]; sizes may differ.
+        """
         pipe, parts = self.pipe, []
         scaled = (fit_longer_side(one, self.side) for one in to_batches(list(images)))
         for _, same in groupby(scaled, lambda one: one.shape):
             pixels = torch.cat(list(same)).to(pipe.device)
             latents = pipe.encode_image(pad_to_stride(pixels, pipe.stride)).to(pipe.unet.dtype)
-            seen = pipe.perception.see(pipe.unet, latents, self.context)
-            parts.append(seen.pyramid[-1].float().mean((2, 3)).cpu())
+            result = pipe.perception.see(pipe.unet, latents, self.context)
+            parts.append(result.pyramid[-1].float().mean((2, 3)).cpu())
         return torch.cat(parts)
 
 
 class Pair(NamedTuple):
-    """A created image and the source image it is nearest to: rows in what was compared."""
+    """A created image and its nearest source image.
+
+    created, source: their rows among the images compared. own: whether it is the image that the
+    created one was made from.
+    """
 
     created: int
     source: int
@@ -59,9 +72,12 @@ class Pair(NamedTuple):
 
 
 class Copies(NamedTuple):
-    """What comparing found. own [N]: cosine of each created image with its own source, nan if that
-    is unknown; other [N]: with the nearest other one; among [M]: of each source image with the
-    nearest other one. pairs: every created image with its nearest, the nearest pair first."""
+    """The result of a comparison.
+
+    own: cosine of each created image with its own source, nan if that is unknown, [N]. other: with
+    the nearest other source image, [N]. among: of each source image with the nearest other one,
+    [M]. pairs: every created image with its nearest source image, the nearest pair first.
+    """
 
     own: Array
     other: Array
@@ -69,7 +85,7 @@ class Copies(NamedTuple):
     pairs: list[Pair]
 
     def named(self) -> dict[str, Array]:
-        """The known cosines by what they are of."""
+        """The known cosines, by what is compared."""
         found = {
             "created, own source": self.own,
             "created, nearest other source": self.other,
@@ -78,7 +94,7 @@ class Copies(NamedTuple):
         return {name: values[~np.isnan(values)] for name, values in found.items()}
 
     def table(self, threshold: float) -> list[dict[str, Any]]:
-        """Of each the median, the largest, and the share from a threshold on."""
+        """Median and largest cosine of each comparison, and the share from a threshold on."""
         return [
             {
                 "name": name,
@@ -92,9 +108,12 @@ class Copies(NamedTuple):
 
 
 def compare(created: Tensor, sources: Tensor, own: Sequence[int | None]) -> Copies:
-    """Compare created images [N, C] with at least two of the source [M, C].
+    """Compare created images with those of the source.
 
-    own: which source image each is made from.
+    Args:
+        created: features, [N, C].
+        sources: features of at least two images, [M, C].
+        own: the row of the source image that each was made from, None if unknown.
     """
     mean = sources.mean(0)
     one, other = F.normalize(created - mean, dim=1), F.normalize(sources - mean, dim=1)
@@ -112,7 +131,7 @@ def compare(created: Tensor, sources: Tensor, own: Sequence[int | None]) -> Copi
 
 
 def draw(copies: Copies, threshold: float) -> Figure:
-    """How the cosines are distributed."""
+    """A figure of the distribution of the cosines."""
     figure = Figure((WIDTH, 2.6), layout="constrained")
     panel = figure.subplots()
     styles: list[dict[str, Any]] = [

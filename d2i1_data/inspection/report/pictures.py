@@ -15,7 +15,7 @@ from ...tasks import Task
 
 SIDE = 128  # pixels of a tile
 COLUMNS = 8
-ZOOM = 1.02  # where a browser rounds, no edge of the next tile is to be seen
+ZOOM = 1.02  # where a browser rounds, no edge of the next tile is visible
 
 
 class Tile(NamedTuple):
@@ -26,14 +26,26 @@ class Tile(NamedTuple):
 
 
 class Sheet:
-    """Equal squares in rows of eight, each with a picture whose aspect is kept."""
+    """Equal squares in rows of eight, each with a picture whose aspect ratio is kept.
+
+    Args:
+        name: of its file.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.pictures: list[tuple[str, Image.Image]] = []
 
     def add(self, label: str, pixels: NDArray[np.uint8]) -> int:
-        """Put a picture [H, W, 3] on the sheet; its number."""
+        """Put a picture on the sheet.
+
+        Args:
+            label: its caption.
+            pixels: [H, W, 3].
+
+        Returns:
+            Its number on the sheet.
+        """
         picture = Image.fromarray(pixels)
         factor = SIDE / max(picture.size)
         size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
@@ -46,7 +58,7 @@ class Sheet:
         return -(-len(self.pictures) // COLUMNS)
 
     def tiles(self, numbers: Sequence[int]) -> list[dict[str, str]]:
-        """Where pictures lie; known once all are there."""
+        """Labels and places of pictures for the template; call it after the last `add`."""
         return [self._tile(number)._asdict() for number in numbers]
 
     def _tile(self, number: int) -> Tile:
@@ -57,7 +69,7 @@ class Sheet:
         return Tile(self.pictures[number][0], style)
 
     def save(self, folder: Path) -> None:
-        """Write the sheet."""
+        """Write the sheet into a folder."""
         canvas = Image.new("RGB", (COLUMNS * SIDE, self.rows * SIDE), "white")
         for number, (_, picture) in enumerate(self.pictures):
             row, column = divmod(number, COLUMNS)
@@ -68,14 +80,24 @@ class Sheet:
 
 
 def _centred(place: int, count: int) -> float:
-    """The CSS position in percent that has the middle of a tile in the middle of its square."""
+    """The CSS position, in percent, that puts the middle of a tile in the middle of its square."""
     return 100 * (0.5 - (place + 0.5) * ZOOM) / (1 - count * ZOOM)
 
 
 def add_sample(
     sheet: Sheet, sample: Sample, source: Sample | None, tasks: Mapping[str, Task]
 ) -> list[int]:
-    """Put a sample on a sheet: its source, itself, its labels, its confidence; their numbers."""
+    """Put a sample on a sheet: its source image, its own, its labels and their confidence.
+
+    Args:
+        sheet: the sheet.
+        sample: the sample.
+        source: the source image, None if unknown.
+        tasks: whose labels are included.
+
+    Returns:
+        The numbers of the pictures on the sheet.
+    """
     pictures: dict[str, NDArray[Any]] = {} if source is None else {"source": source.image}
     pictures["image"] = sample.image
     pictures |= {n: coloured(sample, n, task) for n, task in tasks.items() if n in sample.targets}

@@ -1,4 +1,4 @@
-"""Reading: one pass over decoded samples that keeps only counts, hashes and what the eye saw."""
+"""Reading: one pass over decoded samples that keeps only counts, hashes and features."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,15 @@ from ...dataset.sample import Provenance, image_sha256
 from ...diff2in1.families import Distribution
 from ...sources import Source
 from ...tasks import Task
-from .copies import Eye
+from .copies import FeatureExtractor
 
 
-class Seen(NamedTuple):
-    """What was seen of samples of a source, in their order.
+class ReadSamples(NamedTuple):
+    """What is kept of samples of a source, in their order.
 
-    numbers: which of the source. features: [N, C], None without an eye.
+    numbers: their indices in the source. origins: their provenance. hashes: of their pixels. sizes:
+    how often each size occurs. distributions: of their labels, by task. features: [N, C], None
+    without an extractor.
     """
 
     source: Source
@@ -31,36 +33,44 @@ class Seen(NamedTuple):
     features: Tensor | None
 
     def equal(self) -> list[list[str]]:
-        """The ids of samples that have the very same image, group by group."""
+        """The ids of samples that have the same image, group by group."""
         groups: dict[str, list[str]] = {}
         for identity, digest in zip(self.ids, self.hashes, strict=True):
             groups.setdefault(digest, []).append(identity)
         return [group for group in groups.values() if len(group) > 1]
 
 
-def look(
+def read_samples(
     source: Source,
     numbers: Sequence[int],
     tasks: Mapping[str, Task],
-    eye: Eye | None,
+    extractor: FeatureExtractor | None,
     batch_size: int,
-) -> Seen:
-    """Look once at each of these samples of a source."""
+) -> ReadSamples:
+    """Read samples of a source once.
+
+    Args:
+        source: the source.
+        numbers: indices of the samples.
+        tasks: the tasks whose labels are counted.
+        extractor: of features; None keeps none.
+        batch_size: images in one batch of the extractor.
+    """
     counts = {name: task.family.distribution() for name, task in tasks.items()}
-    seen = Seen(source, list(numbers), [], [], [], Counter(), counts, None)
+    found = ReadSamples(source, list(numbers), [], [], [], Counter(), counts, None)
     features = []
-    with tqdm(total=len(numbers), desc="look", unit="image", leave=False, mininterval=1) as bar:
+    with tqdm(total=len(numbers), desc="read", unit="image", leave=False, mininterval=1) as bar:
         for start in range(0, len(numbers), batch_size):
             batch = [source[number] for number in numbers[start : start + batch_size]]
             for sample in batch:
-                seen.ids.append(sample.id)
-                seen.origins.append(sample.provenance)
-                seen.hashes.append(image_sha256(sample.image))
-                seen.sizes["x".join(map(str, sample.size))] += 1
+                found.ids.append(sample.id)
+                found.origins.append(sample.provenance)
+                found.hashes.append(image_sha256(sample.image))
+                found.sizes["x".join(map(str, sample.size))] += 1
                 for name, distribution in counts.items():
                     if name in sample.targets:
                         distribution.add(sample.targets[name])
-            if eye:
-                features.append(eye.see([sample.image for sample in batch]))
+            if extractor:
+                features.append(extractor.extract([sample.image for sample in batch]))
             bar.update(len(batch))
-    return seen._replace(features=torch.cat(features)) if eye else seen
+    return found._replace(features=torch.cat(features)) if extractor else found

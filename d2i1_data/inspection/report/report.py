@@ -1,7 +1,7 @@
 """Report: what is in a dataset, on one page that needs no network and runs no script.
 
-Columns without pictures are read whole; of the rows at most so many are decoded as are asked for,
-so the page of a dataset of millions costs little more than that of thousands.
+Columns without pictures are read completely. At most `max_samples` rows are decoded, so the page of
+a dataset of millions of rows costs little more than that of thousands.
 """
 
 import json
@@ -21,45 +21,53 @@ from ...sources.source import evenly_spaced
 from ...tasks import Task
 from ..settings import ReportSettings
 from . import sections
-from .copies import Eye
-from .reading import Seen, look
-from .source_images import Origin
+from .copies import FeatureExtractor
+from .reading import read_samples
+from .source_images import SourceImages
 
-PAGE, FIGURES = "index.html", "report.json"
+PAGE, NUMBERS = "index.html", "report.json"
 
 
 def report(settings: ReportSettings) -> Path:
-    """Write the page of a dataset, with figures as PNG and numbers as JSON beside it; its path."""
+    """Write the page of a dataset, with its figures (PNG) and numbers (JSON) beside it.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: if the dataset cannot be read, or the folder holds something else.
+    """
     rows = open_dataset(settings.dataset)
     record = read_record(settings.dataset)
-    origin = Origin(rows, settings, record)
-    eye, blind = open_eye(rows, origin, settings, record)
+    source_images = SourceImages(rows, settings, record)
+    extractor, not_compared = open_extractor(rows, source_images, settings, record)
     folder = claim(settings)
     limit, batch = settings.max_samples, settings.batch_size
-    seen = look(rows, evenly_spaced(len(rows), limit), rows.tasks, eye, batch)
-    truth: Seen | None = None
-    if origin.source:
-        shared = {
-            n: t for n, t in rows.tasks.items() if same_classes(t, origin.source.tasks.get(n))
-        }
-        truth = look(origin.source, origin.chosen(seen.origins, limit), shared, eye, batch)
+    samples = read_samples(rows, evenly_spaced(len(rows), limit), rows.tasks, extractor, batch)
+    source, read_source = source_images.source, None
+    if source:
+        shared = {n: t for n, t in rows.tasks.items() if same_classes(t, source.tasks.get(n))}
+        chosen = source_images.chosen(samples.origins, limit)
+        read_source = read_samples(source, chosen, shared, extractor, batch)
     page = {
         "name": rows.name,
-        "read": len(seen.ids),
-        "source": origin.source.name if origin.source else None,
-        "sources_read": len(truth.ids) if truth else 0,
-        "no_source": origin.missing,
-        "no_copies": blind,
-        **sections.columns(rows, record, seen, folder),
-        "gallery": sections.gallery(seen, origin, folder),
-        "maps": sections.maps(rows.tasks, seen, truth, folder),
+        "read": len(samples.ids),
+        "source": source.name if source else None,
+        "sources_read": len(read_source.ids) if read_source else 0,
+        "no_source": source_images.missing,
+        "no_copies": not_compared,
+        **sections.columns(rows, record, samples, folder),
+        "gallery": sections.gallery(samples, source_images, folder),
+        "maps": sections.maps(rows.tasks, samples, read_source, folder),
         "copies": None,
     }
-    if truth and eye:
-        page["copies"] = sections.near_copies(seen, truth, origin, settings.copy_threshold, folder)
+    if read_source and extractor:
+        page["copies"] = sections.near_copies(
+            samples, read_source, source_images, settings.copy_threshold, folder
+        )
     write_text(folder / PAGE, render(page))
     files = sorted(file.name for file in folder.iterdir() if file.suffix in (".png", ".html"))
-    write_text(folder / FIGURES, json.dumps({"files": files, **page}, indent=2) + "\n")
+    write_text(folder / NUMBERS, json.dumps({"files": files, **page}, indent=2) + "\n")
     return folder / PAGE
 
 
@@ -69,18 +77,19 @@ def same_classes(task: Task, other: Task | None) -> bool:
 
 
 def render(page: Mapping[str, Any]) -> str:
-    """The page as HTML; whatever the dataset says is text in it and nothing else."""
+    """The page as HTML. All text of the dataset is escaped."""
     return hub_cards.render("report.html.jinja", **page)
 
 
 def claim(settings: ReportSettings) -> Path:
-    """The folder of a report: a new one, or one whose report is replaced; nothing else is touched.
+    """Make the folder of a report; an earlier report in it is removed.
 
-    Raises InputError where it is a file or holds anything but a report of ours.
+    Raises:
+        InputError: if it is a file, or holds anything but a report of ours.
     """
     home = Path(settings.dataset).expanduser()
     if settings.output_dir is None and not home.is_dir():
-        raise InputError(f"dataset {settings.dataset} is no folder: say --output_dir")
+        raise InputError(f"dataset {settings.dataset} is no folder: give an --output_dir")
     folder = Path(settings.output_dir) if settings.output_dir else home / "report"
     require_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
@@ -90,14 +99,14 @@ def claim(settings: ReportSettings) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output_dir {folder}: {error.strerror}") from error
-    write_text(folder / FIGURES, json.dumps({"files": []}))
+    write_text(folder / NUMBERS, json.dumps({"files": []}))
     return folder
 
 
 def _files_of(folder: Path) -> list[str]:
     """The files of an earlier report."""
     try:
-        files = json.loads((folder / FIGURES).read_text())["files"]
+        files = json.loads((folder / NUMBERS).read_text())["files"]
         return [Path(name).name for name in files]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
@@ -105,27 +114,31 @@ def _files_of(folder: Path) -> list[str]:
         ) from error
 
 
-def open_eye(
-    rows: Dataset, origin: Origin, settings: ReportSettings, record: Record
-) -> tuple[Eye | None, str | None]:
-    """What compares images, or why they are not compared."""
+def open_extractor(
+    rows: Dataset, source_images: SourceImages, settings: ReportSettings, record: Record
+) -> tuple[FeatureExtractor | None, str | None]:
+    """The extractor that images are compared with, or None and why they are not compared.
+
+    Raises:
+        InputError: if `--pipeline` names a pipeline that cannot be opened.
+    """
     from accelerate import PartialState
 
     from ...checkpoints.pipelines import open_pipeline
 
     name = settings.pipeline or record.run.get("pipeline")
     if not any(count_values(rows.column("provenance.strength")).keys() - {None, 0.0}):
-        return None, "The images are those of the source: none was created."
-    if origin.source is None:
-        return None, origin.missing
-    if len(origin.used) < 2:
-        return None, "One image of a source has no others to be compared with."
+        return None, "No image was created; all are images of the source."
+    if source_images.source is None:
+        return None, source_images.missing
+    if len(source_images.used) < 2:
+        return None, "A source of one image has no others to compare with."
     if name is None:
-        return None, "No pipeline to see the images with; --pipeline names one."
+        return None, "The pipeline is unknown; --pipeline can name one."
     try:
         pipe = open_pipeline(str(name), base_unet=None).to(PartialState().device)
     except InputError as error:
         if settings.pipeline:
             raise
-        return None, f"The pipeline to see the images with cannot be opened: {error}."
-    return Eye(pipe, max(rows[0].size)), None
+        return None, f"The pipeline cannot be opened: {error}."
+    return FeatureExtractor(pipe, max(rows[0].size)), None

@@ -1,4 +1,4 @@
-"""Sections of the page: what each shows, as values for the template, and its figures as files."""
+"""Sections of the page: the values for the template, and the figures as files."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,54 +11,59 @@ from ...dataset.record import Record
 from ...diff2in1.families import Distribution
 from ...sources.dataset import Dataset
 from ...sources.source import evenly_spaced
-from . import copies, distributions
-from . import summary as facts
+from . import copies, distributions, summary
 from .pictures import Sheet, add_sample
-from .reading import Seen
-from .source_images import Origin
+from .reading import ReadSamples
+from .source_images import SourceImages
 
-SHOWN, PAIRS, CAPTIONS = 8, 8, 5  # samples of the gallery, nearest pairs, frequent captions
+SAMPLES, PAIRS, CAPTIONS = 8, 8, 5  # samples of the gallery, nearest pairs, frequent captions
 DPI = 150  # twice what a page 7.2 inches wide shows
 
 Section = dict[str, Any]
 
 
-def columns(rows: Dataset, record: Record, seen: Seen, folder: Path) -> Section:
-    """What the columns without pictures say, and the files beside the shards."""
+def columns(rows: Dataset, record: Record, samples: ReadSamples, folder: Path) -> Section:
+    """Statistics of the columns without pictures, and of the files beside the shards."""
     captions = count_values(rows.column("caption"))
     captions.pop(None, None)
-    scores = facts.quality(rows)
+    scores = summary.quality(rows)
     if scores:
-        save(facts.draw_quality(scores, len(rows)), folder / "quality.png")
+        save(summary.draw_quality(scores, len(rows)), folder / "quality.png")
     return {
-        "counts": facts.counts(rows, record, seen.sizes),
+        "counts": summary.counts(rows, record, samples.sizes),
         "captions": [pair for pair in captions.most_common(CAPTIONS) if pair[1] > 1],
-        "provenance": facts.provenance(rows),
-        "licence": facts.licence(rows),
-        "cost": facts.cost(record),
-        "quality": facts.quality_table(scores),
-        "equal": seen.equal(),
+        "provenance": summary.provenance(rows),
+        "licence": summary.licence(rows),
+        "cost": summary.cost(record),
+        "quality": summary.quality_table(scores),
+        "equal": samples.equal(),
     }
 
 
-def gallery(seen: Seen, origin: Origin, folder: Path) -> list[Section]:
-    """A few samples with all that is known of them."""
-    sheet, shown = Sheet("gallery.png"), []
-    for number in evenly_spaced(len(seen.numbers), SHOWN):
-        sample = seen.source[seen.numbers[number]]
-        tiles = add_sample(sheet, sample, origin.of(sample), seen.source.tasks)
-        shown.append((sample, tiles))
+def gallery(samples: ReadSamples, source_images: SourceImages, folder: Path) -> list[Section]:
+    """A few samples with their source image, labels and confidence."""
+    sheet, entries = Sheet("gallery.png"), []
+    for number in evenly_spaced(len(samples.numbers), SAMPLES):
+        sample = samples.source[samples.numbers[number]]
+        tiles = add_sample(sheet, sample, source_images.of(sample), samples.source.tasks)
+        entries.append((sample, tiles))
     sheet.save(folder)
     return [
-        {"id": one.id, "caption": one.caption, "tiles": sheet.tiles(tiles)} for one, tiles in shown
+        {"id": one.id, "caption": one.caption, "tiles": sheet.tiles(tiles)}
+        for one, tiles in entries
     ]
 
 
-def maps(tasks: Iterable[str], seen: Seen, truth: Seen | None, folder: Path) -> list[Section]:
-    """Per task what its maps hold, beside the source's where that has such."""
+def maps(
+    tasks: Iterable[str], samples: ReadSamples, read_source: ReadSamples | None, folder: Path
+) -> list[Section]:
+    """The distribution of the labels of each task, beside that of the source if it has labels."""
     found = []
     for name in tasks:
-        own, others = seen.distributions[name], truth and truth.distributions.get(name)
+        own, others = (
+            samples.distributions[name],
+            read_source and read_source.distributions.get(name),
+        )
         if not own.maps:
             continue
         compared = {"dataset": own}
@@ -87,27 +92,33 @@ def _side_by_side(compared: Mapping[str, Distribution]) -> list[Section]:
     return found
 
 
-def near_copies(seen: Seen, truth: Seen, origin: Origin, threshold: float, folder: Path) -> Section:
-    """How near the created images are to those of the source, and the nearest pairs."""
-    assert seen.features is not None and truth.features is not None
-    made = [n for n, one in enumerate(seen.origins) if one.strength]
-    place = {number: n for n, number in enumerate(truth.numbers)}
-    own = [place.get(index) for index in (origin.index(seen.origins[n]) for n in made)]  # type: ignore[arg-type]
-    found = copies.compare(seen.features[made], truth.features, own)
+def near_copies(
+    samples: ReadSamples,
+    read_source: ReadSamples,
+    source_images: SourceImages,
+    threshold: float,
+    folder: Path,
+) -> Section:
+    """How similar the created images are to those of the source, and the nearest pairs."""
+    assert samples.features is not None and read_source.features is not None
+    made = [n for n, one in enumerate(samples.origins) if one.strength]
+    place = {number: n for n, number in enumerate(read_source.numbers)}
+    own = [place.get(index) for index in (source_images.index(samples.origins[n]) for n in made)]  # type: ignore[arg-type]
+    found = copies.compare(samples.features[made], read_source.features, own)
     save(copies.draw(found, threshold), folder / "copies.png")
     sheet, pairs = Sheet("pairs.png"), []
     for pair in found.pairs[:PAIRS]:
         row = made[pair.created]
-        images = {"created": seen.source[seen.numbers[row]].image}
-        images["source"] = truth.source[truth.numbers[pair.source]].image
+        images = {"created": samples.source[samples.numbers[row]].image}
+        images["source"] = read_source.source[read_source.numbers[pair.source]].image
         tiles = [sheet.add(label, image) for label, image in images.items()]
-        pairs.append((pair, seen.ids[row], truth.ids[pair.source], tiles))
+        pairs.append((pair, samples.ids[row], read_source.ids[pair.source], tiles))
     sheet.save(folder)
     return {
         "threshold": threshold,
         "images": len(made),
         "curves": found.table(threshold),
-        "identical": sum(seen.hashes[n] in set(truth.hashes) for n in made),
+        "identical": sum(samples.hashes[n] in set(read_source.hashes) for n in made),
         "pairs": [
             {
                 "id": one,

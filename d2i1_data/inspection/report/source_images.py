@@ -1,4 +1,4 @@
-"""Origin: the source that a dataset was made from, where that is known."""
+"""The source that a dataset was made from, where that is known."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,19 @@ from ...sources.source import evenly_spaced
 from ..settings import ReportSettings
 
 
-class Origin:
+class SourceImages:
     """The images that the rows of a dataset were made from.
 
-    source: None if it is unknown or cannot be opened; `missing` then says why. A source that was
-    asked for by a flag has to be the right one, else InputError.
+    source: None if it is unknown or cannot be opened; `missing` then says why. used: indices of the
+    images that rows were made from.
+
+    Args:
+        rows: the dataset.
+        settings: of the report.
+        record: of the dataset.
+
+    Raises:
+        InputError: if `--source` names a source that cannot be opened or is another one.
     """
 
     def __init__(self, rows: Dataset, settings: ReportSettings, record: Record) -> None:
@@ -26,7 +34,7 @@ class Origin:
         self.place: dict[str, int] = {}
         spec = settings.source or record.run.get("source")
         if spec is None:
-            self.missing = "The dataset does not say where its source is; --source does."
+            self.missing = "The dataset does not name its source; --source can."
             return
         try:
             source = open_source(str(spec), record.run.get("resolution"))
@@ -44,16 +52,20 @@ class Origin:
         except InputError as error:
             if settings.source:
                 raise
-            self.missing = f"The source cannot be shown: {error}."
+            self.missing = f"The source cannot be opened: {error}."
             return
         self.source, self.place = source, place
 
     def index(self, provenance: Provenance) -> int | None:
-        """Which image of the source something was made from, None if unknown."""
+        """The index of the source image that a row was made from, None if unknown."""
         return self.place.get(str(provenance.source_id))
 
     def of(self, sample: Sample) -> Sample | None:
-        """The image of the source that a sample was made from."""
+        """The source image that a sample was made from, None if unknown.
+
+        Raises:
+            InputError: if the image in the source has other pixels.
+        """
         index = self.index(sample.provenance)
         if self.source is None or index is None:
             return None
@@ -66,6 +78,11 @@ class Origin:
         return found
 
     def chosen(self, made: Sequence[Provenance], limit: int) -> list[int]:
-        """Images to look at: what these were made from, and up to `limit` of all that were used."""
+        """Indices of the source images to read.
+
+        Args:
+            made: provenance of rows; the images that they were made from are included.
+            limit: how many of all used images are included as well, evenly spaced.
+        """
         own = [index for index in map(self.index, made) if index is not None]
         return sorted({*own, *(self.used[n] for n in evenly_spaced(len(self.used), limit))})

@@ -1,4 +1,4 @@
-"""Facts: what the columns of a dataset and the files beside it say, without reading a picture."""
+"""Summary: statistics of the columns of a dataset and of its record, without reading a picture."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -10,20 +10,31 @@ from numpy.typing import NDArray
 
 from ...dataset.columns import count_values, describe_counts
 from ...dataset.record import Record
-from ...dataset.sample import Provenance, Quality
+from ...dataset.sample import Provenance
+from ...dataset.schema import SCORES
 from ...sources.dataset import Dataset
 from .distributions import WIDTH
 
-SCORES = tuple(field.name for field in fields(Quality))
 THRESHOLDS = (0.7, 0.8, 0.9, 0.95, 0.99)
-KEPT = 0.8  # the share of rows whose threshold is told
-OF_A_SAMPLE = ("source_id", "source_sha256", "noise_seed", "licence")  # told elsewhere, or never
+KEPT = 0.8  # share of the rows; the table states the threshold that keeps it
+OF_A_SAMPLE = (
+    "source_id",
+    "source_sha256",
+    "noise_seed",
+    "licence",
+)  # have their own lines, or none
 
 Facts = dict[str, str]
 
 
 def counts(rows: Dataset, record: Record, sizes: Mapping[str, int]) -> Facts:
-    """How many there are of what. sizes: of the images that were read."""
+    """Numbers of rows, shards, labels, images and captions.
+
+    Args:
+        rows: the dataset.
+        record: of the dataset.
+        sizes: of the images that were read, with how often each occurs.
+    """
     captions = count_values(rows.column("caption"))
     written = f"{record.written:,}" if record.written else "unknown"
     if record.planned and record.planned != record.written:
@@ -46,7 +57,7 @@ def _labelled(rows: Dataset, name: str) -> str:
 
 
 def provenance(rows: Dataset) -> Facts:
-    """What the rows say of how they were made."""
+    """The values of each field of the provenance, in short."""
     names = [field.name for field in fields(Provenance) if field.name not in OF_A_SAMPLE]
     found = {name: count_values(rows.column(f"provenance.{name}")) for name in names}
     return {
@@ -63,7 +74,7 @@ def licence(rows: Dataset) -> str:
 
 
 def cost(record: Record) -> list[dict[str, Any]]:
-    """Per kind of device what its finished shards took; seconds are added over processes."""
+    """Time that the finished shards took, by kind of device; seconds are summed over processes."""
     devices: dict[str, list[dict[str, Any]]] = {}
     for entry in record.logs:
         devices.setdefault(str(entry["device"]), []).append(entry)
@@ -81,7 +92,7 @@ def cost(record: Record) -> list[dict[str, Any]]:
 
 
 def quality(rows: Dataset) -> dict[str, dict[str, NDArray[np.float32]]]:
-    """All measured values of each score by task."""
+    """All measured values of each score, by task."""
     found: dict[str, dict[str, NDArray[np.float32]]] = {}
     for name in rows.tasks:
         for score in SCORES:
@@ -92,8 +103,11 @@ def quality(rows: Dataset) -> dict[str, dict[str, NDArray[np.float32]]]:
 
 
 def quality_table(scores: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Per task and score: its mean, median, and how many rows each threshold would keep, and
-    the threshold that keeps 80 % of those with the score."""
+    """Statistics of each task and score.
+
+    They are mean, median, the number of rows that each threshold keeps, and the threshold that
+    keeps 80 % of the rows with the score.
+    """
     return [
         {
             "task": task,
@@ -110,21 +124,28 @@ def quality_table(scores: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any
 
 
 def draw_quality(scores: Mapping[str, Mapping[str, Any]], rows: int) -> Figure:
-    """Per task the distribution of each score, and the share of rows that a threshold keeps."""
+    """A figure of the scores of each task.
+
+    Args:
+        scores: by task and score, see `quality`.
+        rows: number of rows of the dataset, also of those without scores.
+    """
     figure = Figure((WIDTH, 1.75 * len(scores) + 0.4), layout="constrained")
     panels = figure.subplots(len(scores), 2, squeeze=False, sharex="row")
     colours = dict(zip(SCORES, ("#1f5fa8", "#d9822b", "#3a8f5c"), strict=False))
     for (left, right), (task, own) in zip(panels, scores.items(), strict=True):
         least = min(float(values.min()) for values in own.values())
-        shown = (min(0.95, np.floor(20 * least) / 20), 1)  # scores are often all near 1
+        limits = (min(0.95, np.floor(20 * least) / 20), 1)  # scores are often all near 1
         for score, values in own.items():
-            shares, edges = np.histogram(values, 50, shown)
+            shares, edges = np.histogram(values, 50, limits)
             left.stairs(100 * shares / len(values), edges, color=colours[score], label=score)
-            fine, edges = np.histogram(values, 500, shown)
-            kept = np.append(fine[::-1].cumsum()[::-1], 0)  # of each edge all that are not below
+            fine, edges = np.histogram(values, 500, limits)
+            kept = np.append(
+                fine[::-1].cumsum()[::-1], 0
+            )  # for each edge, the values at or above it
             right.plot(edges, 100 * kept / rows, color=colours[score])
         left.set_ylabel(f"{task}\n% of rows", fontsize=8)
-        left.set(xlim=shown, ylim=(0, None))
+        left.set(xlim=limits, ylim=(0, None))
         right.set(ylim=(0, 103))
         for panel in (left, right):
             panel.tick_params(labelsize=8)

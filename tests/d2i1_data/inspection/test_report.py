@@ -24,8 +24,8 @@ from d2i1_data.diff2in1.families import (
 )
 from d2i1_data.inspection.report.copies import compare
 from d2i1_data.inspection.report.distributions import FIGURES
-from d2i1_data.inspection.report.report import open_eye
-from d2i1_data.inspection.report.source_images import Origin
+from d2i1_data.inspection.report.report import open_extractor
+from d2i1_data.inspection.report.source_images import SourceImages
 from d2i1_data.inspection.report.summary import told
 from d2i1_data.inspection.settings import ReportSettings
 from d2i1_data.sources import open_source
@@ -304,7 +304,7 @@ def test_every_task_has_a_picture(tmp_path: Path, reported: Callable[..., dict[s
     assert [one["name"] for one in page["maps"]] == list(tasks)
     assert not any(one["compared"] for one in page["maps"])
     assert page["quality"] == [] and page["cost"] == [] and page["copies"] is None
-    assert "does not say where its source is" in page["html"] and "No score" in page["html"]
+    assert "does not name its source" in page["html"] and "No score" in page["html"]
     assert "depth, confidence" in [tile["label"] for tile in page["gallery"][0]["tiles"]]
     assert {type(task.family.distribution()) for task in TASKS.values()} == set(FIGURES)
 
@@ -392,9 +392,9 @@ def test_equal_images_are_listed(
 @pytest.mark.parametrize(
     ("run", "told_of"),
     [
-        ({"source": "rooms:train"}, "No pipeline to see the images with"),
+        ({"source": "rooms:train"}, "The pipeline is unknown"),
         ({"source": "rooms:train", "pipeline": "/gone"}, "cannot be opened: pipeline /gone"),
-        ({"source": "folder:/gone.yaml"}, "The source cannot be shown"),
+        ({"source": "folder:/gone.yaml"}, "The source cannot be opened"),
         ({"source": "rooms:test"}, "none of its 500 images is one"),
         ({}, "--source does"),
     ],
@@ -402,16 +402,16 @@ def test_equal_images_are_listed(
 def test_what_is_not_there_is_left_out(created: Path, run: dict[str, str], told_of: str) -> None:
     settings, rows = ReportSettings(dataset=str(created)), Dataset(str(created))
     record = Record(run, None, None, 0, [])
-    origin = Origin(rows, settings, record)
-    eye, blind = open_eye(rows, origin, settings, record)
-    assert eye is None and told_of in f"{origin.missing} {blind}"
+    origin = SourceImages(rows, settings, record)
+    extractor, blind = open_extractor(rows, origin, settings, record)
+    assert extractor is None and told_of in f"{origin.missing} {blind}"
 
 
 def test_captions_alone_have_nothing_to_compare(created: Path, tmp_path: Path) -> None:
     (tmp_path / "captions.txt").write_text("a room\n")
     settings, rows = ReportSettings(dataset=str(created)), Dataset(str(created))
     run = {"source": f"text:{tmp_path / 'captions.txt'}", "resolution": "32"}
-    origin = Origin(rows, settings, Record(run, None, None, 0, []))
+    origin = SourceImages(rows, settings, Record(run, None, None, 0, []))
     assert origin.source is None and "has no images, only captions" in str(origin.missing)
 
 
@@ -438,7 +438,7 @@ def test_labelled_images_are_no_copies(
 ) -> None:
     d2i1("label", "--pipeline", pipeline, *ROOMS, "--output_dir", tmp_path / "labelled")
     page = reported(tmp_path / "labelled", "--source", "rooms:train", "--pipeline", pipeline)
-    assert page["copies"] is None and "none was created" in page["html"]
+    assert page["copies"] is None and "No image was created" in page["html"]
 
 
 # --- what is refused ---

@@ -1,4 +1,4 @@
-"""Protocol: which pixels of the truth a benchmark scores."""
+"""Scored pixels: which pixels of the truth a benchmark counts."""
 
 import re
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from ...tasks import Task
 CROP = re.compile(r"(\d+):(\d+),(\d+):(\d+)")
 
 
-class Maps(NamedTuple):
-    """What is compared of one task of one sample, [1, C, H, W] at the truth's size."""
+class ScoredMaps(NamedTuple):
+    """The maps of one task of one sample that are compared, [1, C, H, W] at the truth's size."""
 
     prediction: Tensor
     target: Tensor
@@ -33,7 +33,14 @@ class Crop(NamedTuple):
 
 
 def parse_crop(text: str | None) -> Crop | None:
-    """`45:471,41:601`: rows, then columns."""
+    """Read a `--crop`.
+
+    Args:
+        text: rows, then columns, such as `45:471,41:601`; None is no crop.
+
+    Raises:
+        InputError: if it is no such text, or an empty crop.
+    """
     if text is None:
         return None
     match = CROP.fullmatch(text)
@@ -44,28 +51,43 @@ def parse_crop(text: str | None) -> Crop | None:
 
 
 @dataclass(frozen=True)
-class Protocol:
-    """What is scored of every sample; None is everything.
+class ScoredPixels:
+    """The pixels that are scored; by default all whose truth is known.
 
-    farthest: in metres; truth beyond is unknown, and predictions are clipped to it.
+    Args:
+        crop: the rectangle that is scored, None for all.
+        farthest: in metres; truth beyond is unknown, and predictions are clipped to it.
     """
 
     crop: Crop | None = None
     farthest: float | None = None
 
     def check(self, tasks: Mapping[str, Task]) -> None:
-        """Refuse a distance that says nothing."""
+        """Refuse a distance that has no effect.
+
+        Raises:
+            InputError: if none of the tasks is measured in metres.
+        """
         if self.farthest and not any(task.family.in_metres for task in tasks.values()):
             raise InputError(
                 f"--farthest {self.farthest:g}: none of the tasks scored is measured in metres:"
                 f" {', '.join(tasks)}"
             )
 
-    def apply(self, family: Family, sample: Sample, maps: Maps) -> Maps:
-        """What of a sample's maps is scored."""
+    def apply(self, family: Family, sample: Sample, maps: ScoredMaps) -> ScoredMaps:
+        """The part of a sample's maps that is scored.
+
+        Args:
+            family: of the maps.
+            sample: whose maps they are.
+            maps: prediction, truth and uncertainty.
+
+        Raises:
+            InputError: if the crop is larger than the sample.
+        """
         if self.farthest:
             near = family.within(maps.prediction, maps.target, self.farthest)
-            maps = Maps(*near, maps.uncertainty)
+            maps = ScoredMaps(*near, maps.uncertainty)
         if self.crop is None:
             return maps
         (height, width), (top, bottom, left, right) = sample.size, self.crop
@@ -74,4 +96,4 @@ class Protocol:
                 f"--crop {top}:{bottom},{left}:{right}: sample {sample.id} has {height} rows and"
                 f" {width} columns"
             )
-        return Maps(*(one[..., top:bottom, left:right] for one in maps))
+        return ScoredMaps(*(one[..., top:bottom, left:right] for one in maps))
