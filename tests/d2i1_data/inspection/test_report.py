@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from d2i1_data.dataset.columns import describe_counts
 from d2i1_data.dataset.record import Record
 from d2i1_data.dataset.sample import Quality, Sample
 from d2i1_data.diff2in1.families import (
@@ -26,7 +27,6 @@ from d2i1_data.inspection.report.copies import compare
 from d2i1_data.inspection.report.distributions import FIGURES
 from d2i1_data.inspection.report.report import open_extractor
 from d2i1_data.inspection.report.source_images import SourceImages
-from d2i1_data.inspection.report.summary import told
 from d2i1_data.inspection.settings import ReportSettings
 from d2i1_data.sources import open_source
 from d2i1_data.sources.dataset import Dataset
@@ -396,7 +396,7 @@ def test_equal_images_are_listed(
         ({"source": "rooms:train", "pipeline": "/gone"}, "cannot be opened: pipeline /gone"),
         ({"source": "folder:/gone.yaml"}, "The source cannot be opened"),
         ({"source": "rooms:test"}, "none of its 500 images is one"),
-        ({}, "--source does"),
+        ({}, "--source can"),
     ],
 )
 def test_what_is_not_there_is_left_out(created: Path, run: dict[str, str], told_of: str) -> None:
@@ -502,7 +502,7 @@ def test_an_earlier_report_is_replaced(
 
 
 def test_values_are_told_shortly() -> None:
-    assert told({0.6: 9}) == "0.6" and told({None: 3}) == "none"
-    assert told({"a": 1, None: 2_000}) == "none (2,000), a (1)"
-    assert told(dict.fromkeys(range(7), 1)) == "7 values, 0 to 6"
-    assert told(dict.fromkeys("abcdef", 1)) == "6 different"
+    assert describe_counts({0.6: 9}) == "0.6" and describe_counts({None: 3}) == "none"
+    assert describe_counts({"a": 1, None: 2_000}) == "none (2,000), a (1)"
+    assert describe_counts(dict.fromkeys(range(7), 1)) == "7 values, 0 to 6"
+    assert describe_counts(dict.fromkeys("abcdef", 1)) == "6 different"
