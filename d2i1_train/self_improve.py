@@ -4,23 +4,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.diff2in1 import Conditioning, Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.inspection.evaluation.measure import common_tasks
 from d2i1_data.sources import Rows, open_rows
 from d2i1_data.tasks import TASKS
 
 from .loop.augment import make_augmentation
-from .loop.batches import Batch, Draws, Examples
+from .loop.batches import Draws, Examples, TrainingBatch
 from .loop.cache import Cache
 from .loop.checkpoint import complete_checkpoints
 from .loop.finish import finish
 from .loop.optimizer import optimizer_file
 from .loop.reopen import open_trainable
 from .loop.run import Run, open_training_rows
-from .objective import DENOISE, believe, objective
+from .objective import DENOISE, objective, with_pseudo_labels
 from .settings import SelfImproveSettings
 from .theta import Follower, Theta, with_theta
 
@@ -57,29 +56,31 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     theta_e, theta_c = run.exploitation, run.creation
     counters = run.counters
     follower = Follower(settings.alpha, settings.follow_every, counters.consumed, counters.followed)
-    context = pipe.perception_context()
+    conditioning = pipe.perception_conditioning()
     weights = {name: TASKS[name].weight for name in pipe.perception.families}
     weights[DENOISE] = settings.denoise_weight
-    mix = mix_samples(settings, rows, created, pipe, theta_e, context)
+    mix = mix_samples(settings, rows, created, pipe, theta_e, conditioning)
     # the baseline follows at the same steps: it counts the created samples that it leaves out
     consumed = run.samples_per_step(settings.real_batch_size + settings.created_size)
     pipes = {"theta_E": pipe, "theta_C": with_theta(pipe, theta_c)}
 
     for _ in run.steps():
         for batch in run.batches(mix):
-            learn(run, batch, context, weights)
+            learn(run, batch, conditioning, weights)
         follower.follow(theta_c, theta_e, consumed)
         run.end_step(pipes, follower.consumed, follower.followed)
     return finish(run, pipes["theta_C"], load_base_unet)
 
 
-def learn(run: Run, batch: Batch, context: Tensor, weights: Mapping[str, float]) -> None:
+def learn(
+    run: Run, batch: TrainingBatch, conditioning: Conditioning, weights: Mapping[str, float]
+) -> None:
     """Learn from one micro-batch: theta_C labels its created samples, theta_E learns from all.
 
     Args:
         run: holds theta_E, its optimiser, and theta_C.
         batch: real samples, created samples, or both.
-        context: text states of the empty prompt, `[1, L, D]`.
+        conditioning: of the empty prompt, a batch of one.
         weights: of each task's loss and of the denoising loss.
     """
     theta_e, theta_c = run.exploitation, run.creation
@@ -87,19 +88,19 @@ def learn(run: Run, batch: Batch, context: Tensor, weights: Mapping[str, float])
         # one pass of a frozen U-Net is enough for both; a trained one makes a pass for each theta
         pyramid = batch.pyramid
         if theta_e.frozen and pyramid is None:
-            pyramid = theta_c.see(batch.latents, context)
+            pyramid = theta_c.compute_pyramid(batch.latents, conditioning)
         # truth for real samples, theta_C's prediction for created ones
         targets, created = batch.targets, batch.created
         if len(created):
             own_pyramid = pyramid and tuple(level[created] for level in pyramid)
             latents = batch.latents[created]
-            if batch.clean is not None:  # only theta_E gets changed colours
-                own_pyramid, latents = None, batch.clean
-            raw = theta_c(latents, context, batch.size, own_pyramid).raw
+            if batch.original is not None:  # only theta_E gets changed colours
+                own_pyramid, latents = None, batch.original
+            raw = theta_c(latents, conditioning, batch.size, own_pyramid).raw
             families = theta_c.perception.families
-            targets = believe(families, raw, targets, created, batch.believed)
+            targets = with_pseudo_labels(families, raw, targets, created, batch.inside)
     # objective
-    output = run.model(batch.latents, context, batch.size, pyramid, targets, batch.noised)
+    output = run.model(batch.latents, conditioning, batch.size, pyramid, targets, batch.noised)
     loss, losses = objective(weights, output, batch.noised)
     # step
     run.learn(loss, losses)
@@ -120,7 +121,7 @@ def mix_samples(
     created_rows: list[Rows],
     pipe: Diff2in1Pipeline,
     theta: Theta,
-    context: Tensor,
+    conditioning: Conditioning,
 ) -> list[tuple[Draws, int]]:
     """Make the orders of samples that steps draw from.
 
@@ -130,12 +131,12 @@ def mix_samples(
         created_rows: the created rows, if there are any.
         pipe: encodes images and captions.
         theta: theta_E.
-        context: text states of the empty prompt, `[1, L, D]`.
+        conditioning: of the empty prompt, a batch of one.
 
     Returns:
         Orders, and how many samples a micro-batch takes of each.
     """
-    shared = (pipe, theta, context, Cache(settings.cache_dir))
+    shared = (pipe, theta, conditioning, Cache(settings.cache_dir))
     augment, denoise = make_augmentation(settings), settings.denoise_weight > 0
     real = Examples(rows, *shared, augment=augment, denoise=denoise)
     created = [Examples(more, *shared, augment=augment, created=True) for more in created_rows]

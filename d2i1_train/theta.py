@@ -1,4 +1,4 @@
-"""theta: the parameters that perceive. One module, its twin, and how the twin follows."""
+"""theta: the parameters that perceive. One module, its twin, and how the twin follows it."""
 
 import copy
 from dataclasses import dataclass
@@ -9,36 +9,46 @@ from accelerate.utils import broadcast
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from d2i1_data.diff2in1 import Diff2in1Pipeline, Perception
+from d2i1_data.diff2in1 import Conditioning, Diff2in1Pipeline, Perception
 
 Raw = dict[str, Tensor]
 NOISE_ONLY = ("conv_norm_out", "conv_out")  # parts of a U-Net behind the pyramid
 
 
 class Noised(NamedTuple):
-    """Real images to denoise: latents [B, C, h, w] at noise levels t [B], captions [B, L, D], and
-    what the U-Net should say of them, [B, C, h, w]."""
+    """Real images to denoise, for the denoising loss.
+
+    Args:
+        latents: noisy scaled latents `[B, C, h, w]`.
+        t: their timesteps `[B]`.
+        conditioning: of their captions.
+        target: what the U-Net should predict, `[B, C, h, w]`.
+    """
 
     latents: Tensor
     t: Tensor
-    captions: Tensor
-    wanted: Tensor
+    conditioning: Conditioning
+    target: Tensor
 
 
-class Answer(NamedTuple):
-    """raw: maps per task. losses: instead, per task [B], where the targets were given. noise: the
-    U-Net's output for what it was given to denoise, if it was."""
+class ThetaOutput(NamedTuple):
+    """The result of a forward of theta.
+
+    Args:
+        raw: raw maps by task; empty if targets were given.
+        losses: losses `[B]` by task; empty unless targets were given.
+        denoising: the U-Net's output for `Noised`, or None.
+    """
 
     raw: Raw
     losses: Raw
-    noise: Tensor | None
+    denoising: Tensor | None
 
 
 class Theta(nn.Module):
     """U-Net and perception: theta_E, and as its twin theta_C.
 
-    What of it is trained is said by `requires_grad` of theta_E, so one code path serves every way
-    to train.
+    `requires_grad` of theta_E says what is trained, so one code path serves every way to train.
     """
 
     def __init__(self, unet: UNet2DConditionModel, perception: Perception) -> None:
@@ -48,46 +58,58 @@ class Theta(nn.Module):
     def forward(
         self,
         latents: Tensor,
-        context: Tensor,
+        conditioning: Conditioning,
         size: tuple[int, int],
         pyramid: tuple[Tensor, ...] | None = None,
         targets: Raw | None = None,
         noised: Noised | None = None,
-    ) -> Answer:
-        """Raw maps [B, R, *size] of latents [B, C, h, w] under context [1 or B, L, D], at t = 0.
+    ) -> ThetaOutput:
+        """Raw maps or losses of latents, at t = 0.
 
-        pyramid: of the same latents, where a frozen U-Net has given it already. targets: to learn
-        from; then the answer is their losses. noised: also denoise these. One call for everything,
-        because several processes average gradients by call.
+        One call does everything, because several processes average gradients by call.
+
+        Args:
+            latents: scaled latents `[B, C, h, w]`.
+            conditioning: of the empty prompt, a batch of one.
+            size: (H, W) of the maps in pixels.
+            pyramid: of the same latents, if a frozen U-Net has given it already.
+            targets: by task; if given, the losses are returned instead of raw maps.
+            noised: images to denoise in the same call.
         """
-        maps = None
+        attention_maps = None
         if pyramid is None:
-            _, pyramid, maps = self.perception.see(self.unet, latents, context)
-        noise = None
+            _, pyramid, attention_maps = self.perception.run_unet(self.unet, latents, conditioning)
+        denoising = None
         if noised is not None:
-            noise = self.unet(noised.latents, noised.t, noised.captions).sample.float()
+            arguments = noised.conditioning.unet_arguments()
+            denoising = self.unet(noised.latents, noised.t, **arguments).sample.float()
         if targets is not None:
-            return Answer({}, self.perception.losses(pyramid, size, targets, maps), noise)
+            losses = self.perception.losses(pyramid, size, targets, attention_maps)
+            return ThetaOutput({}, losses, denoising)
+        raw = self.perception(pyramid, size, attention_maps)
         # in float32 under autocast too: a depth in bfloat16 has three digits
-        raw = {name: one.float() for name, one in self.perception(pyramid, size, maps).items()}
-        return Answer(raw, {}, noise)
+        return ThetaOutput({name: one.float() for name, one in raw.items()}, {}, denoising)
 
-    def see(self, latents: Tensor, context: Tensor) -> tuple[Tensor, ...]:
-        """The pyramid of one pass."""
-        return self.perception.see(self.unet, latents, context).pyramid
+    def compute_pyramid(self, latents: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
+        """The pyramid of one pass over latents `[B, C, h, w]`."""
+        return self.perception.run_unet(self.unet, latents, conditioning).pyramid
 
     @property
     def frozen(self) -> bool:
-        """Whether nothing before the pyramid is trained, so that all thetas see the same."""
+        """Whether nothing before the pyramid is trained, so that all thetas have the same one."""
         trained = any(parameter.requires_grad for parameter in self.unet.parameters())
-        return not trained and self.perception.own_context is None
+        return not trained and not self.perception.has_own_conditioning
 
 
 def make_theta(pipe: Diff2in1Pipeline, *, denoises: bool = False) -> Theta:
     """theta_E of a pipeline; it shares the pipeline's modules.
 
-    What of the U-Net is trained follows from the pipeline's `trained_unet`: nothing, the LoRA it
-    carries, or all that the pyramid depends on; what only the noise depends on, if it `denoises`.
+    The pipeline's `trained_unet` says which parameters of the U-Net are trained: none, the LoRA's,
+    or all that the pyramid depends on.
+
+    Args:
+        pipe: the pipeline to train.
+        denoises: also train what only the U-Net's output depends on.
     """
     for part in (pipe.vae, pipe.text_encoder, pipe.unet):
         part.requires_grad_(False).eval()
@@ -101,18 +123,18 @@ def make_theta(pipe: Diff2in1Pipeline, *, denoises: bool = False) -> Theta:
 
 
 def twin(theta: Theta) -> Theta:
-    """theta_C: a copy of what is trained, sharing every frozen parameter; it never gets gradients.
+    """theta_C: a copy of what is trained that shares every frozen parameter and gets no gradients.
 
-    Made once device, dtype and `requires_grad` of theta_E are final, and before it is wrapped for
-    several processes. Nothing may call `.to(dtype)` afterwards: it would change the shared tensors
-    of both.
+    Make it once device, dtype and `requires_grad` of theta_E are final, and before theta_E is
+    wrapped for several processes. Never call `.to(dtype)` afterwards: it would change the shared
+    tensors of both.
     """
     shared = {id(p): p for p in theta.parameters() if not p.requires_grad}
     return copy.deepcopy(theta, memo=shared).eval().requires_grad_(False)
 
 
 def with_theta(pipe: Diff2in1Pipeline, theta: Theta) -> Diff2in1Pipeline:
-    """The same pipeline with another theta."""
+    """The same pipeline with another theta; all other parts are shared."""
     parts = {**pipe.components, "unet": theta.unet, "perception": theta.perception}
     other = Diff2in1Pipeline(**parts)
     other.register_to_config(**{k: v for k, v in pipe.config.items() if k in pipe.settings()})
@@ -121,7 +143,12 @@ def with_theta(pipe: Diff2in1Pipeline, theta: Theta) -> Diff2in1Pipeline:
 
 
 def trained_tensors(theta: Theta, like: Theta) -> dict[str, Tensor]:
-    """By name, the tensors of theta that are trained in `like` (theta_E), and its buffers."""
+    """The trained tensors of a theta by name, and the buffers of its perception.
+
+    Args:
+        theta: whose tensors are returned.
+        like: theta_E, whose `requires_grad` says which parameters are trained.
+    """
     names = {name for name, parameter in like.named_parameters() if parameter.requires_grad}
     names |= {f"perception.{name}" for name, _ in like.perception.named_buffers()}
     state = {**dict(theta.named_parameters()), **dict(theta.named_buffers())}
@@ -132,8 +159,13 @@ def trained_tensors(theta: Theta, like: Theta) -> dict[str, Tensor]:
 class Follower:
     """theta_C <- alpha^k theta_C + (1 - alpha^k) theta_E, once per `every` consumed samples.
 
-    Paper: every 40 samples, alpha 0.998 (0.999 on PASCAL-Context). One optimiser step may consume
-    several times 40 samples (k > 1) or fewer (k = 0): `consumed` and `followed` keep the count.
+    One optimiser step may consume several times `every` samples (k > 1) or fewer (k = 0).
+
+    Args:
+        alpha: weight of theta_C. Paper: 0.998; 0.999 on PASCAL-Context.
+        every: samples. Paper: 40.
+        consumed: samples so far.
+        followed: how often theta_C has followed so far.
     """
 
     alpha: float
@@ -143,7 +175,15 @@ class Follower:
 
     @torch.no_grad()
     def follow(self, creation: Theta, exploitation: Theta, samples: int) -> None:
-        """Count the samples of one optimiser step and move theta_C as often as is due."""
+        """Count the samples of one optimiser step, and move theta_C as often as is due.
+
+        Args:
+            creation: theta_C.
+            exploitation: theta_E.
+            samples: consumed by the step, on all processes.
+
+        Source: paper Sec. 3; released code.
+        """
         self.consumed += samples
         k = self.consumed // self.every - self.followed
         self.followed += k

@@ -4,17 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from d2i1_data.checkpoints.bases import explained, find_base
 from d2i1_data.dataset.schema import describe_tasks
-from d2i1_data.diff2in1 import HOSTS, Base, Diff2in1Pipeline
+from d2i1_data.diff2in1 import HOSTS, Base, Conditioning, Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.sources import Source, parse_resolution
 from d2i1_data.tasks import TASKS, Task
 
 from .loop.augment import make_augmentation
-from .loop.batches import Batch, Draws, Examples
+from .loop.batches import Draws, Examples, TrainingBatch
 from .loop.cache import Cache
 from .loop.finish import finish
 from .loop.lora import add_lora
@@ -45,32 +44,36 @@ def warm_up(settings: WarmUpSettings) -> Path:
     base = find_base(settings.base, settings.revision, settings.variant, settings.base_config)
     pipe = mount(settings, base, tasks)
     run = Run(settings, "warm-up", pipe, [rows])  # claims the folder, so after the checks
-    context = pipe.perception_context()
+    conditioning = pipe.perception_conditioning()
     weights = {name: task.weight for name, task in tasks.items()}
     weights[DENOISE] = settings.denoise_weight
     augment, denoise = make_augmentation(settings), settings.denoise_weight > 0
     cache = Cache(settings.cache_dir)
-    real = Examples(rows, pipe, run.exploitation, context, cache, augment=augment, denoise=denoise)
+    real = Examples(
+        rows, pipe, run.exploitation, conditioning, cache, augment=augment, denoise=denoise
+    )
     mix = [(Draws([real], settings.seed), settings.real_batch_size)]
 
     for _ in run.steps():
         for batch in run.batches(mix):
-            learn(run, batch, context, weights)
+            learn(run, batch, conditioning, weights)
         run.end_step({"theta": pipe})
     return finish(run, pipe, base.load_unet)
 
 
-def learn(run: Run, batch: Batch, context: Tensor, weights: Mapping[str, float]) -> None:
+def learn(
+    run: Run, batch: TrainingBatch, conditioning: Conditioning, weights: Mapping[str, float]
+) -> None:
     """Learn from one micro-batch.
 
     Args:
         run: holds theta and its optimiser.
         batch: real samples.
-        context: text states of the empty prompt, `[1, L, D]`.
+        conditioning: of the empty prompt, a batch of one.
         weights: of each task's loss and of the denoising loss.
     """
     # one pass
-    inputs = (batch.latents, context, batch.size, batch.pyramid)
+    inputs = (batch.latents, conditioning, batch.size, batch.pyramid)
     output = run.model(*inputs, batch.targets, batch.noised)
     # objective
     loss, losses = objective(weights, output, batch.noised)
@@ -92,7 +95,7 @@ def choose_tasks(host: str, names: str | None, source: Source) -> dict[str, Task
     if host not in HOSTS:
         raise InputError(f"--host: unknown host {host!r}: choose from {', '.join(HOSTS)}")
     families = {name: task.family for name, task in source.tasks.items()}
-    wanted = HOSTS[host].choose(families)
+    wanted = HOSTS[host].choose_tasks(families)
     if names is not None:
         wanted = [name.strip() for name in names.split(",")]
     for name in wanted:
@@ -105,7 +108,7 @@ def choose_tasks(host: str, names: str | None, source: Source) -> dict[str, Task
         has = ", ".join(source.tasks) or "none"
         raise InputError(f"source {source.name} has labels of {has}: none that {host} can learn")
     try:
-        HOSTS[host].check({name: families[name] for name in wanted})
+        HOSTS[host].check_tasks({name: families[name] for name in wanted})
     except ValueError as error:
         raise InputError(f"--tasks: {error}") from error
     return {name: source.tasks[name] for name in wanted}

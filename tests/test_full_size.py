@@ -19,6 +19,7 @@ import time
 
 import torch
 from diffusers import UNet2DConditionModel
+from d2i1_data.diff2in1 import Conditioning
 from d2i1_data.diff2in1.attention import attention_levels, record_attention
 from d2i1_data.diff2in1.hosts import HOSTS
 from d2i1_data.diff2in1.one_pass import last_channels, pyramid_channels
@@ -42,13 +43,13 @@ with torch.no_grad():  # what begins as zero hides what is behind it, for a step
     for parameter in host.parameters():
         parameter += 0.02 * torch.randn_like(parameter)
 theta = Theta(unet.requires_grad_(False).eval(), host.train())
-family, size = host.only[1], (512, 512)
+family, size = host.single_task[1], (512, 512)
 target = family.finish(torch.randn(1, family.raw_channels, *size)).to(family.dtype)
 trained = [p for p in theta.parameters() if p.requires_grad]
 optimizer = torch.optim.AdamW(trained, 1e-4)
 start = time.perf_counter()
-context, latents = torch.randn(1, 77, 768), torch.randn(1, 4, 64, 64)
-loss = theta(latents, context, size, targets={"semseg": target}).losses["semseg"]
+conditioning, latents = Conditioning(torch.randn(1, 77, 768)), torch.randn(1, 4, 64, 64)
+loss = theta(latents, conditioning, size, targets={"semseg": target}).losses["semseg"]
 loss.mean().backward()
 missed = [n for n, p in host.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
 seen = [n for n, p in host.named_parameters() if p.grad is not None and p.grad.any()]

@@ -12,7 +12,8 @@ from huggingface_hub.repocard import metadata_load
 
 import hub_cards
 
-from ..checkpoints.bases import BASES, embedded
+from ..checkpoints.bases import embedded
+from ..diff2in1.checkpoint import EMBEDDED
 from .text import is_repository
 
 HUB_TIMEOUT = 5  # seconds to ask the Hub for the card of a base
@@ -47,7 +48,7 @@ def read_licence(base: str, revision: str | None = None) -> str | None:
         base: an embedded base, a folder, or a repository on the Hub, which is asked once.
         revision: revision of the repository.
     """
-    folder = BASES / base if base in embedded() else Path(base).expanduser()
+    folder = EMBEDDED / base if base in embedded() else Path(base).expanduser()
     if folder.is_dir():
         return _licence_in(folder / "README.md")
     if not is_repository(base):

@@ -1,20 +1,22 @@
-"""Bases: opened by name, folder, file or Hub id, and checked first."""
+"""Bases: found by name, folder, file or Hub id, and checked."""
 
 import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from diffusers.loaders.single_file_utils import SingleFileComponentError
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from safetensors import SafetensorError, safe_open
+
+from ..diff2in1 import Base
+from ..diff2in1.checkpoint import EMBEDDED
 from ..errors import InputError
+from .files import check_id, not_found, read_index
 
-if TYPE_CHECKING:
-    from ..diff2in1 import Base
-
-from .files import _unfound, check_id, read_index
-
-BASES = Path(__file__).parents[1] / "bases"
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 WEIGHED = ("vae", "text_encoder", "unet")  # parts with weights
 IN_ONE_FILE = {  # a single file's names of these parts
@@ -27,18 +29,23 @@ FIRST_CONVOLUTION = "model.diffusion_model.input_blocks.0.0.weight"
 
 def find_base(
     name: str, revision: str | None = None, variant: str | None = None, config: str | None = None
-) -> "Base":
-    """A base by its name (an embedded one), folder, file or Hub id, see `diff2in1.Base`; checked.
+) -> Base:
+    """Find a base and check it, as far as that is possible without loading its weights.
 
-    Raises InputError that names what is missing or not supported.
+    Args:
+        name: of an embedded base, a folder, a `.safetensors` file, or a Hub id.
+        revision: branch, tag or commit on the Hub.
+        variant: of the weight files, such as `fp16`.
+        config: for a single file, see `Base`; the name of an embedded base is also allowed.
+
+    Raises:
+        InputError: with what is missing or not supported.
     """
-    from ..diff2in1 import Base
-
     path = Path(name).expanduser()
-    embedded = path.name == name and (BASES / name / "model_index.json").is_file()
+    embedded = path.name == name and (EMBEDDED / name / "model_index.json").is_file()
     if path.is_dir() or embedded:
         _refuse(name, "a folder", revision=revision, base_config=config)
-        folder = BASES / name if embedded else path
+        folder = EMBEDDED / name if embedded else path
         _check_index(name, read_index(folder, "base"))
         _check_folder(folder, variant)
         return Base(str(folder), variant=variant)
@@ -49,8 +56,8 @@ def find_base(
         if not path.is_file():
             raise InputError(f"base {name}: no such file")
         _check_single_file(path)
-        known = config and (BASES / config / "model_index.json").is_file()
-        return Base(str(path), config=str(BASES / str(config)) if known else config)
+        known = config and (EMBEDDED / config / "model_index.json").is_file()
+        return Base(str(path), config=str(EMBEDDED / str(config)) if known else config)
     _refuse(name, "on the Hub", base_config=config)
     check_id(name, "base")
     index, commit = _index_on_hub(name, revision)
@@ -59,18 +66,15 @@ def find_base(
 
 
 def _refuse(name: str, kind: str, **flags: str | None) -> None:
-    """Refuse settings that say nothing about a base of this kind."""
+    """Refuse settings that have no effect on a base of this kind."""
     for flag, value in flags.items():
         if value is not None:
             raise InputError(f"--{flag} {value}: base {name} is {kind}, which has none")
 
 
 @contextmanager
-def explained(base: "Base") -> Iterator[None]:
-    """What goes wrong in loading a base, as an InputError that names it."""
-    from diffusers.loaders.single_file_utils import SingleFileComponentError
-    from safetensors import SafetensorError
-
+def explained(base: Base) -> Iterator[None]:
+    """Turn errors of loading a base into an InputError that names it."""
     try:
         yield
     except (ValueError, OSError, KeyError, SafetensorError, SingleFileComponentError) as error:
@@ -106,17 +110,15 @@ def _check_folder(folder: Path, variant: str | None) -> None:
     for part in WEIGHED:
         files = sorted(file.name for file in (folder / part).iterdir() if file.is_file())
         if not any(wanted.fullmatch(file) for file in files):
-            held = ", ".join(file for file in files if not file.endswith(".json")) or "none"
+            others = ", ".join(file for file in files if not file.endswith(".json")) or "none"
             asked = f" of variant {variant}" if variant else ""
             raise InputError(
-                f"base {folder}: {part} has no .safetensors{asked}, only: {held};"
+                f"base {folder}: {part} has no .safetensors{asked}, only: {others};"
                 " --variant chooses, such as fp16"
             )
 
 
 def _check_single_file(path: Path) -> None:
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, "pt") as file:
             names = list(file.keys())
@@ -125,8 +127,8 @@ def _check_single_file(path: Path) -> None:
                 channels = file.get_slice(FIRST_CONVOLUTION).get_shape()[1]
     except SafetensorError as error:
         raise InputError(f"base {path}: not a complete safetensors file: {error}") from error
-    held = {part for part, start in IN_ONE_FILE.items() if any(n.startswith(start) for n in names)}
-    missing = [part for part in IN_ONE_FILE if part not in held]
+    found = {part for part, start in IN_ONE_FILE.items() if any(n.startswith(start) for n in names)}
+    missing = [part for part in IN_ONE_FILE if part not in found]
     if missing:
         raise InputError(
             f"base {path}: {', '.join(missing)} missing; expected a file of Stable Diffusion 1.x"
@@ -140,18 +142,17 @@ def _check_single_file(path: Path) -> None:
 
 
 def _index_on_hub(name: str, revision: str | None) -> tuple[dict[str, Any], str]:
-    """model_index.json alone, and its commit: what is wrong is told before gigabytes are loaded,
-    and what is loaded, now or later, is of one commit."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    """model_index.json alone, and its commit.
 
+    So errors are found before gigabytes are loaded, and everything is loaded from one commit.
+    """
     try:
         file = Path(hf_hub_download(name, "model_index.json", revision=revision))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise _unfound("base", name, error) from error
+        raise not_found("base", name, error) from error
     return json.loads(file.read_text()), file.parent.name
 
 
 def embedded() -> list[str]:
     """Names of the bases that come with the package."""
-    return [file.parent.name for file in BASES.glob("*/model_index.json")]
+    return [file.parent.name for file in EMBEDDED.glob("*/model_index.json")]

@@ -3,23 +3,27 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import InputError
-
-if TYPE_CHECKING:
-    pass
-
 from .training_record import TRAINING
 
-# of a repository on the Hub, leaving out what a base may hold besides
+# files of a repository on the Hub; a base may hold others that nobody needs here
 WANTED = ["model_index.json", "*.py", "*/*.json", "*/*.txt", "*/*.py", "*/*.safetensors"]
 WANTED += ["pytorch_lora_weights.safetensors", "training.json"]
 UNWANTED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "checkpoint-*"]
 
 
 def fetch(name: str, kind: str) -> Path:
-    """A local folder, or the snapshot of a repository of the Hub."""
+    """The folder of a checkpoint, downloaded if it is on the Hub.
+
+    Args:
+        name: a local folder or a Hub id.
+        kind: "pipeline" or "base", for messages.
+
+    Raises:
+        InputError: if there is neither.
+    """
     path = Path(name).expanduser()
     if path.is_dir():
         return path
@@ -30,23 +34,36 @@ def fetch(name: str, kind: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=WANTED, ignore_patterns=UNWANTED))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise _unfound(kind, name, error) from error
+        raise not_found(kind, name, error) from error
 
 
-def _unfound(kind: str, name: str, error: Exception) -> InputError:
+def not_found(kind: str, name: str, error: Exception) -> InputError:
+    """The error for a name that is neither a folder nor on the Hub."""
     from ..hub import describe_error
 
     return InputError(f"{kind} {name}: neither a folder nor on the Hub: {describe_error(error)}")
 
 
 def check_id(name: str, kind: str) -> None:
-    """Refuse what is not the id of a repository on the Hub."""
+    """Check that a name has the form of a Hub id.
+
+    Raises:
+        InputError: if it has not.
+    """
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise InputError(f"{kind} {name}: no such folder, and not a Hub id of the form user/name")
 
 
 def read_index(folder: Path, kind: str) -> dict[str, Any]:
-    """model_index.json of a folder in diffusers layout."""
+    """Read model_index.json of a folder in diffusers layout.
+
+    Args:
+        folder: the folder.
+        kind: "pipeline" or "base", for messages.
+
+    Raises:
+        InputError: if there is none, or it is not an object.
+    """
     file = folder / "model_index.json"
     if not file.is_file():
         raise InputError(f"{kind} {folder}: no model_index.json there, expected diffusers layout")
@@ -60,7 +77,7 @@ def read_index(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> str:
-    """sha256 over the names and contents of all weight and config files of a checkpoint."""
+    """The sha256 over names and contents of all weight and config files of a checkpoint."""
     digest = hashlib.sha256()
     files = (f for f in folder.rglob("*") if f.suffix in (".safetensors", ".json"))
     for file in sorted(file for file in files if file != folder / TRAINING):

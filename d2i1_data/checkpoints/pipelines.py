@@ -1,24 +1,25 @@
-"""Opening published or trained pipelines."""
+"""Opening trained or published pipelines and adapters."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..diff2in1 import Base, Diff2in1Pipeline
+from ..diff2in1.saving import check_format
 from ..errors import InputError
-
-if TYPE_CHECKING:
-    from ..diff2in1 import Base, Diff2in1Pipeline
-
 from .bases import explained, find_base
 from .files import fetch, read_index
 
 
-def open_pipeline(name: str, base: "Base | None" = None, **parts: Any) -> "Diff2in1Pipeline":
-    """A published or trained pipeline, a local folder or a Hub id, ready to predict.
+def open_pipeline(name: str, base: Base | None = None, **parts: Any) -> Diff2in1Pipeline:
+    """Open a pipeline or an adapter, ready to predict.
 
-    An adapter repository is mounted on its base, or on `base` where that lies elsewhere. parts:
-    components to use instead of those saved.
+    Args:
+        name: a local folder or a Hub id.
+        base: for an adapter, its base; None: the one that it names.
+        parts: components to use instead of the saved ones.
+
+    Raises:
+        InputError: if it is not a pipeline of ours, its format is newer, or its base is not found.
     """
-    from ..diff2in1 import Diff2in1Pipeline
-
     folder = fetch(name, "pipeline")
     index = read_index(folder, "pipeline")
     if index.get("_class_name") != "Diff2in1Pipeline":
@@ -26,6 +27,10 @@ def open_pipeline(name: str, base: "Base | None" = None, **parts: Any) -> "Diff2
             f"pipeline {name}: is a {index.get('_class_name')}, expected a Diff2in1Pipeline;"
             " train one with d2i1 warm-up"
         )
+    try:
+        check_format(index, f"pipeline {name}")
+    except ValueError as error:
+        raise InputError(str(error)) from error
     if "unet" in index:
         pipe = Diff2in1Pipeline.from_pretrained(folder, **parts)
         pipe.set_progress_bar_config(disable=True)

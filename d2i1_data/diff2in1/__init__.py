@@ -1,26 +1,42 @@
 """All that a published checkpoint needs to run. Importing this registers it with diffusers."""
 
 import sys
+from typing import TYPE_CHECKING, Any
 
 import diffusers
 import diffusers.pipelines
 
+from .backbone import Backbone
 from .checkpoint import Base
+from .conditioning import Conditioning
 from .families import FAMILIES, Family, make_family
-from .hosts import HOSTS
+from .hosts import HOSTS, register_host
 from .one_pass import OnePass, one_pass, pyramid_channels
+from .outputs import Diff2in1Output
 from .perception import Perception
-from .pipeline import Diff2in1Output, Diff2in1Pipeline
+from .pipeline import Diff2in1Pipeline
+from .registry import find_host_class
 
 # So that diffusers finds `["diff2in1", "Light"]` and `"Diff2in1Pipeline"` without remote code.
-globals().update({host.__name__: host for host in HOSTS.values()})
 diffusers.pipelines.diff2in1 = sys.modules[__name__]
 diffusers.Diff2in1Pipeline = Diff2in1Pipeline
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        """The class of a registered host, for diffusers."""
+        host = find_host_class(name)
+        if host is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return host
+
 
 __all__ = [
     "FAMILIES",
     "HOSTS",
+    "Backbone",
     "Base",
+    "Conditioning",
     "Diff2in1Output",
     "Diff2in1Pipeline",
     "Family",
@@ -29,4 +45,5 @@ __all__ = [
     "make_family",
     "one_pass",
     "pyramid_channels",
+    "register_host",
 ]

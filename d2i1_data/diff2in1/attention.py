@@ -8,37 +8,44 @@ from diffusers.models.attention_processor import Attention
 from torch import Tensor
 
 
-class Recorder:
-    """What the processors of one U-Net saw in the pass that is being made."""
+class AttentionRecorder:
+    """The cross-attention of one U-Net, as its processors compute it in one pass."""
 
     def __init__(self) -> None:
-        self.open = False
-        self.seen: dict[int, list[Tensor]] = defaultdict(list)
+        self.recording = False
+        self.maps: dict[int, list[Tensor]] = defaultdict(list)
 
-    def begin(self) -> None:
-        """Forget, and listen."""
-        self.open = True
-        self.seen.clear()
+    def start(self) -> None:
+        """Forget the last pass and record the next one."""
+        self.recording = True
+        self.maps.clear()
 
-    def end(self, pyramid: tuple[Tensor, ...]) -> dict[int, Tensor]:
-        """By level of the pyramid, how much each pixel attends to each token, [B, L, h_l, w_l]."""
-        self.open = False
-        maps = {}
-        for level in sorted(self.seen):
-            mean = torch.stack(self.seen[level]).mean(0)  # [B, h_l w_l, L]
-            maps[level] = mean.transpose(1, 2).unflatten(2, pyramid[level].shape[2:])
-        self.seen.clear()
-        return maps
+    def stop(self, pyramid: tuple[Tensor, ...]) -> dict[int, Tensor]:
+        """Stop recording.
+
+        Args:
+            pyramid: of the same pass, for its sizes.
+
+        Returns:
+            By level of the pyramid, how much each pixel attends to each token, `[B, L, h_l, w_l]`.
+        """
+        self.recording = False
+        found = {}
+        for level in sorted(self.maps):
+            mean = torch.stack(self.maps[level]).mean(0)  # [B, h_l w_l, L]
+            found[level] = mean.transpose(1, 2).unflatten(2, pyramid[level].shape[2:])
+        self.maps.clear()
+        return found
 
 
 class RecordingProcessor:
-    """Cross-attention written out, because fused kernels do not give their weights.
+    """Cross-attention written out, because fused kernels do not return their weights.
 
-    Always written out, also where nobody listens: gradient checkpointing repeats a pass and must
+    It is also written out while nothing is recorded: gradient checkpointing repeats a pass and must
     find the same operations.
     """
 
-    def __init__(self, recorder: Recorder, level: int) -> None:
+    def __init__(self, recorder: AttentionRecorder, level: int) -> None:
         self.recorder, self.level = recorder, level
 
     def __call__(
@@ -48,43 +55,45 @@ class RecordingProcessor:
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """Pixels [B, N, C] that attended to tokens [B, L, D]."""
+        """Attention of pixels `[B, N, C]` to tokens `[B, L, D]`, as diffusers calls it."""
         query = attn.head_to_batch_dim(attn.to_q(hidden_states))
         key = attn.head_to_batch_dim(attn.to_k(encoder_hidden_states))
         value = attn.head_to_batch_dim(attn.to_v(encoder_hidden_states))
         weights = attn.get_attention_scores(query, key, attention_mask)  # [B * heads, N, L]
         mean = weights.unflatten(0, (-1, attn.heads)).mean(1)
-        if self.recorder.open:
-            self.recorder.seen[self.level].append(mean)
+        if self.recorder.recording:
+            self.recorder.maps[self.level].append(mean)
         out = attn.batch_to_head_dim(torch.bmm(weights, value))
         out = attn.to_out[1](attn.to_out[0](out))
         return out / attn.rescale_output_factor
 
 
 def record_attention(unet: UNet2DConditionModel) -> None:
-    """Let `one_pass` give this U-Net's cross-attention maps; again after others have replaced the
-    processors, as `enable_attention_slicing` does.
+    """Let `one_pass` return this U-Net's cross-attention maps.
 
-    Those of the blocks on the way down and up, averaged over heads and layers; the finest level is
-    left out, as in VPD (at 512 px: 16 x 16 and 32 x 32).
+    The maps of the down and up blocks, averaged over heads and layers. The finest level is left
+    out, as in VPD (at 512 px: 16 x 16 and 32 x 32). Call it again after others have replaced the
+    processors, as `enable_attention_slicing` does.
     """
     processors = dict(unet.attn_processors)
     levels = {name: level for name in processors if (level := _level(unet, name))}
     if all(isinstance(processors[name], RecordingProcessor) for name in levels):
         return
-    unet.recorder = Recorder()
+    unet.recorder = AttentionRecorder()
     recording = {n: RecordingProcessor(unet.recorder, level) for n, level in levels.items()}
     unet.set_attn_processor(processors | recording)
 
 
 def attention_levels(unet: UNet2DConditionModel) -> list[int]:
-    """The levels of the pyramid that have such maps."""
+    """The levels of the pyramid that have cross-attention maps."""
     return sorted({_level(unet, name) for name in unet.attn_processors} - {0})
 
 
 def _level(unet: UNet2DConditionModel, name: str) -> int:
-    """Level of a processor like up_blocks.1.attentions.0.transformer_blocks.0.attn2.processor; 0
-    for all that are not recorded."""
+    """Level of a processor like up_blocks.1.attentions.0.transformer_blocks.0.attn2.processor.
+
+    It is 0 for those that are not recorded.
+    """
     side, place, *_, kind, _ = name.split(".")
     if kind != "attn2" or not place.isdigit():
         return 0

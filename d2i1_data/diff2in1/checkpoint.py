@@ -1,6 +1,7 @@
 """A base: the Stable Diffusion checkpoint that everything else is mounted on."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,9 +9,12 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
 from transformers import CLIPTextModel
 
+from .backbone import PREDICTION_TYPES
 from .one_pass import check_supported
 
-# weighs 1.2 GB, and blackens what it takes for offence without a word to who trains on it
+# bases that come with the package; a published file has no such folder beside it
+EMBEDDED = Path(__file__).resolve().parent.parent / "bases"
+# weighs 1.2 GB, and silently replaces images by black ones, also while training
 UNLOADED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
@@ -18,10 +22,13 @@ UNLOADED = {"safety_checker": None, "feature_extractor": None, "requires_safety_
 class Base:
     """Where a Stable Diffusion 1.x or 2.x checkpoint lies.
 
-    path: a folder in diffusers layout, a Hub id, or one `.safetensors` file in the layout of the
-    original release. revision: branch, tag or commit on the Hub. variant: such as `fp16`. config:
-    for a single file, the folder or Hub id whose configs and tokenizer describe it; None lets
-    diffusers infer one of the known releases and read its configs from the Hub.
+    Args:
+        path: a folder in diffusers layout, a Hub id, or one `.safetensors` file in the layout of
+            the original release.
+        revision: branch, tag or commit on the Hub.
+        variant: of the weight files, such as `fp16`.
+        config: for a single file, the folder or Hub id with its configs and tokenizer. With None
+            diffusers recognises the known releases and reads their configs from the Hub.
     """
 
     path: str
@@ -29,21 +36,29 @@ class Base:
     variant: str | None = None
     config: str | None = None
 
+    @classmethod
+    def named(cls, name: str, revision: str | None = None, variant: str | None = None) -> "Base":
+        """A base by the name of an embedded one, or by its path. It is not checked."""
+        if Path(name).name == name and (EMBEDDED / name / "model_index.json").is_file():
+            return cls(str(EMBEDDED / name), variant=variant)
+        return cls(name, revision, variant)
+
     @property
     def is_file(self) -> bool:
         """Whether everything is in one file."""
         return self.path.endswith(".safetensors")
 
     def load(self) -> StableDiffusionPipeline:
-        """All parts but the safety checker, in float32; nothing is ever unpickled.
+        """Load all parts but the safety checker, in float32. Nothing is ever unpickled.
 
-        Raises ValueError where it is incomplete or of another kind.
+        Raises:
+            ValueError: if a part is incomplete, or the checkpoint is of another kind.
         """
         if self.is_file:
             options = {**self._single_file(), **UNLOADED}
             parts = StableDiffusionPipeline.from_single_file(self.path, **options)
         else:
-            # transformers fills what is missing with random numbers, but tells if asked
+            # transformers fills what is missing with random numbers, but reports it on request
             encoder, found = CLIPTextModel.from_pretrained(
                 self.path, subfolder="text_encoder", output_loading_info=True, **self._folder()
             )
@@ -60,15 +75,15 @@ class Base:
                 f"the U-Net takes {takes} channels, the autoencoder gives {gives}:"
                 " one for inpainting, depth or upscaling cannot be a base"
             )
-        if parts.scheduler.config.prediction_type not in ("epsilon", "v_prediction"):
+        if parts.scheduler.config.prediction_type not in PREDICTION_TYPES:
             raise ValueError(
                 f"prediction type {parts.scheduler.config.prediction_type!r}:"
-                " expected epsilon or v_prediction"
+                f" expected {' or '.join(PREDICTION_TYPES)}"
             )
         return parts
 
     def load_unet(self) -> UNet2DConditionModel:
-        """The U-Net alone, as `load` gives it."""
+        """Load the U-Net alone, as `load` does."""
         if self.is_file:
             options = {**self._single_file(), "subfolder": "unet"}
             unet = UNet2DConditionModel.from_single_file(self.path, **options)
@@ -88,7 +103,11 @@ class Base:
 
 
 def check_complete(name: str, part: nn.Module) -> None:
-    """Raise ValueError if the checkpoint had no weights for some parameters."""
+    """Check that the checkpoint had weights for all parameters of a part.
+
+    Raises:
+        ValueError: with the names of some that are missing.
+    """
     missing = [key for key, parameter in part.named_parameters() if parameter.is_meta]
     if missing:
         raise ValueError(f"{name} lacks {', '.join(missing[:3])}")

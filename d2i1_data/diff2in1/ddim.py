@@ -6,17 +6,27 @@ Song et al. 2021 (arXiv 2010.02502), eq. 12 with eta = 0; Diff-2-in-1, Sec. 3: T
 from collections.abc import Callable, Iterable
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from torch import Tensor
 
+from .backbone import Backbone
+from .conditioning import Conditioning
 from .one_pass import one_pass
 
 
 def timesteps(strength: float, steps: int, train_steps: int = 1000) -> list[int]:
-    """The timesteps of all U-Net calls between T = strength * train_steps and 0, T / steps apart.
+    """The timesteps of all U-Net calls between T = strength * train_steps and 0.
 
-    They end at 1, so (0.6, 50) gives 589, 577, ..., 13, 1 as the paper's code does; diffusers'
-    image-to-image would make only 30 of these 50 calls.
+    They are T / steps apart and end at 1. So (0.6, 50) gives 589, 577, ..., 13, 1, as the paper's
+    code does; diffusers' image-to-image would make only 30 of these 50 calls.
+
+    Args:
+        strength: noise level T / train_steps, in (0, 1].
+        steps: number of U-Net calls, 1 to T.
+        train_steps: timesteps that the base was trained with.
+
+    Raises:
+        ValueError: if strength or steps are out of range.
     """
     last = round(strength * train_steps)
     if not 0 < strength <= 1:
@@ -28,53 +38,66 @@ def timesteps(strength: float, steps: int, train_steps: int = 1000) -> list[int]
 
 def denoise(
     unet: UNet2DConditionModel,
-    scheduler: DDIMScheduler,
+    backbone: Backbone,
     latents: Tensor,
     schedule: Tensor,
-    context: Tensor,
+    conditioning: Conditioning,
     guidance: float,
     *,
-    see: bool = False,
+    return_pyramid: bool = False,
     progress: Callable[[Tensor], Iterable[Tensor]] = iter,
 ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-    """Latents [B, C, h, w] from the first timestep of the schedule to 0; float32 between the calls.
+    """Denoise latents from the first timestep of a schedule to 0.
 
-    schedule: [S, B], every sample's own `timesteps`. context: [B, L, D], or with guidance
-    [2 B, L, D], the unwanted behind the wanted. see: also give the pyramid of the last call.
-    progress: shows how far the schedule has come.
+    Args:
+        unet: the U-Net to denoise with.
+        backbone: of the same base.
+        latents: noisy scaled latents `[B, C, h, w]`; float32 between the calls.
+        schedule: the `timesteps` of every sample, `[S, B]`.
+        conditioning: of B prompts; with guidance of 2 B, the negative ones behind the others.
+        guidance: scale of classifier-free guidance; has no effect on B prompts.
+        return_pyramid: also return the pyramid of the last call.
+        progress: wraps the schedule to show progress.
+
+    Returns:
+        Scaled latents `[B, C, h, w]`, and the pyramid or None.
     """
-    pyramid, copies = None, len(context) // len(latents)
+    pyramid, copies = None, conditioning.batch_size // len(latents)
     for t, t_next in zip(progress(schedule), [*schedule[1:], None], strict=False):
         doubled = torch.cat([latents] * copies).to(unet.dtype)
         times = torch.cat([t] * copies).to(latents.device)
-        if t_next is None and see:
-            output, pyramid, _ = one_pass(unet, doubled, times, context)
+        if t_next is None and return_pyramid:
+            output, pyramid, _ = one_pass(unet, doubled, times, conditioning)
             pyramid = tuple(level[: len(latents)] for level in pyramid)
         else:
-            output = unet(doubled, times, context).sample
+            output = unet(doubled, times, **conditioning.unet_arguments()).sample
         if copies > 1:
-            wanted, unwanted = output.float().chunk(2)
-            output = unwanted + guidance * (wanted - unwanted)
-        latents = ddim_step(scheduler, output.float(), t, t_next, latents)
+            conditional, unconditional = output.float().chunk(2)
+            output = unconditional + guidance * (conditional - unconditional)
+        latents = ddim_step(backbone, output.float(), t, t_next, latents)
     return latents, pyramid
 
 
 def ddim_step(
-    scheduler: DDIMScheduler, output: Tensor, t: Tensor, t_next: Tensor | None, latents: Tensor
+    backbone: Backbone, output: Tensor, t: Tensor, t_next: Tensor | None, latents: Tensor
 ) -> Tensor:
-    """From x_t to x_(t_next), timesteps [B], with the U-Net's output at t; None is the scheduler's
-    last level."""
+    """One DDIM step from x_t to x_(t_next).
+
+    Args:
+        backbone: whose scheduler has the noise levels.
+        output: of the U-Net at t, `[B, C, h, w]`.
+        t: timesteps `[B]`.
+        t_next: timesteps `[B]`, or None for the scheduler's last level.
+        latents: x_t, `[B, C, h, w]`.
+
+    Returns:
+        x_(t_next), `[B, C, h, w]`.
+    """
+    scheduler = backbone.scheduler
     abar = _as_scale(scheduler.alphas_cumprod[t], latents)
     last = scheduler.final_alpha_cumprod
     abar_next = _as_scale(last if t_next is None else scheduler.alphas_cumprod[t_next], latents)
-    kind = scheduler.config.prediction_type
-    if kind == "epsilon":
-        eps, x0 = output, (latents - (1 - abar).sqrt() * output) / abar.sqrt()
-    elif kind == "v_prediction":
-        eps = abar.sqrt() * output + (1 - abar).sqrt() * latents
-        x0 = abar.sqrt() * latents - (1 - abar).sqrt() * output
-    else:
-        raise ValueError(f"prediction type {kind!r}: expected epsilon or v_prediction")
+    eps, x0 = backbone.split_output(output, latents, abar)
     return abar_next.sqrt() * x0 + (1 - abar_next).sqrt() * eps
 
 

@@ -1,4 +1,4 @@
-"""Feature adapters: from the U-Net's wide pyramid to what a host reads, coarse levels first."""
+"""Decoders from the U-Net's wide pyramid to the features that a host reads."""
 
 from itertools import pairwise
 
@@ -12,7 +12,11 @@ from .layers import Residual, group_norm, resize
 class TopDownDecoder(nn.Module):
     """Normalise and narrow every level, then merge from the coarsest to the finest.
 
-    GroupNorm throughout: the statistics of a sample depend on nothing but the sample.
+    It uses GroupNorm, so that the statistics of a sample depend on that sample only.
+
+    Args:
+        pyramid_channels: channels of the pyramid, finest level first.
+        width: channels of the result.
     """
 
     def __init__(self, pyramid_channels: list[int], width: int) -> None:
@@ -24,7 +28,7 @@ class TopDownDecoder(nn.Module):
         self.merge = nn.ModuleList(Residual(width) for _ in pyramid_channels)
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
-        """Pyramid, finest first, to [B, width, h, w] at its finest resolution."""
+        """Features `[B, width, h, w]` at the finest resolution, of a pyramid, finest first."""
         merged = self.merge[-1](self.narrow[-1](pyramid[-1]))
         for level in reversed(range(len(self.narrow) - 1)):
             x = self.narrow[level](pyramid[level])
@@ -34,18 +38,23 @@ class TopDownDecoder(nn.Module):
 
 
 class PyramidDecoder(nn.Module):
-    """The pyramid that a host's own encoder would give, so that the host's decoder stays as it is.
+    """Give a host the pyramid that its own image encoder would give, so its decoder stays as it is.
 
-    pyramid_channels: of the U-Net, finest first. channels, scales: of what the host expects,
-    coarsest first; a scale is a resolution as a multiple of the latent's, each twice the one
-    before, from below the latent's to beyond it. With Stable Diffusion, whose latents have an
-    eighth of the image's sides, scales 1/4 to 4 are the strides 32 to 2 of an image encoder.
+    As in the released code, the coarsest level becomes the coarsest map at twice its own
+    resolution, and so on up to the latent's resolution. The finest level then refines the last map,
+    and transposed convolutions give the maps that are finer than the latent. If a base has fewer
+    levels, its coarsest level serves all coarser maps. It uses GroupNorm instead of batch and
+    spectral norm, so that a sample's maps depend on that sample only, and SiLU instead of ReLU.
 
-    The released code of the paper (its SNmodule, the parts in use): the coarsest level becomes the
-    coarsest map at twice its own resolution, and so on up to the latent's; the finest level then
-    refines the last; transposed convolutions give what is finer than the latent. Where a base has
-    fewer levels, its coarsest serves all that are coarser. GroupNorm instead of batch and spectral
-    norm, so that what a sample gives depends on nothing but the sample; SiLU instead of ReLU.
+    Args:
+        pyramid_channels: channels of the U-Net's pyramid, finest level first.
+        channels: channels of the host's maps, coarsest first.
+        scales: resolutions of the host's maps as multiples of the latent's, coarsest first. Each is
+            twice the one before; the first is below 1 and the last above 1. Stable Diffusion's
+            latents have an eighth of the image's sides, so scales 1/4 to 4 are the strides 32 to 2
+            of an image encoder.
+
+    Source: the SNmodule of the paper's released code, the parts in use.
     """
 
     def __init__(
@@ -76,7 +85,7 @@ class PyramidDecoder(nn.Module):
         )
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> list[Tensor]:
-        """Pyramid, finest first, to the host's maps, coarsest first, [B, channels_k, h_k, w_k]."""
+        """The host's maps `[B, C_k, h_k, w_k]`, coarsest first, of a pyramid, finest first."""
         height, width = pyramid[0].shape[-2:]
         made: list[Tensor] = []
         for place, (level, scale, narrow) in enumerate(
@@ -88,10 +97,10 @@ class PyramidDecoder(nn.Module):
                 own = self.merge[place - 1](torch.cat([resize(made[-1], size), own], 1))
             made.append(own)
         maps = made[: self.count]
-        carried = seen = F.silu(self.norm(made[-1]))
+        carried = inputs = F.silu(self.norm(made[-1]))
         for place, enlarge in enumerate(self.enlarge):
             if place:
                 carried = F.interpolate(carried, scale_factor=2.0, mode="bilinear")
-                seen = torch.cat([F.silu(maps[-1]), carried], 1)
-            maps.append(enlarge(seen))
+                inputs = torch.cat([F.silu(maps[-1]), carried], 1)
+            maps.append(enlarge(inputs))
         return maps

@@ -1,4 +1,4 @@
-"""Images in and out: what people pass to a pipeline, as tensors at the base's stride.
+"""Images in and out: from pictures of many kinds to tensors, and back to 8 bits.
 
 B batch, H W pixels; tensors are [B, 3, H, W] in [-1, 1].
 """
@@ -14,10 +14,15 @@ from torch.nn import functional as F
 
 
 def to_batches(images: Any) -> list[Tensor]:
-    """One [1, 3, H, W] tensor in [-1, 1] per image.
+    """One tensor `[1, 3, H, W]` in [-1, 1] per image.
 
-    Takes a PIL image, an array [H, W, 3] or [B, H, W, 3] (uint8, or float in [0, 1]), a tensor
-    [3, H, W] or [B, 3, H, W] in [0, 1], or a list of these.
+    Args:
+        images: a PIL image; an array `[H, W, 3]` or `[B, H, W, 3]`, uint8 or float in [0, 1]; a
+            tensor `[3, H, W]` or `[B, 3, H, W]` in [0, 1]; or a list of these.
+
+    Raises:
+        TypeError: if it is nothing of that kind.
+        ValueError: if its shape or its values are wrong.
     """
     if isinstance(images, list | tuple):
         return [batch for image in images for batch in to_batches(image)]
@@ -41,7 +46,7 @@ def to_batches(images: Any) -> list[Tensor]:
 
 
 def pad_to_stride(images: Tensor, stride: int) -> Tensor:
-    """Extend right and below, by reflection, to multiples of the stride."""
+    """Extend `[B, 3, H, W]` at the right and below, by reflection, to multiples of the stride."""
     height, width = images.shape[-2:]
     right, below = -width % stride, -height % stride
     mode = "reflect" if right < width and below < height else "replicate"
@@ -49,7 +54,7 @@ def pad_to_stride(images: Tensor, stride: int) -> Tensor:
 
 
 def fit_longer_side(images: Tensor, resolution: int | None) -> Tensor:
-    """Scale so that the longer side has this many pixels, aspect kept; None leaves them alone."""
+    """Scale `[B, 3, H, W]` so that the longer side has this many pixels; None: no change."""
     height, width = images.shape[-2:]
     if resolution is None or max(height, width) == resolution:
         return images
@@ -59,12 +64,12 @@ def fit_longer_side(images: Tensor, resolution: int | None) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:
-    """[B, 3, H, W] in [-1, 1] to [B, H, W, 3] uint8."""
+    """Images `[B, 3, H, W]` in [-1, 1] as arrays `[B, H, W, 3]` uint8."""
     return _to_bytes(images).movedim(1, -1).contiguous().cpu().numpy()
 
 
 def as_stored(images: Tensor) -> Tensor:
-    """Images [B, 3, H, W] in [-1, 1] as they are once stored in 8 bits and read again."""
+    """Images `[B, 3, H, W]` in [-1, 1] after they were stored in 8 bits and read again."""
     return (_to_bytes(images).float() / 255 * 2 - 1).contiguous()
 
 

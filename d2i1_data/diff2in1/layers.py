@@ -1,4 +1,4 @@
-"""Layers that adapters and hosts have in common."""
+"""Layers that decoders and hosts share."""
 
 import math
 from typing import Literal
@@ -10,8 +10,10 @@ Norm = Literal["batch", "group"]
 
 
 def group_norm(channels: int, most: int = 8) -> nn.GroupNorm:
-    """As many groups as divide the channels, up to `most`, a power of 2, but none of a lone
-    channel: that would make the bias before it do nothing and learn from rounding."""
+    """Group norm with as many groups as divide the channels, at most `most`, a power of 2.
+
+    No group has only one channel: the bias before it would have no effect and learn from rounding.
+    """
     groups = math.gcd(most, channels)
     return nn.GroupNorm(max(groups // 2, 1) if groups == channels else groups, channels)
 
@@ -43,7 +45,7 @@ def normed_conv(
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:
-    """Batch norm, as several hosts have it, or group norm in its place."""
+    """Batch norm, as several hosts were published, or group norm in its place."""
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     if norm == "group":
@@ -52,12 +54,12 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 
 
 def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Bilinear, and nothing where the size is right."""
+    """Resize bilinearly to (h, w), if the size differs."""
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear")
 
 
 def stretch(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Bilinear with corners on corners, as the released codes of several hosts do."""
+    """Resize bilinearly with aligned corners, as the released codes of several hosts do."""
     if x.shape[-2:] == size:
         return x
     return F.interpolate(x, size, mode="bilinear", align_corners=True)

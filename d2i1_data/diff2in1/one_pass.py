@@ -1,6 +1,6 @@
-"""One pass of the U-Net that gives the noise and every feature map behind it.
+"""One pass of the U-Net that gives its output and every feature map behind it.
 
-Letters in shape comments: B batch, C channels, h w latent pixels, L tokens, D width of the context.
+Letters in shape comments: B batch, C channels, h w latent pixels, L tokens, D width of the text.
 """
 
 from typing import NamedTuple
@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
+
+from .conditioning import Conditioning
 
 UNSUPPORTED = (
     "class_embed_type",
@@ -18,34 +20,48 @@ UNSUPPORTED = (
 
 
 class OnePass(NamedTuple):
-    """noise: what `unet(...)` returns, [B, C, h, w]. pyramid: all maps of a resolution concatenated
-    over channels, finest first; level l is [B, C_l, h / 2^l, w / 2^l]. maps: by level, how much
-    each pixel attends to each token, [B, L, h / 2^l, w / 2^l]; none but after `record_attention`.
+    """The result of `one_pass`.
+
+    Args:
+        noise: what `unet(...)` returns, `[B, C, h, w]`.
+        pyramid: all feature maps of a resolution concatenated over channels, finest first; level l
+            is `[B, C_l, h / 2^l, w / 2^l]`.
+        attention_maps: by level, how much each pixel attends to each token,
+            `[B, L, h / 2^l, w / 2^l]`; empty unless `record_attention` was called.
     """
 
     noise: Tensor
     pyramid: tuple[Tensor, ...]
-    maps: dict[int, Tensor]
+    attention_maps: dict[int, Tensor]
 
 
 def one_pass(
-    unet: UNet2DConditionModel, latents: Tensor, t: Tensor | int, context: Tensor
+    unet: UNet2DConditionModel, latents: Tensor, t: Tensor | int, conditioning: Conditioning
 ) -> OnePass:
-    """Walk the U-Net's public parts; the noise is bit-equal to `unet(latents, t, context)`.
+    """Walk the U-Net's public parts. The noise is bit-equal to that of `unet(latents, t, ...)`.
 
-    latents [B, C, h, w], t a number or [B], context [B, L, D]. The pyramid holds what the paper's
-    head reads (Fig. 2; released code: all input, middle and output blocks): the output of every
-    resnet with its attention, of every down- and upsampler, of the middle and of the first
-    convolution. No hooks, so it compiles; gradient checkpointing and offload hooks are honoured.
+    The pyramid holds what the paper's head reads: the output of every resnet with its attention, of
+    every down- and upsampler, of the middle block and of the first convolution. There are no hooks,
+    so it compiles; gradient checkpointing and offload hooks are honoured.
+
+    Args:
+        unet: of Stable Diffusion 1.x or 2.x.
+        latents: scaled latents `[B, C, h, w]`.
+        t: timestep, a number or `[B]`.
+        conditioning: of B prompts.
+
+    Raises:
+        ValueError: if the U-Net has inputs that are not supported.
+
+    Source: paper Fig. 2; released code: all input, middle and output blocks.
     """
     check_supported(unet)
     hook = getattr(unet, "_hf_hook", None)  # accelerate's offloading replaces `unet.forward`
     if hook is not None:
-        (latents, t, context), _ = hook.pre_forward(unet, latents, t, context)
-
-    recorder = getattr(unet, "recorder", None)
+        (latents, t, conditioning), _ = hook.pre_forward(unet, latents, t, conditioning)
+    text, recorder = conditioning.text, getattr(unet, "recorder", None)
     if recorder is not None:
-        recorder.begin()
+        recorder.start()
 
     # 1. Time embedding and first convolution
     emb = unet.time_embedding(unet.get_time_embed(sample=latents, timestep=t))
@@ -58,7 +74,7 @@ def one_pass(
     # 2. Down: each block gives the output of its layers, then of its downsampler
     residuals = [x]
     for level, block in enumerate(unet.down_blocks):
-        x, outputs = block(hidden_states=x, temb=emb, **_attended(block, context))
+        x, outputs = block(hidden_states=x, temb=emb, **_text_of(block, text))
         residuals += outputs
         layers = len(block.resnets)
         pyramid[level] += outputs[:layers]
@@ -67,7 +83,7 @@ def one_pass(
 
     # 3. Middle
     if unet.mid_block is not None:
-        x = unet.mid_block(x, emb, **_attended(unet.mid_block, context))
+        x = unet.mid_block(x, emb, **_text_of(unet.mid_block, text))
         pyramid[-1].append(x)
 
     # 4. Up: layer by layer, because a block gives only its last output
@@ -76,7 +92,7 @@ def one_pass(
         attentions = getattr(block, "attentions", [None] * len(block.resnets))
         for resnet, attention in zip(block.resnets, attentions, strict=True):
             x = torch.cat([x, residuals.pop()], dim=1)
-            x = _layer(block, resnet, attention, x, emb, context)
+            x = _layer(block, resnet, attention, x, emb, text)
             pyramid[level].append(x)
         if block.upsamplers is not None:
             pyramid[level].pop()  # the paper's last map of a block is the upsampled one
@@ -93,22 +109,24 @@ def one_pass(
     noise = unet.conv_out(noise)
     # GroupNorm's backward on the CPU crashes for channels-last input that needs no gradient
     levels = tuple(torch.cat(level, dim=1).contiguous() for level in pyramid)
-    result = OnePass(noise, levels, {} if recorder is None else recorder.end(levels))
+    result = OnePass(noise, levels, {} if recorder is None else recorder.stop(levels))
     return result if hook is None else hook.post_forward(unet, result)
 
 
 def check_supported(unet: UNet2DConditionModel) -> None:
-    """Refuse a U-Net with inputs that Stable Diffusion 1.x and 2.x do not have."""
+    """Refuse a U-Net with inputs that Stable Diffusion 1.x and 2.x do not have.
+
+    Raises:
+        ValueError: with the name of the input.
+    """
     for name in UNSUPPORTED:
         if unet.config.get(name) is not None:
             raise ValueError(f"one_pass does not support a U-Net with {name}={unet.config[name]!r}")
 
 
-def _attended(block: torch.nn.Module, context: Tensor) -> dict[str, Tensor]:
-    """What a block takes besides, if it has cross-attention."""
-    return (
-        {"encoder_hidden_states": context} if getattr(block, "has_cross_attention", False) else {}
-    )
+def _text_of(block: torch.nn.Module, text: Tensor) -> dict[str, Tensor]:
+    """The text as an argument, if a block has cross-attention."""
+    return {"encoder_hidden_states": text} if getattr(block, "has_cross_attention", False) else {}
 
 
 def _layer(
@@ -117,23 +135,23 @@ def _layer(
     attention: torch.nn.Module | None,
     x: Tensor,
     emb: Tensor,
-    context: Tensor,
+    text: Tensor,
 ) -> Tensor:
     """A resnet and its attention, recomputed in the backward pass if the block checkpoints."""
 
-    def run(x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
+    def run(x: Tensor, emb: Tensor, text: Tensor) -> Tensor:
         x = resnet(x, emb)
         if attention is not None:
-            x = attention(x, encoder_hidden_states=context, return_dict=False)[0]
+            x = attention(x, encoder_hidden_states=text, return_dict=False)[0]
         return x
 
     if torch.is_grad_enabled() and getattr(block, "gradient_checkpointing", False):
-        return torch.utils.checkpoint.checkpoint(run, x, emb, context, use_reentrant=False)  # type: ignore[no-any-return]
-    return run(x, emb, context)
+        return torch.utils.checkpoint.checkpoint(run, x, emb, text, use_reentrant=False)  # type: ignore[no-any-return]
+    return run(x, emb, text)
 
 
 def pyramid_channels(unet: UNet2DConditionModel) -> list[int]:
-    """C_l of every level, read off the U-Net's parts."""
+    """C_l of every level of the pyramid, finest first."""
     down = [block.resnets[0].out_channels for block in unet.down_blocks]
     channels = [0] * len(down)
     channels[0] += unet.conv_in.out_channels
@@ -153,6 +171,6 @@ def pyramid_channels(unet: UNet2DConditionModel) -> list[int]:
 
 
 def last_channels(unet: UNet2DConditionModel) -> list[int]:
-    """Of C_l, how many are of the last map on the way to the noise; they come last."""
-    finest, *coarser = reversed(unet.up_blocks)  # which upsample their last, into the next level
+    """Of each C_l, the channels of the last map on the way to the noise; they come last."""
+    finest, *coarser = reversed(unet.up_blocks)  # a coarser block's last map is upsampled
     return [finest.resnets[-1].out_channels, *(b.resnets[-2].out_channels for b in coarser)]

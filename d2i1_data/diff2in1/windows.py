@@ -1,4 +1,4 @@
-"""Sliding windows: what is too large to be seen at once, seen in overlapping squares."""
+"""Sliding windows: images that are too large for one pass are predicted in overlapping squares."""
 
 from collections.abc import Callable
 
@@ -6,30 +6,36 @@ from torch import Tensor
 
 
 def predict_in_windows(
-    see: Callable[[Tensor], dict[str, Tensor]], pixels: Tensor, window: int | None
+    predict: Callable[[Tensor], dict[str, Tensor]], pixels: Tensor, window: int | None
 ) -> dict[str, Tensor]:
-    """Maps of pixels [B, 3, H, W], averaged where squares of side `window` overlap; None is all at
-    once.
+    """Maps of images, averaged where windows overlap.
 
-    see: maps [B, R, h, w] by task of pixels [B, 3, h, w], such that may be averaged.
+    Args:
+        predict: gives maps `[B, R, h, w]` by task for images `[B, 3, h, w]`. Averaging must make
+            sense for them.
+        pixels: images `[B, 3, H, W]`.
+        window: side of the square windows. None: the whole image at once.
+
+    Returns:
+        Task name -> map `[B, R, H, W]`.
     """
     height, width = pixels.shape[-2:]
     if window is None or max(height, width) <= window:
-        return see(pixels)
+        return predict(pixels)
     total: dict[str, Tensor] = {}
     count = pixels.new_zeros(1, 1, height, width)
     for top in starts(height, window):
         for left in starts(width, window):
             area = (..., slice(top, top + window), slice(left, left + window))
             count[area] += 1
-            for name, raw in see(pixels[area]).items():
+            for name, raw in predict(pixels[area]).items():
                 whole = raw.new_zeros(*raw.shape[:2], height, width)
                 total.setdefault(name, whole)[area] += raw
     return {name: raw / count for name, raw in total.items()}
 
 
 def starts(length: int, window: int) -> list[int]:
-    """Where windows begin so that they cover a side, about a third overlapping."""
+    """First pixels of windows that cover a side and overlap by about a third."""
     last = max(length - window, 0)
     count = 1 + -(-last * 3 // (2 * window))
     return [round(i * last / max(count - 1, 1)) for i in range(count)]

@@ -1,7 +1,7 @@
-"""Batches: which samples a step draws, and their latents and targets.
+"""Batches: the samples that a step draws, with their latents and targets.
 
-Nothing here has a state that a checkpoint must keep: what a step draws follows from the seed and
-the step's number.
+Nothing here has a state that a checkpoint must keep: the seed and the step's number decide what is
+drawn.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from d2i1_data.dataset.sample import Sample, image_sha256
-from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.diff2in1 import Conditioning, Diff2in1Pipeline
 from d2i1_data.diff2in1.images import pad_to_stride, to_batches
 from d2i1_data.errors import InputError
 from d2i1_data.sources import Rows
@@ -35,35 +35,35 @@ def seeded(*parts: object) -> torch.Generator:
 
 
 class Example(NamedTuple):
-    """One sample as the model sees it, with its sides padded to the base's stride."""
+    """One sample as the model takes it, with its sides padded to the base's stride."""
 
-    latents: Tensor  # [C, h, w], as theta_E sees it
+    latents: Tensor  # [C, h, w], theta_E's input
     targets: Targets  # [C, H, W] each, padding unknown
     inside: Tensor  # [1, H, W] bool, False where padded
     created: bool
     pyramid: tuple[Tensor, ...] | None
     caption: str
-    clean: Tensor | None = None  # [C, h, w] with the colours as they are, where that differs
+    original: Tensor | None = None  # [C, h, w] without changed colours, if that differs
     noised: Noised | None = None  # of this draw
 
     @property
     def nbytes(self) -> int:
-        """Memory of what can be kept."""
+        """Memory of what can be kept, in bytes."""
         maps = [self.latents, self.inside, *self.targets.values(), *(self.pyramid or ())]
         return sum(one.nbytes for one in maps)
 
 
 @dataclass
-class Batch:
+class TrainingBatch:
     """Examples of one size, stacked."""
 
     latents: Tensor  # [B, C, h, w]
     targets: Targets  # [B, C, H, W]
-    created: Tensor  # [M] which of them are created
-    believed: Tensor  # [M, 1, H, W] bool: where of those theta_C's belief is the target
+    created: Tensor  # [M] indices of the created ones
+    inside: Tensor  # [M, 1, H, W] bool: not padding, of the created ones
     pyramid: tuple[Tensor, ...] | None
     noised: Noised | None
-    clean: Tensor | None = None  # [M, C, h, w] what theta_C sees, where that is not theta_E's
+    original: Tensor | None = None  # [M, C, h, w] theta_C's input, if it is not theta_E's
 
     @property
     def size(self) -> tuple[int, int]:
@@ -75,10 +75,19 @@ class Batch:
 class Examples:
     """Rows of a source as examples.
 
-    The first of them are kept, as far as memory allows, and of all of them the latents, if there is
-    a cache on disk. That is right while the only augmentation is a flip, whose views are kept
-    apart; with any other every draw is made anew. Pyramids are kept with them while the U-Net is
-    frozen and small.
+    The first examples are kept in memory up to a limit, and the latents of all of them on disk if
+    there is a cache. Both only happen while the only augmentation is a flip; with any other, every
+    draw is new. Pyramids are kept too while the U-Net is frozen and small.
+
+    Args:
+        rows: of the source.
+        pipe: encodes images and captions.
+        theta: theta_E, for pyramids.
+        conditioning: of the empty prompt, a batch of one.
+        cache: on disk.
+        augment: the augmentation.
+        created: whether the rows are created samples, whose labels are not used.
+        denoise: whether examples are also noised, for the denoising loss.
     """
 
     def __init__(
@@ -86,29 +95,29 @@ class Examples:
         rows: Rows,
         pipe: Diff2in1Pipeline,
         theta: Theta,
-        context: Tensor,
+        conditioning: Conditioning,
         cache: Cache,
         *,
         augment: Augmentation,
         created: bool = False,
         denoise: bool = False,
     ) -> None:
-        self.rows, self.pipe, self.theta, self.context = rows, pipe, theta, context
+        self.rows, self.pipe, self.theta, self.conditioning = rows, pipe, theta, conditioning
         self.cache, self.augment, self.created, self.denoise = cache, augment, created, denoise
         small = sum(p.numel() for p in theta.unet.parameters()) < SMALL_BASE
         self.keeps_pyramids = small and theta.frozen and augment.recurs
         self.kept: dict[tuple[int, bool], Example] = {}
-        self.captions: dict[str, Tensor] = {}
+        self.captions: dict[str, Conditioning] = {}
 
     def __len__(self) -> int:
         return len(self.rows.usable)
 
     def identity(self, index: int) -> str:
-        """Id of the sample behind an example."""
+        """Id of the sample in a row."""
         return self.rows.source.identity(self.rows.usable[index])
 
     def draw(self, index: int, generator: torch.Generator) -> Example:
-        """The example of a row; its view and its noise from the generator."""
+        """The example of a row; the generator decides its view and its noise."""
         view = self.augment.draw(generator)
         recurs = self.augment.recurs
         example = self.get(index, view.mirrored) if recurs else self._make(index, view)
@@ -125,7 +134,7 @@ class Examples:
         return example
 
     def _fits(self, index: int, example: Example) -> bool:
-        """Whether memory allows to keep it: said by the row, not by what came first."""
+        """Whether to keep it in memory; its row decides, not the order of the draws."""
         return (index + 1) * (1 + self.augment.flip) * example.nbytes <= MEMORY
 
     @torch.no_grad()
@@ -141,16 +150,18 @@ class Examples:
             target = maps[name][0] if name in maps else family.blank(size)
             targets[name] = F.pad(target, padding, value=family.unknown)
         inside = F.pad(torch.ones(1, *size, dtype=torch.bool), padding)
-        clean = None
+        original = None
         if view.colours is not None:
-            if self.created or self.denoise:  # else nobody looks at it
-                clean = self._latents(sample, pixels, view)
+            if self.created or self.denoise:  # otherwise it is not used
+                original = self._latents(sample, pixels, view)
             pixels = self._padded(view.recoloured(image), view)
         latents = self._latents(sample, pixels, view)
-        plain = Example(latents, targets, inside, self.created, None, sample.caption or "", clean)
+        plain = Example(
+            latents, targets, inside, self.created, None, sample.caption or "", original
+        )
         if not self.keeps_pyramids:
             return plain
-        pyramid = self.theta.see(latents[None].to(self.pipe.device), self.context)
+        pyramid = self.theta.compute_pyramid(latents[None].to(self.pipe.device), self.conditioning)
         whole = plain._replace(pyramid=tuple(level[0].cpu() for level in pyramid))
         return whole if self._fits(index, whole) else plain
 
@@ -161,7 +172,7 @@ class Examples:
         return pad_to_stride(grey, self.pipe.stride)
 
     def _latents(self, sample: Sample, pixels: Tensor, view: View) -> Tensor:
-        """[C, h, w]; from the cache if the view comes again."""
+        """Latents `[C, h, w]`, from the cache if the same view can come again."""
         vae = self.pipe.vae
 
         def encode() -> Tensor:
@@ -174,36 +185,38 @@ class Examples:
         return self.cache.get(vae, made_of, encode)
 
     @torch.no_grad()
-    def _embedding(self, caption: str) -> Tensor:
-        """[L, D], kept as far as memory allows."""
+    def _caption_conditioning(self, caption: str) -> Conditioning:
+        """The conditioning of one caption, on the CPU; kept in memory up to a limit."""
         if caption in self.captions:
             return self.captions[caption]
-        tokens = tuple(self.pipe.tokenize([caption])[0].tolist())
-        found = self.cache.get(
-            self.pipe.text_encoder, tokens, lambda: self.pipe.encode_prompt([caption])[0]
+        tokens = tuple(self.pipe.backbone.tokenize([caption])[0].tolist())
+        found = Conditioning(
+            **self.cache.get_named(
+                self.pipe.text_encoder,
+                tokens,
+                lambda: self.pipe.encode_prompt([caption]).select(0).named(),
+            )
         )
         if len(self.captions) * found.nbytes < MEMORY:
             self.captions[caption] = found
         return found
 
     def _noised(self, example: Example, generator: torch.Generator) -> Example:
-        """With noise, at a level drawn evenly, for the U-Net to tell apart again."""
+        """The example with noise at a level drawn evenly, for the denoising loss."""
         scheduler = self.pipe.scheduler
         levels = scheduler.config.num_train_timesteps
         t = torch.randint(levels, (1,), generator=generator)
-        clean = example.latents if example.clean is None else example.clean
-        latents = clean[None].float()
+        original = example.latents if example.original is None else example.original
+        latents = original[None].float()
         noise = torch.randn(latents.shape, generator=generator)
-        wanted = noise
-        if scheduler.config.prediction_type == "v_prediction":
-            wanted = scheduler.get_velocity(latents, noise, t)
-        seen = scheduler.add_noise(latents, noise, t)
-        noised = Noised(seen[0], t[0], self._embedding(example.caption), wanted[0])
-        return example._replace(noised=noised)
+        target = self.pipe.backbone.training_target(latents, noise, t)
+        noisy = scheduler.add_noise(latents, noise, t)
+        conditioning = self._caption_conditioning(example.caption)
+        return example._replace(noised=Noised(noisy[0], t[0], conditioning, target[0]))
 
 
 class Draws:
-    """An endless order of examples: every epoch a fresh permutation, mirrored at random."""
+    """An endless order of examples: every epoch has a new permutation and new views."""
 
     def __init__(self, parts: Sequence[Examples], seed: int) -> None:
         self.places = [(part, index) for part in parts for index in range(len(part))]
@@ -223,34 +236,47 @@ class Draws:
         return part.draw(index, seeded(self.seed, epoch, part.identity(index)))
 
 
-def stack(examples: Sequence[Example], device: torch.device) -> Batch:
-    """A batch of examples of one size."""
+def stack(examples: Sequence[Example], device: torch.device) -> TrainingBatch:
+    """A batch of examples.
+
+    Raises:
+        InputError: if their sizes differ.
+    """
     sizes = {tuple(example.inside.shape[1:]) for example in examples}
     if len(sizes) > 1:
-        shown = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
+        found = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
         raise InputError(
-            f"images of different sizes in one batch ({shown}): give --resolution HEIGHTxWIDTH,"
+            f"images of different sizes in one batch ({found}): give --resolution HEIGHTxWIDTH,"
             " which cuts all to one aspect ratio and scales them"
         )
-    names = examples[0].targets
     pyramids = [example.pyramid for example in examples if example.pyramid is not None]
-    whole = len(pyramids) == len(examples)
-    created = torch.tensor([n for n, example in enumerate(examples) if example.created]).long()
-    inside = torch.stack([example.inside for example in examples])[created]
     noised = [example.noised for example in examples if example.noised is not None]
+    created = torch.tensor([n for n, example in enumerate(examples) if example.created]).long()
     made = [example for example in examples if example.created]
-    recoloured = any(example.clean is not None for example in made)
-    clean = [e.latents if e.clean is None else e.clean for e in made] if recoloured else []
-    return Batch(
-        torch.stack([example.latents for example in examples]).to(device),
-        {n: torch.stack([e.targets[n] for e in examples]).to(device) for n in names},
-        created.to(device),
-        inside.to(device),
-        tuple(torch.stack(level).to(device) for level in zip(*pyramids, strict=True))
-        if whole
+    recoloured = any(example.original is not None for example in made)
+    original = [e.latents if e.original is None else e.original for e in made]
+
+    def joined(parts: Sequence[Tensor]) -> Tensor:
+        return torch.stack(list(parts)).to(device)
+
+    return TrainingBatch(
+        latents=joined([example.latents for example in examples]),
+        targets={n: joined([e.targets[n] for e in examples]) for n in examples[0].targets},
+        created=created.to(device),
+        inside=torch.stack([example.inside for example in examples])[created].to(device),
+        pyramid=tuple(map(joined, zip(*pyramids, strict=True)))
+        if len(pyramids) == len(examples)
         else None,
-        Noised(*(torch.stack(part).to(device) for part in zip(*noised, strict=True)))
-        if noised
-        else None,
-        torch.stack(clean).to(device) if clean else None,
+        noised=_stack_noised(noised, device) if noised else None,
+        original=joined(original) if recoloured else None,
+    )
+
+
+def _stack_noised(noised: Sequence[Noised], device: torch.device) -> Noised:
+    latents, t, conditionings, targets = zip(*noised, strict=True)
+    return Noised(
+        torch.stack(latents).to(device),
+        torch.stack(t).to(device),
+        Conditioning.stack(conditionings).to(device),
+        torch.stack(targets).to(device),
     )

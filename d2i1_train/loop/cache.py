@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 
 class Cache:
-    """Tensors by what they were made of, one safetensors file each; without a folder none is kept.
+    """Tensors on disk, a safetensors file for each key. Without a folder nothing is kept.
 
-    A file is complete or not there, so any number of processes may share a folder.
+    A file is complete or absent, so any number of processes may share a folder.
     """
 
     def __init__(self, folder: str | None) -> None:
@@ -25,23 +25,35 @@ class Cache:
     def get(
         self, model: nn.Module, made_of: tuple[object, ...], make: Callable[[], Tensor]
     ) -> Tensor:
-        """What `model` made of something once, or makes of it now, on the CPU.
+        """As `get_named`, for one tensor."""
+        return self.get_named(model, made_of, lambda: {"tensor": make()})["tensor"]
 
-        The key is the model's class and weights, and made_of, all else that decides the tensor.
+    def get_named(
+        self,
+        model: nn.Module,
+        made_of: tuple[object, ...],
+        make: Callable[[], dict[str, Tensor]],
+    ) -> dict[str, Tensor]:
+        """Tensors that a model made once, on the CPU.
+
+        Args:
+            model: its class and weights are part of the key.
+            made_of: everything else that decides the tensors.
+            make: makes the tensors if they are not kept.
         """
         if self.folder is None:
-            return make().cpu()
+            return {name: tensor.cpu() for name, tensor in make().items()}
         key = hashlib.sha256(repr((self._fingerprint(model), *made_of)).encode()).hexdigest()
         file = self.folder / key[:2] / f"{key}.safetensors"
         try:
-            return load_file(file)["tensor"]
+            return load_file(file)
         except (FileNotFoundError, SafetensorError):  # not made yet, or broken by a full disk
-            tensor = make().cpu().contiguous()
+            tensors = {name: tensor.cpu().contiguous() for name, tensor in make().items()}
         file.parent.mkdir(parents=True, exist_ok=True)
         temporary = file.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}.tmp")
-        save_file({"tensor": tensor}, temporary)
+        save_file(tensors, temporary)
         os.replace(temporary, file)
-        return tensor
+        return tensors
 
     def _fingerprint(self, model: nn.Module) -> str:
         if id(model) not in self.models:

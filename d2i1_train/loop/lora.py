@@ -12,7 +12,7 @@ from peft.utils import get_peft_model_state_dict
 from torch import nn
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline
-from d2i1_data.diff2in1.pipeline import ADAPTER, write_index
+from d2i1_data.diff2in1.saving import LORA_NAME, write_index
 from d2i1_data.errors import InputError
 
 from ..settings import WarmUpSettings
@@ -21,7 +21,15 @@ WITH_LORA = (nn.Linear, nn.Conv2d)  # layers that may get one
 
 
 def add_lora(unet: UNet2DConditionModel, settings: WarmUpSettings) -> None:
-    """Put a fresh LoRA, which changes nothing yet, beside the named layers of a U-Net."""
+    """Put a fresh LoRA beside the named layers of a U-Net. It changes nothing yet.
+
+    Args:
+        unet: the U-Net.
+        settings: the layers' names, and rank, alpha and dropout.
+
+    Raises:
+        InputError: if there is no such layer.
+    """
     layers = [name.strip() for name in settings.lora_layers.split(",")]
     for layer in layers:
         found = [m for name, m in unet.named_modules() if f".{name}".endswith(f".{layer}")]
@@ -39,19 +47,20 @@ def add_lora(unet: UNet2DConditionModel, settings: WarmUpSettings) -> None:
         target_modules=layers,
         init_lora_weights="gaussian",
     )
-    unet.add_adapter(config, ADAPTER)
+    unet.add_adapter(config, LORA_NAME)
 
 
 def save_adapter(pipe: Diff2in1Pipeline, folder: Path) -> None:
     """Write a pipeline whose LoRA is not fused as an adapter repository.
 
-    `pytorch_lora_weights.safetensors` as diffusers writes it, with rank and alpha in its header,
-    `perception/` whole, and of the base only its name. See `Diff2in1Pipeline.from_adapter`.
+    It holds `pytorch_lora_weights.safetensors` as diffusers writes it, with rank and alpha in its
+    header, the whole `perception/`, and only the name of the base. `Diff2in1Pipeline.from_adapter`
+    opens it.
     """
     layers = convert_state_dict_to_diffusers(
-        get_peft_model_state_dict(pipe.unet, adapter_name=ADAPTER)
+        get_peft_model_state_dict(pipe.unet, adapter_name=LORA_NAME)
     )
-    header = pipe.unet.peft_config[ADAPTER].to_dict()
+    header = pipe.unet.peft_config[LORA_NAME].to_dict()
     header["target_modules"] = sorted(header["target_modules"])  # a set has no order
     pipe.save_lora_weights(folder, unet_lora_layers=layers, unet_lora_adapter_metadata=header)
     pipe.perception.save_pretrained(folder / "perception")
@@ -60,6 +69,6 @@ def save_adapter(pipe: Diff2in1Pipeline, folder: Path) -> None:
 
 
 def fuse(pipe: Diff2in1Pipeline) -> None:
-    """Merge the LoRA into the U-Net, for good."""
+    """Merge the LoRA into the U-Net. It cannot be undone."""
     pipe.fuse_lora(components=["unet"])
     pipe.unload_lora_weights()

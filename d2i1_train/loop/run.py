@@ -17,7 +17,7 @@ from d2i1_data.sources import Rows, open_rows, write_report
 
 from ..theta import make_theta, trained_tensors, twin
 from .accelerator import open_accelerator
-from .batches import Batch, seeded, stack
+from .batches import TrainingBatch, seeded, stack
 from .checkpoint import (
     Counters,
     find_checkpoint,
@@ -142,7 +142,7 @@ class Run:
                 self.step += 1
                 self.bar.update()
 
-    def batches(self, mix: Mix) -> Iterator[Batch]:
+    def batches(self, mix: Mix) -> Iterator[TrainingBatch]:
         """Yield the micro-batches of this step and process.
 
         Processes and micro-batches take turns along an order of samples. How a batch is divided

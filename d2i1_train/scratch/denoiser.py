@@ -6,6 +6,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from torch import Tensor, nn
 
+from d2i1_data.diff2in1 import Backbone
+
 from .fit import Fit, fit
 from .settings import BaseSettings
 from .vae import PREVIEWS, save_grid
@@ -23,8 +25,8 @@ def fit_unet(
     autocast = torch.autocast(
         device.type, torch.bfloat16, enabled=settings.mixed_precision == "bf16"
     )
-    tokens = tokenize(base, captions)
-    empty = tokenize(base, [""])
+    backbone = Backbone.of(base)
+    tokens, empty = backbone.tokenize(captions), backbone.tokenize([""])
     abar = base.scheduler.alphas_cumprod
 
     def loss(generator: torch.Generator) -> Tensor:
@@ -36,9 +38,10 @@ def fit_unet(
         noise = torch.randn(latents[chosen].shape, generator=generator)
         noisy = base.scheduler.add_noise(latents[chosen], noise, t)
         with autocast:
-            context = base.text_encoder(ids.to(device)).last_hidden_state
-            output = base.unet(noisy.to(device), t.to(device), context).sample
-        error = (output.float() - noise.to(device)).square().mean((1, 2, 3))  # [B]
+            arguments = backbone.encode_tokens(ids.to(device)).unet_arguments()
+            output = base.unet(noisy.to(device), t.to(device), **arguments).sample
+        target = backbone.training_target(latents[chosen], noise, t)
+        error = (output.float() - target.to(device)).square().mean((1, 2, 3))  # [B]
         return (error * min_snr_weight(abar[t], settings.snr_gamma).to(device)).mean()
 
     def preview() -> None:
@@ -63,13 +66,6 @@ def fit_unet(
     )
     base.set_progress_bar_config(disable=True)
     fit("unet", nn.ModuleList([base.unet, base.text_encoder]), loss, recipe, folder, preview)
-
-
-def tokenize(base: StableDiffusionPipeline, captions: list[str]) -> Tensor:
-    """Token ids [N, L], padded to the tokenizer's length."""
-    return base.tokenizer(
-        captions, padding="max_length", truncation=True, return_tensors="pt"
-    ).input_ids
 
 
 def min_snr_weight(abar: Tensor, gamma: float) -> Tensor:

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from tqdm import tqdm, trange
 
 from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.diff2in1.creation import CreateWith
 from d2i1_data.diff2in1.images import pad_to_stride
-from d2i1_data.diff2in1.pipeline import CreateWith
 from d2i1_data.sources import Source
 from d2i1_data.sources.rooms import MAIN_OBJECTS, Rooms, main_object
 

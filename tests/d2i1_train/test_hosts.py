@@ -49,14 +49,14 @@ def draw_targets(families: dict[str, Family]) -> dict[str, Tensor]:
 def learn(theta: Theta, pipe: Diff2in1Pipeline, *, double: bool = False) -> dict[str, Tensor]:
     """Gradients of one training step on two random latents, by parameter."""
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    context = pipe.perception_context()
+    conditioning = pipe.perception_conditioning()
     targets = draw_targets(pipe.perception.families)
     if double:
-        latents, context = latents.double(), context.double()
+        latents, conditioning = latents.double(), conditioning.to(torch.float64)
     else:
         targets = {n: t.float() if t.is_floating_point() else t for n, t in targets.items()}
     torch.manual_seed(0)  # of dropout and points
-    answer = theta(latents, context, PIXELS, targets=targets)
+    answer = theta(latents, conditioning, PIXELS, targets=targets)
     theta.zero_grad()
     torch.stack([loss.mean() for loss in answer.losses.values()]).sum().backward()
     return {name: p.grad.clone() for name, p in theta.named_parameters() if p.grad is not None}
@@ -99,12 +99,12 @@ def test_mixed_precision_changes_only_rounding(tiny_base: Path, mount: str) -> N
     pipe = mount_tiny(tiny_base, mount)
     theta, targets = make_theta(pipe), draw_targets(pipe.perception.families)
     targets = {n: t.float() if t.is_floating_point() else t for n, t in targets.items()}
-    latents, context = torch.randn(2, 4, 8, 8), pipe.perception_context()
+    latents, conditioning = torch.randn(2, 4, 8, 8), pipe.perception_conditioning()
     losses = []
     for enabled in (False, True):
         torch.manual_seed(0)
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            losses.append(theta(latents, context, PIXELS, targets=targets).losses)
+            losses.append(theta(latents, conditioning, PIXELS, targets=targets).losses)
         for loss in losses[-1].values():
             assert loss.dtype == torch.float32
     for name, expected in losses[0].items():
@@ -116,7 +116,7 @@ def test_only_a_host_with_its_own_context_sees_anew(tiny_base: Path, mount: str)
     theta = make_theta(mount_tiny(tiny_base, mount))
     own = mount.startswith("vpd")
     assert theta.frozen == (not own)
-    assert (theta.perception.own_context is None) == (not own)
+    assert theta.perception.has_own_conditioning == own
 
 
 # --- vpd: a context of its own, and attention ---
@@ -151,7 +151,7 @@ def test_recomputed_activations_have_the_same_gradients(tiny_base: Path, kind: s
     )
     for name, gradient in plain.items():
         torch.testing.assert_close(recomputed[name], gradient, atol=1e-6, rtol=1e-4, msg=name)
-    assert plain["perception.text_adapter.0.weight"].abs().max() > 0
+    assert plain["perception.text_residual.0.weight"].abs().max() > 0
 
 
 def test_the_context_is_learned_through_the_frozen_unet(tiny_base: Path) -> None:
@@ -166,8 +166,10 @@ def test_the_context_is_learned_through_the_frozen_unet(tiny_base: Path) -> None
     with torch.no_grad():
         for sign in (1, -1):
             theta.perception.gamma += sign * step
-            context = pipe.perception_context().double()
-            losses.append(theta(latents, context, PIXELS, targets=targets).losses["semseg"].mean())
+            conditioning = pipe.perception_conditioning().to(torch.float64)
+            losses.append(
+                theta(latents, conditioning, PIXELS, targets=targets).losses["semseg"].mean()
+            )
             theta.perception.gamma -= sign * step
     slope = (losses[0] - losses[1]) / 2e-4
     torch.testing.assert_close(slope, gradient.norm(), atol=0, rtol=1e-4)
@@ -176,8 +178,8 @@ def test_the_context_is_learned_through_the_frozen_unet(tiny_base: Path) -> None
 @pytest.mark.parametrize("kind", ["none", "lora", "full"])
 def test_theta_c_listens_to_its_own_unet(tiny_base: Path, kind: str) -> None:
     pipe, exploitation = make_vpd(tiny_base, kind)
-    latents, context = torch.randn(2, 4, 8, 8), pipe.perception_context()
-    exploitation(latents, context, PIXELS)  # from here on it is recorded
+    latents, conditioning = torch.randn(2, 4, 8, 8), pipe.perception_conditioning()
+    exploitation(latents, conditioning, PIXELS)  # from here on it is recorded
     creation = twin(exploitation)
     assert creation.unet.recorder is not exploitation.unet.recorder
     for theta in (exploitation, creation):
@@ -186,11 +188,11 @@ def test_theta_c_listens_to_its_own_unet(tiny_base: Path, kind: str) -> None:
         assert recorders == {id(theta.unet.recorder)}
     exploitation.eval()
     with torch.no_grad():
-        one = creation(latents, context, PIXELS).raw["semseg"]
-        torch.testing.assert_close(exploitation(latents, context, PIXELS).raw["semseg"], one)
+        one = creation(latents, conditioning, PIXELS).raw["semseg"]
+        torch.testing.assert_close(exploitation(latents, conditioning, PIXELS).raw["semseg"], one)
         exploitation.perception.gamma += 1
-        other = exploitation(latents, context, PIXELS).raw["semseg"]
-        assert torch.equal(creation(latents, context, PIXELS).raw["semseg"], one)
+        other = exploitation(latents, conditioning, PIXELS).raw["semseg"]
+        assert torch.equal(creation(latents, conditioning, PIXELS).raw["semseg"], one)
     assert (other - one).abs().max() > 1e-3
 
 
@@ -211,10 +213,10 @@ def test_theta_c_labels_without_the_batch_and_follows_statistics(
 
     fresh, gathered = buffers(creation), buffers(exploitation)
     assert fresh and all(not torch.equal(fresh[name], gathered[name]) for name in fresh)
-    latents, context = torch.randn(3, 4, 8, 8), pipe.perception_context()
+    latents, conditioning = torch.randn(3, 4, 8, 8), pipe.perception_conditioning()
     (task,) = pipe.perception.families
-    whole = creation(latents, context, PIXELS).raw[task]
-    alone = creation(latents[:1], context, PIXELS).raw[task]
+    whole = creation(latents, conditioning, PIXELS).raw[task]
+    alone = creation(latents[:1], conditioning, PIXELS).raw[task]
     torch.testing.assert_close(whole[:1], alone, atol=1e-4, rtol=1e-4)
     assert all(torch.equal(buffers(creation)[name], fresh[name]) for name in fresh)
     Follower(alpha=0.9, every=2).follow(creation, exploitation, 2)
@@ -291,7 +293,7 @@ def test_the_whole_loop_by_one_line(
 
 
 def test_two_processes_equal_one_with_group_norm(tiny_base: Path, tmp_path: Path) -> None:
-    """Of vpd, whose context is learned through the U-Net and whose dropout follows the sample."""
+    """Of vpd: its conditioning is learned through the U-Net, its dropout follows the sample."""
     flags = ("--host", "vpd", "--width", 16, "--norm", "group", "--source", "rooms:train")
     flags += ("--max_train_samples", 8, "--resolution", 32, "--report_to", "none")
     flags += ("--real_batch_size", 2, "--max_train_steps", 3, "--max_grad_norm", 1e6)

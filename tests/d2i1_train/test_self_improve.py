@@ -20,7 +20,7 @@ from d2i1_train.loop.augment import Augmentation
 from d2i1_train.loop.batches import Draws, Examples, stack
 from d2i1_train.loop.cache import Cache
 from d2i1_train.loop.checkpoint import Counters, read_counters
-from d2i1_train.objective import believe, objective
+from d2i1_train.objective import objective, with_pseudo_labels
 from d2i1_train.self_improve import mix_samples, open_created_rows
 from d2i1_train.settings import SelfImproveSettings
 from d2i1_train.theta import Follower, make_theta, twin
@@ -91,15 +91,15 @@ def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def test_theta_c_shares_what_is_frozen_and_gets_no_gradient(tiny_pipe: Diff2in1Pipeline) -> None:
     exploitation = make_theta(tiny_pipe)
     creation = twin(exploitation)
-    context = tiny_pipe.encode_prompt([""])
+    conditioning = tiny_pipe.encode_prompt([""])
     rooms, families = open_source("rooms:train"), tiny_pipe.perception.families
-    shared = (tiny_pipe, exploitation, context, Cache(None))
+    shared = (tiny_pipe, exploitation, conditioning, Cache(None))
     real = Examples(Rows(rooms, [0], {}), *shared, augment=Augmentation())
     created = Examples(Rows(rooms, [1], {}), *shared, augment=Augmentation(), created=True)
     batch = stack([real.get(0, False), created.get(0, False)], torch.device("cpu"))
-    belief = creation(batch.latents[batch.created], context, batch.size).raw
-    targets = believe(families, belief, batch.targets, batch.created, batch.believed)
-    answer = exploitation(batch.latents, context, batch.size, targets=targets)
+    belief = creation(batch.latents[batch.created], conditioning, batch.size).raw
+    targets = with_pseudo_labels(families, belief, batch.targets, batch.created, batch.inside)
+    answer = exploitation(batch.latents, conditioning, batch.size, targets=targets)
     objective(dict.fromkeys(families, 1.0), answer)[0].backward()
 
     pairs = list(zip(exploitation.named_parameters(), creation.parameters(), strict=True))
@@ -113,17 +113,17 @@ def test_theta_c_shares_what_is_frozen_and_gets_no_gradient(tiny_pipe: Diff2in1P
 
 def test_belief_replaces_created_targets_only(tiny_pipe: Diff2in1Pipeline) -> None:
     exploitation = make_theta(tiny_pipe)
-    context, rooms = tiny_pipe.encode_prompt([""]), open_source("rooms:train")
-    shared = (tiny_pipe, exploitation, context, Cache(None))
+    conditioning, rooms = tiny_pipe.encode_prompt([""]), open_source("rooms:train")
+    shared = (tiny_pipe, exploitation, conditioning, Cache(None))
     parts = [
         Examples(Rows(rooms, [n], {}), *shared, augment=Augmentation(flip=True), created=n == 1)
         for n in (0, 1)
     ]
     batch = stack([part.get(0, True) for part in parts], torch.device("cpu"))
-    raw = exploitation(batch.latents[batch.created], context, batch.size).raw
+    raw = exploitation(batch.latents[batch.created], conditioning, batch.size).raw
     families = tiny_pipe.perception.families
     assert batch.created.tolist() == [1]
-    targets = believe(families, raw, batch.targets, batch.created, batch.believed)
+    targets = with_pseudo_labels(families, raw, batch.targets, batch.created, batch.inside)
     for name, family in families.items():
         assert torch.equal(targets[name][0], batch.targets[name][0])
         assert torch.equal(targets[name][1], family.finish(raw[name])[0])
@@ -258,8 +258,8 @@ def test_real_only_arm_draws_the_same_real_samples(loop: Path) -> None:
 def test_real_and_created_samples_are_drawn_in_orders_of_their_own(
     tiny_pipe: Diff2in1Pipeline,
 ) -> None:
-    rows, context = open_rows("rooms:train", "32", 4), tiny_pipe.encode_prompt([""])
-    shared = (rows, tiny_pipe, make_theta(tiny_pipe), context, Cache(None))
+    rows, conditioning = open_rows("rooms:train", "32", 4), tiny_pipe.encode_prompt([""])
+    shared = (rows, tiny_pipe, make_theta(tiny_pipe), conditioning, Cache(None))
     orders = []
     for created in (False, True):
         draws = Draws([Examples(*shared, augment=Augmentation(), created=created)], 0)

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from d2i1_data.checkpoints.bases import find_base
 from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_data.dataset.schema import describe_tasks
-from d2i1_data.diff2in1 import Diff2in1Output, Diff2in1Pipeline
+from d2i1_data.diff2in1 import Conditioning, Diff2in1Output, Diff2in1Pipeline
 from d2i1_data.diff2in1.one_pass import OnePass, one_pass
+from d2i1_data.diff2in1.prediction import perceive
 from d2i1_data.errors import InputError
 from d2i1_data.sources import open_rows, open_source
 from d2i1_data.sources.rooms import Rooms
@@ -30,7 +31,15 @@ from d2i1_train.loop.lora import save_adapter
 from d2i1_train.loop.reopen import open_theta, open_trainable
 from d2i1_train.objective import objective
 from d2i1_train.settings import SelfImproveSettings, WarmUpSettings
-from d2i1_train.theta import NOISE_ONLY, Answer, Follower, Theta, make_theta, trained_tensors, twin
+from d2i1_train.theta import (
+    NOISE_ONLY,
+    Follower,
+    Theta,
+    ThetaOutput,
+    make_theta,
+    trained_tensors,
+    twin,
+)
 from d2i1_train.warm_up import mount
 from tests.made import contents, run
 from tests.tiny import save_tiny_base
@@ -126,10 +135,10 @@ def adapter(folder: Path, base: Path) -> Diff2in1Pipeline:
 
 
 @torch.no_grad()
-def features(unet: UNet2DConditionModel, context: Tensor) -> OnePass:
+def features(unet: UNet2DConditionModel, conditioning: Conditioning) -> OnePass:
     generator = torch.Generator().manual_seed(1)
     channels = unet.config.in_channels
-    return one_pass(unet, torch.randn(2, channels, 8, 12, generator=generator), 0, context)
+    return one_pass(unet, torch.randn(2, channels, 8, 12, generator=generator), 0, conditioning)
 
 
 def same(one: OnePass, other: OnePass) -> bool:
@@ -164,12 +173,12 @@ def see(pipe: Diff2in1Pipeline, image: object = IMAGE) -> dict[str, list[Tensor]
 def test_plain_diffusers_loads_the_very_features(warm: Warm, tiny_base: Path) -> None:
     folder = warm("lora")
     plain = StableDiffusionPipeline.from_pretrained(tiny_base, safety_checker=None)
-    context = adapter(folder, tiny_base).encode_prompt(["", "a room"])
-    before = features(plain.unet, context)
+    conditioning = adapter(folder, tiny_base).encode_prompt(["", "a room"])
+    before = features(plain.unet, conditioning)
     plain.load_lora_weights(folder / "adapter")
-    loaded, ours = features(plain.unet, context), adapter(folder, tiny_base).unet
-    assert same(loaded, features(trained_in_memory(tiny_base, folder, "lora").unet, context))
-    assert same(loaded, features(ours, context))
+    loaded, ours = features(plain.unet, conditioning), adapter(folder, tiny_base).unet
+    assert same(loaded, features(trained_in_memory(tiny_base, folder, "lora").unet, conditioning))
+    assert same(loaded, features(ours, conditioning))
     assert (loaded.noise - before.noise).abs().max() > 1e-3
     pairs = zip(loaded.pyramid, before.pyramid, strict=True)
     assert all((one - other).abs().max() > 1e-3 for one, other in pairs)
@@ -202,10 +211,10 @@ def test_every_kind_of_layer_makes_the_round_trip(
 ) -> None:
     pipe = some_lora(tiny_base, lora_layers=layers)
     save_adapter(pipe, tmp_path / "adapter")
-    context = pipe.encode_prompt(["", ""])
-    own = features(pipe.unet, context)
-    assert same(own, features(adapter(tmp_path, tiny_base).unet, context))
-    assert not same(own, features(untrained(tiny_base).unet, context))
+    conditioning = pipe.encode_prompt(["", ""])
+    own = features(pipe.unet, conditioning)
+    assert same(own, features(adapter(tmp_path, tiny_base).unet, conditioning))
+    assert not same(own, features(untrained(tiny_base).unet, conditioning))
 
 
 def test_an_adapter_trained_with_dropout_predicts_without(tiny_base: Path, tmp_path: Path) -> None:
@@ -221,8 +230,8 @@ def test_only_a_fused_pipeline_is_saved_and_says_the_same(
 ) -> None:
     fused, apart = open_pipeline(str(warm("lora") / "pipeline")), adapter(warm("lora"), tiny_base)
     latents = fused.encode_image(torch.rand(1, 3, 32, 32) * 2 - 1)
-    one, other = fused.perceive(latents, (32, 32)), apart.perceive(latents, (32, 32))
-    plain = untrained(tiny_base).perceive(latents, (32, 32))
+    one, other = perceive(fused, latents, (32, 32)), perceive(apart, latents, (32, 32))
+    plain = perceive(untrained(tiny_base), latents, (32, 32))
     for name, raw in one.items():
         torch.testing.assert_close(raw, other[name], atol=1e-4, rtol=0)
         assert (raw - plain[name]).abs().max() > 1e-3
@@ -309,9 +318,9 @@ def test_rows_say_whose_unet_created_them(warm: Warm, tmp_path: Path, create_wit
 
 
 def draw_examples(pipe: Diff2in1Pipeline, theta: Theta, *, denoise: bool) -> Examples:
-    rows, context = open_rows("rooms:train", "32", 4), pipe.perception_context()
+    rows, conditioning = open_rows("rooms:train", "32", 4), pipe.perception_conditioning()
     return Examples(
-        rows, pipe, theta, context, Cache(None), augment=Augmentation(), denoise=denoise
+        rows, pipe, theta, conditioning, Cache(None), augment=Augmentation(), denoise=denoise
     )
 
 
@@ -333,8 +342,8 @@ def test_what_is_trained_gets_a_gradient_and_nothing_else(
     assert (trained == everything) == (kind == "full" and denoises)
     examples = draw_examples(pipe, theta, denoise=denoises)
     batch = stack([examples.draw(n, seeded(n)) for n in range(2)], torch.device("cpu"))
-    context, families = pipe.perception_context(), pipe.perception.families
-    seen = (batch.latents, context, batch.size, batch.pyramid)
+    conditioning, families = pipe.perception_conditioning(), pipe.perception.families
+    seen = (batch.latents, conditioning, batch.size, batch.pyramid)
     answer = theta(*seen, batch.targets, batch.noised)
     weights = dict.fromkeys([*families, "denoise"], 1.0)
     objective(weights, answer, batch.noised)[0].backward()
@@ -517,9 +526,10 @@ def test_denoising_loss_is_that_of_the_papers(tmp_path: Path, prediction: str) -
     examples = draw_examples(pipe, theta, denoise=True)
     drawn = [examples.draw(n, seeded(n)) for n in range(3)]
     batch = stack(drawn, torch.device("cpu"))
-    context, families, noised = pipe.perception_context(), pipe.perception.families, batch.noised
+    conditioning = pipe.perception_conditioning()
+    families, noised = pipe.perception.families, batch.noised
     assert noised is not None
-    seen = (batch.latents, context, batch.size, batch.pyramid)
+    seen = (batch.latents, conditioning, batch.size, batch.pyramid)
     answer = theta(*seen, batch.targets, noised)
     weights = {**dict.fromkeys(families, 1.0), "denoise": 3.0}
     total, losses = objective(weights, answer, noised)
@@ -527,7 +537,7 @@ def test_denoising_loss_is_that_of_the_papers(tmp_path: Path, prediction: str) -
     config = pipe.scheduler.config
     roots = np.linspace(config.beta_start**0.5, config.beta_end**0.5, 1000)
     kept = torch.from_numpy(np.cumprod(1 - roots**2))[noised.t][:, None, None, None]
-    clean, seen, wanted = batch.latents.double(), noised.latents.double(), noised.wanted.double()
+    clean, seen, wanted = batch.latents.double(), noised.latents.double(), noised.target.double()
     noise = (seen - kept.sqrt() * clean) / (1 - kept).sqrt()
     assert 0.7 < noise.std() < 1.3 and abs(noise.mean()) < 0.3
     velocity = kept.sqrt() * noise - (1 - kept).sqrt() * clean
@@ -535,7 +545,7 @@ def test_denoising_loss_is_that_of_the_papers(tmp_path: Path, prediction: str) -
     torch.testing.assert_close(wanted, expected, atol=1e-3, rtol=1e-3)
     with torch.no_grad():
         captions = pipe.encode_prompt([example.caption for example in drawn])
-        said = pipe.unet(noised.latents, noised.t, captions).sample.double()
+        said = pipe.unet(noised.latents, noised.t, captions.text).sample.double()
     error = (said - wanted).square().mean()
     torch.testing.assert_close(losses["denoise"].double(), error, atol=1e-6, rtol=1e-5)
     rest = sum(losses[name] for name in families)
@@ -570,8 +580,8 @@ def test_denoising_is_learnt(tiny_base: Path) -> None:
     for step in range(80):
         noised = stack([draws.at(4 * step + n) for n in range(4)], torch.device("cpu")).noised
         assert noised is not None
-        noise = theta.unet(noised.latents, noised.t, noised.captions).sample
-        loss, losses = objective({"denoise": 1.0}, Answer({}, {}, noise), noised)
+        noise = theta.unet(noised.latents, noised.t, noised.conditioning.text).sample
+        loss, losses = objective({"denoise": 1.0}, ThetaOutput({}, {}, noise), noised)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

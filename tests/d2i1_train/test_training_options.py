@@ -78,7 +78,7 @@ def settings(**more: object) -> WarmUpSettings:
 
 
 def examples(pipe: Diff2in1Pipeline, *, flip: bool = False, denoise: bool = False) -> Examples:
-    shared = (pipe, make_theta(pipe), pipe.perception_context(), Cache(None))
+    shared = (pipe, make_theta(pipe), pipe.perception_conditioning(), Cache(None))
     return Examples(
         open_rows("rooms:train", "32", 4), *shared, augment=Augmentation(flip=flip), denoise=denoise
     )
@@ -125,11 +125,11 @@ def test_a_broken_file_is_made_again(
 
 def test_cached_latents_are_of_their_padding(tiny_pipe: Diff2in1Pipeline, tmp_path: Path) -> None:
     """Bases may share an autoencoder and differ in stride: a deeper U-Net."""
-    rows, context = open_rows("rooms:train", "36", 1), tiny_pipe.perception_context()
+    rows, conditioning = open_rows("rooms:train", "36", 1), tiny_pipe.perception_conditioning()
     shapes = []
     for stride in (4, 32):
         tiny_pipe.stride = stride
-        shared = (tiny_pipe, make_theta(tiny_pipe), context)
+        shared = (tiny_pipe, make_theta(tiny_pipe), conditioning)
         for cache in (str(tmp_path), None):
             example = Examples(rows, *shared, Cache(cache), augment=Augmentation()).get(0, False)
             shapes.append(tuple(example.latents.shape[1:]))

@@ -30,6 +30,7 @@ class Creator(Labeller):
         settings: CreateSettings,
         known: CheckpointInfo,
     ) -> None:
+        from ...diff2in1.creation import Denoising, check_creation
         from ...diff2in1.ddim import timesteps
 
         super().__init__(pipe, source, settings, known)
@@ -46,7 +47,7 @@ class Creator(Labeller):
         try:
             timesteps(self.lowest, steps)
             timesteps(self.highest, steps)
-            pipe.check_creation(settings.labels_from, create_with)
+            check_creation(pipe, settings.labels_from, create_with)
         except ValueError as error:
             raise InputError(str(error)) from error
         if not source.has_images and self.lowest < 1:
@@ -54,6 +55,7 @@ class Creator(Labeller):
         if settings.negative_prompt and guidance == 1:
             raise InputError("--negative_prompt says nothing at --guidance_scale 1")
         self.labels_from = settings.labels_from
+        self.denoising = Denoising(steps, guidance, settings.negative_prompt, create_with)
         self.origin = replace(
             self.origin,
             labels_from=settings.labels_from,
@@ -102,18 +104,18 @@ class Creator(Labeller):
     def denoise(self, jobs: list[Job]) -> JobBatch:
         import torch
 
+        from ...diff2in1.creation import create_latents
+
         batch = super().denoise(jobs)
         seeds = [noise_seed(*job.item, self.settings.seed) for job in jobs]
-        batch.latents, batch.pyramid = self.pipe.create_latents(
+        batch.latents, batch.pyramid = create_latents(
+            self.pipe,
             batch.images if self.source.has_images else batch.size,
             [self.caption(job) for job in jobs],
             [self.strength(job.item) for job in jobs],
-            self.origin.steps,
-            self.origin.guidance,
-            self.settings.negative_prompt,
             [torch.Generator().manual_seed(seed) for seed in seeds],
-            self.origin.create_with or "base",
-            see=self.labels_from == "last_step",
+            self.denoising,
+            return_pyramid=self.labels_from == "last_step",
         )
         return batch
 
@@ -133,10 +135,12 @@ class Creator(Labeller):
     def labels(self, batch: JobBatch, mirrored: bool = False) -> "dict[str, Tensor]":
         if self.labels_from == "image" or batch.latents is None:
             return super().labels(batch, mirrored)
+        from ...diff2in1.prediction import perceive
+
         height, width = batch.size
         if not mirrored:
-            return self.pipe.perceive(batch.latents, (height, width), batch.pyramid)
+            return perceive(self.pipe, batch.latents, (height, width), batch.pyramid)
         factor = self.pipe.vae_scale_factor
         padded = (batch.latents.shape[2] * factor, batch.latents.shape[3] * factor)
-        raw = self.pipe.perceive(batch.latents.flip(-1), padded)  # what was padded comes first
+        raw = perceive(self.pipe, batch.latents.flip(-1), padded)  # what was padded comes first
         return {name: one[..., :height, padded[1] - width :] for name, one in raw.items()}

@@ -77,7 +77,7 @@ class Labeller(Producer):
             base=pipe.config.base,
             checkpoint=None if Path(settings.pipeline).exists() else settings.pipeline,
             fingerprint=known.fingerprint,
-            host=type(pipe.perception).__name__.lower(),
+            host=pipe.perception.name,
             labels_from=self.labels_from,
             strength=0.0,
             steps=0,
@@ -150,13 +150,16 @@ class Labeller(Producer):
 
     def labels(self, batch: JobBatch, mirrored: bool = False) -> "dict[str, Tensor]":
         """Raw labels [B, R, H, W] of a batch, or those of its mirrored input."""
-        return self.pipe.raw_maps(batch.images.flip(-1) if mirrored else batch.images)
+        from ...diff2in1.prediction import predict_raw
+
+        return predict_raw(self.pipe, batch.images.flip(-1) if mirrored else batch.images)
 
     def label(self, batch: JobBatch, skipped: Skipped) -> Iterator[Sample]:
         """Labels and their quality: the samples of a batch."""
         import torch
 
         from ...diff2in1.images import to_uint8
+        from ...diff2in1.prediction import predict_raw
         from ..quality import score
 
         with torch.no_grad():
@@ -165,7 +168,7 @@ class Labeller(Producer):
             sound = sound if batch.sound is None else sound & batch.sound
             if self.settings.quality != "none":
                 again = self.settings.quality == "full" and self.labels_from != "image"
-                stored = self.pipe.raw_maps(batch.images) if again else None
+                stored = predict_raw(self.pipe, batch.images) if again else None
                 scores = score(self.families, raw, self.labels(batch, mirrored=True), stored)
             images = to_uint8(batch.images)
             maps = {name: f.finish(raw[name]).cpu() for name, f in self.families.items()}

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from ..decoders import PyramidDecoder
 from ..families import UnitVector, precise
 from ..layers import group_norm, stretch
-from ..perception import Maps, Perception, Pyramid
+from ..perception import AttentionMaps, Perception, Pyramid
 
 ENCODER = (2048, 176, 64, 40, 24)  # channels of EfficientNet-B5, coarsest first
 SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # its strides 32 to 2, where the latent's is 8
@@ -49,29 +49,34 @@ class UpsampleMerge(nn.Module):
 
 
 class Bae(Perception):
-    """The decoder of Bae et al. behind an adapter that imitates the pyramid of their encoder.
+    """The decoder of Bae et al. behind a decoder that imitates the pyramid of their encoder.
 
-    tasks: one of family `unit_vector`. pyramid_channels: `one_pass.pyramid_channels` of the U-Net.
-    width: channels of the finest features, a multiple of 8; 128 as published, all others scale
-    along. sampling_ratio: share of a scale's pixels that are refined while training; and
-    importance_ratio: share of those that are the most uncertain known ones; the others are drawn.
-    protocol: "host" does as the released code: it pools the pixels of a batch, leaves out those
-    whose cosine is beyond 0.999, and draws unknown pixels too, which teach nothing; "ours" averages
-    over each sample's pixels, needs no such cut, and draws known ones.
+    It predicts normals and kappa at four scales: at the latent's resolution by a convolution, then
+    a small network per pixel refines them three times, up to pixels. Training refines a share of
+    the pixels, chosen by their uncertainty; perceiving refines every pixel.
 
-    The decoder says normals and kappa at four scales: at the latent's resolution by a convolution,
-    then thrice a small network per pixel refines them, up to pixels. In training that happens at
-    points, guided by uncertainty; to perceive, at every pixel.
+    Pseudo-labels: theta_C's direction at every pixel inside the image, refined everywhere (the
+    authors' second stage left 60 % of each scale unrefined). They are hard and of equal weight,
+    because theta_E's own kappa already lowers the weight of uncertain pixels. A weight by theta_C's
+    kappa would count certainty twice.
 
-    Pseudo-labels: theta_C's direction at every pixel that is inside the image, refined everywhere
-    (the authors' second stage left 60 % of each scale unrefined); hard and of equal weight, because
-    theta_E's own kappa already lowers the weight of what cannot be told. A weight by theta_C's
-    kappa would count its certainty twice.
+    Args:
+        tasks: one task of family `unit_vector`.
+        pyramid_channels: `one_pass.pyramid_channels` of the U-Net.
+        width: channels of the finest features, a multiple of 8. It is 128 as published, and all
+            other widths scale along.
+        sampling_ratio: share of a scale's pixels that training refines.
+        importance_ratio: share of those that are the most uncertain known pixels. The others are
+            drawn at random.
+        protocol: "host" does as the released code: it pools the pixels of a batch, leaves out those
+            whose cosine is beyond 0.999, and also draws unknown pixels, which have no effect.
+            "ours" averages over each sample's pixels, needs no such cut, and draws known pixels.
     """
 
-    published = PUBLISHED
-    step = 8
-    one_of: ClassVar = ("unit_vector",)
+    name: ClassVar = "bae"
+    published_width = PUBLISHED
+    width_step = 8
+    single_task_families: ClassVar = ("unit_vector",)
 
     @register_to_config
     def __init__(
@@ -105,9 +110,12 @@ class Bae(Perception):
         self.refine = nn.ModuleList(_point_network(c + 4, width) for c in features[1:])
 
     def forward(
-        self, pyramid: Pyramid, size: tuple[int, int], maps: Maps | None = None
+        self,
+        pyramid: Pyramid,
+        size: tuple[int, int],
+        attention_maps: AttentionMaps | None = None,
     ) -> dict[str, Tensor]:
-        name, family = self._only
+        name, family = self._normals_task
         features = self._features(pyramid)
         raw = self.coarse(features[0])  # [B, 4, h, w]
         for x, refine, target in zip(
@@ -123,10 +131,10 @@ class Bae(Perception):
         pyramid: Pyramid,
         size: tuple[int, int],
         targets: dict[str, Tensor],
-        maps: Maps | None = None,
+        attention_maps: AttentionMaps | None = None,
     ) -> dict[str, Tensor]:
         """The sum over four scales of the negative log-likelihood; see the class."""
-        name, family = self._only
+        name, family = self._normals_task
         pooled = self.config.protocol == "host"
         known = family.valid(targets[name]).float()
         features = self._features(pyramid)
@@ -148,8 +156,8 @@ class Bae(Perception):
         return {name: loss}
 
     @property
-    def _only(self) -> tuple[str, UnitVector]:
-        name, family = self.only
+    def _normals_task(self) -> tuple[str, UnitVector]:
+        name, family = self.single_task
         assert isinstance(family, UnitVector)
         return name, family
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from ..decoders import PyramidDecoder
 from ..families import MetricMap, UnitVector, precise
 from ..layers import Norm, normed_conv, stretch
-from ..perception import Maps, Perception, Pyramid
+from ..perception import AttentionMaps, Perception, Pyramid
 
 SWIN_L = (1536, 768, 384, 192)  # channels of the published encoder, coarsest first
 SWIN_SCALES = (0.25, 0.5, 1.0, 2.0)  # its strides 32 to 4, where the latent's is 8
@@ -30,30 +30,35 @@ DEPTH = 2  # rounds of partition, and of reading from its parts
 
 
 class IDisc(Perception):
-    """The decoder of iDisc behind an adapter that imitates the pyramid of their Swin-L.
+    """The decoder of iDisc behind a decoder that imitates the pyramid of their Swin-L.
 
-    tasks: one, of family `unit_vector` or `metric_map`. pyramid_channels:
-    `one_pass.pyramid_channels` of the U-Net. width: channels of the decoder, a multiple of 16; 256
-    as published, all others scale along. queries: parts a scene is divided into, at each of three
-    resolutions. norm: "batch" as published; "group" where micro-batches are too small for it.
-    protocol: "host" pools the pixels of a batch in the loss and leaves out normals whose cosine is
-    beyond 0.999, as the released code does; "ours" averages over each sample's pixels.
+    Deformable attention mixes the maps. At three resolutions, queries compete for the pixels
+    (adaptive feature partition), and the pixels then read from the queries (internal scene
+    discretisation). The three predictions are averaged, as unit vectors with kappa, or as metres.
+    (The released code enlarges vectors before it gives them length 1, and their average by cubic
+    interpolation.) The loss of vectors is the negative log-likelihood of Bae et al. The loss of
+    distances is SILog times 10; a spread is learned beside it from the same features without
+    changing them, because iDisc has no uncertainty of distances.
 
-    A decoder of deformable attention mixes the maps; at three resolutions, an adaptive partition
-    lets queries compete for the pixels (AFP), and the pixels read from what the queries became
-    (ISD). The three answers are averaged, as unit vectors with kappa, or as metres. (The released
-    code enlarges vectors before it gives them length 1, and their average by cubic interpolation.)
-    Loss: for vectors the negative log-likelihood of Bae et al.; for distances SILog times 10,
-    beside which a spread is learned from the same features without changing them, because iDisc has
-    no uncertainty of distances.
+    Pseudo-labels: theta_C's averaged prediction at every pixel inside the image, hard and of equal
+    weight. The average of three is the most certain prediction there is. For distances, SILog
+    compares pixels with each other, so leaving out uncertain pixels would change the comparison.
 
-    Pseudo-labels: theta_C's averaged answer at every pixel inside the image, hard and of equal
-    weight: the average of three is already the surest there is, and for distances SILog compares
-    pixels with each other, so that holes where theta_C is unsure would change what is compared.
+    Args:
+        tasks: one task of family `unit_vector` or `metric_map`.
+        pyramid_channels: `one_pass.pyramid_channels` of the U-Net.
+        width: channels of the decoder, a multiple of 16. It is 256 as published, and all other
+            widths scale along.
+        queries: number of parts that a scene is divided into, at each of three resolutions.
+        norm: "batch" as published; "group" where micro-batches are too small for it.
+        protocol: "host" does as the released code: it pools the pixels of a batch in the loss and
+            leaves out normals whose cosine is beyond 0.999. "ours" averages over each sample's
+            pixels.
     """
 
-    published = HIDDEN
-    one_of: ClassVar = ("unit_vector", "metric_map")
+    name: ClassVar = "idisc"
+    published_width = HIDDEN
+    single_task_families: ClassVar = ("unit_vector", "metric_map")
 
     @register_to_config
     def __init__(
@@ -69,21 +74,24 @@ class IDisc(Perception):
         self.add_families(tasks)
         self.check_options(width=width)
         encoder = [c * width // HIDDEN for c in SWIN_L]
-        answers = 4 if self.only[1].name == UnitVector.name else 1
+        answers = 4 if self.single_task[1].name == UnitVector.name else 1
         self.decoder = PyramidDecoder(pyramid_channels, encoder, list(SWIN_SCALES))
         self.mix = DeformableDecoder(encoder, width, norm)
         self.partitions = nn.ModuleList(Partition(width, width // 2, queries) for _ in encoder[1:])
         self.readers = nn.ModuleList(Reader(width, width // 2, answers) for _ in encoder[1:])
 
     def forward(
-        self, pyramid: Pyramid, size: tuple[int, int], maps: Maps | None = None
+        self,
+        pyramid: Pyramid,
+        size: tuple[int, int],
+        attention_maps: AttentionMaps | None = None,
     ) -> dict[str, Tensor]:
         merged, mixed = self.mix(self.decoder(pyramid))
         # the coarsest map has helped the others and is not read
         parts = [divide(x) for divide, x in zip(self.partitions, mixed[1:], strict=True)]
         read = [r(x, p) for r, x, p in zip(self.readers, merged[1:], parts, strict=True)]
         finest = merged[-1].shape[-2:]
-        name, family = self.only
+        name, family = self.single_task
         answers = torch.stack([stretch(family.to_linear(answer), finest) for answer in read])
         return {name: family.from_linear(stretch(answers.mean(0), size))}
 
@@ -92,9 +100,9 @@ class IDisc(Perception):
         pyramid: Pyramid,
         size: tuple[int, int],
         targets: dict[str, Tensor],
-        maps: Maps | None = None,
+        attention_maps: AttentionMaps | None = None,
     ) -> dict[str, Tensor]:
-        name, family = self.only
+        name, family = self.single_task
         raw, pooled = self(pyramid, size)[name], self.config.protocol == "host"
         if isinstance(family, UnitVector):
             return {name: family.nll_loss(raw, targets[name], pooled=pooled)}
@@ -230,7 +238,7 @@ class Partition(nn.Module):
     def __init__(self, width: int, query_width: int, queries: int) -> None:
         super().__init__()
         self.queries = nn.Parameter(torch.randn(queries, query_width))
-        self.attention = Attention(query_width, width, compete=True)
+        self.attention = CrossAttention(query_width, width, compete=True)
         self.network = small_network(query_width)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -251,7 +259,7 @@ class Reader(nn.Module):
 
     def __init__(self, width: int, query_width: int, answers: int) -> None:
         super().__init__()
-        self.attention = nn.ModuleList(Attention(width, query_width) for _ in range(DEPTH))
+        self.attention = nn.ModuleList(CrossAttention(width, query_width) for _ in range(DEPTH))
         self.networks = nn.ModuleList(small_network(width) for _ in range(DEPTH))
         self.last = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.LayerNorm(width))
         self.answer = nn.Linear(width, answers)
@@ -269,7 +277,7 @@ class Reader(nn.Module):
         return answer.transpose(1, 2).unflatten(2, x.shape[-2:])  # type: ignore[no-any-return]
 
 
-class Attention(nn.Module):
+class CrossAttention(nn.Module):
     """What `sink` [B, I, C] takes from `source` [B, J, S], through one head.
 
     compete: the sinks compete for each source (slot attention, Locatello et al. 2020, arXiv

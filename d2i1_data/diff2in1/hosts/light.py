@@ -1,7 +1,7 @@
 """`light`: our own small host, several tasks at once over one shared decoder."""
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
@@ -10,20 +10,25 @@ from torch.nn import functional as F
 from ..decoders import TopDownDecoder
 from ..families import precise
 from ..layers import Residual
-from ..perception import Maps, Perception, Pyramid
+from ..perception import AttentionMaps, Perception, Pyramid
 
 
 class Light(Perception):
-    """A feature adapter, upsampling convolutions and a 1x1 head per task, normalised by group.
+    """A top-down decoder, upsampling convolutions and a 1x1 head per task, normalised by group.
 
-    Pseudo-labels: theta_C's finished answer of every task at every pixel inside the image, hard and
-    of equal weight; where a family predicts a spread, theta_E's own lowers the weight of what it
-    cannot tell.
+    Pseudo-labels: theta_C's prediction of every task at every pixel inside the image, hard and of
+    equal weight. Where a family predicts a spread, theta_E's own lowers the weight of uncertain
+    pixels.
 
-    tasks: see `Perception`. pyramid_channels: `one_pass.pyramid_channels` of the U-Net. width:
-    channels of the shared decoder, a multiple of 16. upsamplings: how often the decoder doubles the
-    latent resolution before the last bilinear step to pixels.
+    Args:
+        tasks: task name -> the config of its family.
+        pyramid_channels: `one_pass.pyramid_channels` of the U-Net.
+        width: channels of the shared decoder, a multiple of 16.
+        upsamplings: how often the decoder doubles the latent resolution before the last bilinear
+            step to pixels.
     """
+
+    name: ClassVar = "light"
 
     @register_to_config
     def __init__(
@@ -48,7 +53,10 @@ class Light(Perception):
         )
 
     def forward(
-        self, pyramid: Pyramid, size: tuple[int, int], maps: Maps | None = None
+        self,
+        pyramid: Pyramid,
+        size: tuple[int, int],
+        attention_maps: AttentionMaps | None = None,
     ) -> dict[str, Tensor]:
         x = self.decoder(pyramid)
         for block in self.upsample:

@@ -1,9 +1,9 @@
-"""`vpd`: segmentation or depth from a U-Net that is told the names of what may be seen.
+"""`vpd`: segmentation or depth from a U-Net that is conditioned on names.
 
 Zhao et al. 2023, "Unleashing Text-to-Image Diffusion Models for Visual Perception" (arXiv
 2303.02153; github.com/wl-zhao/VPD).
 
-Letters in shape comments: B batch, C channels, h w pixels of a level, K names, D context.
+Letters in shape comments: B batch, C channels, h w pixels of a level, K names, D text width.
 """
 
 import math
@@ -17,13 +17,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..attention import attention_levels
+from ..backbone import Backbone
+from ..conditioning import Conditioning
 from ..families import LabelMap, MetricMap, precise
 from ..layers import Norm, group_norm, make_norm, normed_conv, resize
 from ..one_pass import last_channels
-from ..perception import Maps, Perception, Pyramid
+from ..perception import AttentionMaps, Perception, Pyramid
 
 FPN_WIDTH = 256  # published channels of the feature pyramid network; depth has three quarters
-GAMMA = 1e-4  # where the text adapter begins
+GAMMA = 1e-4  # first weight of the text residual
 # those that Radford et al. 2021 (github.com/openai/CLIP) found to be enough
 TEMPLATES = (
     *("itap of a {}.", "a bad photo of the {}.", "a origami {}.", "a photo of the large {}."),
@@ -42,34 +44,43 @@ SCENES = (
 class Vpd(Perception):
     """The decoders of VPD over the last map of every level of the U-Net.
 
-    tasks: one, of family `label_map` or `metric_map`. feature_channels: `one_pass.last_channels` of
-    the U-Net. context_width: D. prompts: the K names that form the context; None is the classes, or
-    for distances the scenes of NYUv2. attention: the levels whose cross-attention maps join their
-    features, `attention.attention_levels`. width: channels of the decoder, a multiple of 16; 256 as
-    published. norm: "batch" as published; "group" where micro-batches are too small for it.
-    farthest: in metres; what is beyond cannot be said, and counts as unknown. protocol: "host"
-    looks as the released code does, at t = 1 and at latents that are not scaled (by
-    `latent_factor`), and pools the pixels of a batch in the loss; "ours" looks as everything here
-    does, and averages over each sample's pixels.
+    Conditioning: each name's pooled text embedding, averaged over seven templates (VPD: eighty),
+    plus a learned residual. The residual is learned through the U-Net, so theta_C and theta_E each
+    make a pass of their own. The paper trains the whole U-Net, at a tenth of the rate
+    (`--train_unet full`), and predicts in windows (`predict(window=512)`).
 
-    Context: each name's pooled text embedding, averaged over seven templates (VPD: eighty), and
-    what a residual adapter adds to it; it is learned through the U-Net, so theta_C and theta_E each
-    make a pass of their own. Labels: a semantic FPN over the features, beside which stands how much
-    each pixel attends to each name. Distances: no maps, one coarse map that transposed convolutions
-    enlarge, loss SILog, beside which a spread is learned from the same features without changing
-    them. VPD gives each image the scene class it was recorded under; that is not known of other
-    images, so here all scenes form the context, and attention chooses. The paper trains the whole
-    U-Net, at a tenth of the rate (`--train_unet full`), and predicts in windows
-    (`predict(window=512)`).
+    Label maps: a semantic FPN over the features, joined by how much each pixel attends to each
+    name. Distances: no attention maps, and one coarse map that transposed convolutions enlarge. The
+    loss is SILog; a spread is learned beside it from the same features without changing them. VPD
+    conditions each image on the scene class it was recorded under. Other images do not have one, so
+    here all scenes form the conditioning, and attention chooses.
 
     Pseudo-labels: theta_C's most probable class at every pixel inside the image, without threshold
-    or weight. Hard, because theta_C is theta_E's own past: its probabilities are nearly theta_E's,
-    and would teach it nothing; and without ignored pixels, because what is unsure are borders and
-    rare classes, which would vanish from what is learned. Distances: as they are.
+    or weight. They are hard, because theta_C is theta_E's own past: its probabilities are nearly
+    theta_E's, and would teach nothing. No pixel is ignored, because uncertain pixels are borders
+    and rare classes, which would vanish from the labels. Distances are used as they are.
+
+    Args:
+        tasks: one task of family `label_map` or `metric_map`.
+        feature_channels: `one_pass.last_channels` of the U-Net.
+        context_width: D, the width of the U-Net's text states.
+        prompts: the K names of the conditioning. None: the classes, or for distances the scenes of
+            NYUv2.
+        attention: levels whose cross-attention maps join their features, see
+            `attention.attention_levels`.
+        width: channels of the decoder, a multiple of 16; 256 as published.
+        norm: "batch" as published; "group" where micro-batches are too small for it.
+        farthest: in metres. Farther points cannot be predicted, and count as unknown.
+        protocol: "host" does as the released code: it gives the U-Net t = 1 and latents that are
+            not scaled (by `latent_scale`), and pools the pixels of a batch in the loss. "ours" uses
+            t = 0 and scaled latents, and averages over each sample's pixels.
+        latent_scale: see `protocol`.
     """
 
-    published = FPN_WIDTH
-    one_of: ClassVar = ("label_map", "metric_map")
+    name: ClassVar = "vpd"
+    has_own_conditioning: ClassVar = True
+    published_width = FPN_WIDTH
+    single_task_families: ClassVar = ("label_map", "metric_map")
     embeddings: Tensor
 
     @register_to_config
@@ -84,15 +95,15 @@ class Vpd(Perception):
         norm: Norm = "batch",
         farthest: float = 10.0,
         protocol: Literal["ours", "host"] = "ours",
-        latent_factor: float = 1.0,
+        latent_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.add_families(tasks)
         self.check_options(width=width)
-        _, family = self.only
+        _, family = self.single_task
         names = name_prompts(tasks, prompts)
         self.register_buffer("embeddings", torch.zeros(len(names), context_width))
-        self.text_adapter = nn.Sequential(
+        self.text_residual = nn.Sequential(
             nn.Linear(context_width, context_width),
             nn.GELU(),
             nn.Linear(context_width, context_width),
@@ -107,45 +118,46 @@ class Vpd(Perception):
         else:
             self.read = DistanceDecoder(channels, 3 * width // 4, norm, farthest)
         if protocol == "host":
-            self.seen_at, self.latent_factor = 1, latent_factor
+            self.timestep, self.latent_scale = 1, latent_scale
 
     @classmethod
     def mount(
         cls, base: StableDiffusionPipeline, tasks: dict[str, dict[str, Any]], **options: Any
     ) -> "Vpd":
-        """A fresh host whose context says the names in the words of the base's text encoder."""
+        """A fresh host, conditioned on names that the base's text encoder has encoded."""
         found = {
             "attention": attention_levels(base.unet),
-            "latent_factor": 1 / base.vae.config.scaling_factor,
+            "latent_scale": 1 / base.vae.config.scaling_factor,
         }
         channels, width = last_channels(base.unet), base.unet.config.cross_attention_dim
-        host = cls(tasks, channels, width, **{**found, **cls.fitted(base.unet, options)})
+        host = cls(tasks, channels, width, **{**found, **cls.default_options(base.unet, options)})
         for place, name in enumerate(name_prompts(tasks, host.config.prompts)):
             texts = [template.format(name) for template in TEMPLATES]
-            ids = base.tokenizer(
-                texts, padding="max_length", truncation=True, return_tensors="pt"
-            ).input_ids
             with torch.no_grad():
-                pooled = base.text_encoder(ids.to(base.text_encoder.device)).pooler_output
+                pooled = Backbone.of(base).pool_text(texts)
             host.embeddings[place] = pooled.float().mean(0)
         return host
 
-    @property
-    def own_context(self) -> Tensor:
-        """Embeddings of the names, [1, K, D]."""
-        return (self.embeddings + self.gamma * self.text_adapter(self.embeddings))[None]
+    def own_conditioning(self) -> Conditioning:
+        """The embeddings of the names, text `[1, K, D]`."""
+        return Conditioning(
+            (self.embeddings + self.gamma * self.text_residual(self.embeddings))[None]
+        )
 
     def forward(
-        self, pyramid: Pyramid, size: tuple[int, int], maps: Maps | None = None
+        self,
+        pyramid: Pyramid,
+        size: tuple[int, int],
+        attention_maps: AttentionMaps | None = None,
     ) -> dict[str, Tensor]:
         own = zip(pyramid, self.config.feature_channels, strict=True)
         features = [level[:, -channels:] for level, channels in own]
         if self.reads_attention:
             for level in self.config.attention or []:
-                if not maps or level not in maps:
+                if not attention_maps or level not in attention_maps:
                     raise ValueError(f"no attention map of level {level}: see record_attention")
-                features[level] = torch.cat([features[level], maps[level]], 1)
-        name, _ = self.only
+                features[level] = torch.cat([features[level], attention_maps[level]], 1)
+        name, _ = self.single_task
         return {name: self.read(features, size)}
 
     def losses(
@@ -153,10 +165,10 @@ class Vpd(Perception):
         pyramid: Pyramid,
         size: tuple[int, int],
         targets: dict[str, Tensor],
-        maps: Maps | None = None,
+        attention_maps: AttentionMaps | None = None,
     ) -> dict[str, Tensor]:
-        name, family = self.only
-        raw, target = self(pyramid, size, maps)[name], targets[name]
+        name, family = self.single_task
+        raw, target = self(pyramid, size, attention_maps)[name], targets[name]
         pooled = self.config.protocol == "host"
         if isinstance(family, MetricMap):
             _, target = family.within(target, target, self.config.farthest)
@@ -169,7 +181,7 @@ class Vpd(Perception):
 
 
 def name_prompts(tasks: dict[str, dict[str, Any]], prompts: list[str] | None) -> list[str]:
-    """The names that form the context."""
+    """The names that a host is conditioned on."""
     (config,) = tasks.values()
     return list(prompts or config.get("names") or SCENES)
 

@@ -39,7 +39,7 @@ class FeatureExtractor:
     def __init__(self, pipe: "Diff2in1Pipeline", side: int) -> None:
         self.pipe, self.side = pipe, side
         with torch.no_grad():
-            self.context = pipe.perception_context()
+            self.conditioning = pipe.perception_conditioning()
 
     @torch.no_grad()
     def extract(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
@@ -53,7 +53,7 @@ class FeatureExtractor:
         for _, same in groupby(scaled, lambda one: one.shape):
             pixels = torch.cat(list(same)).to(pipe.device)
             latents = pipe.encode_image(pad_to_stride(pixels, pipe.stride)).to(pipe.unet.dtype)
-            result = pipe.perception.see(pipe.unet, latents, self.context)
+            result = pipe.perception.run_unet(pipe.unet, latents, self.conditioning)
             parts.append(result.pyramid[-1].float().mean((2, 3)).cpu())
         return torch.cat(parts)
 

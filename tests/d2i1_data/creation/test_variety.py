@@ -14,6 +14,7 @@ from d2i1_data.creation.plan import Item
 from d2i1_data.creation.producers import Creator, make_producer
 from d2i1_data.creation.settings import CreateSettings
 from d2i1_data.dataset.sample import Quality, image_sha256
+from d2i1_data.diff2in1.prediction import perceive
 from d2i1_data.sources import open_source
 from tests.made import SEVEN, run, samples, shards
 
@@ -222,7 +223,7 @@ def test_flips_of_padded_images(pipeline: Path, photos: Path) -> None:
     batch = producer.decode(producer.denoise(jobs))
     assert batch.latents is not None and batch.latents.shape[2:] == (8, 10)  # of 16 x 20
     with torch.no_grad():
-        whole = pipe.perceive(batch.latents.flip(-1), (16, 20))
+        whole = perceive(pipe, batch.latents.flip(-1), (16, 20))
         found = producer.labels(batch, mirrored=True)
     for name, raw in found.items():
         assert raw.shape[2:] == (14, 18)

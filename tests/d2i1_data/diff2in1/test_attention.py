@@ -8,7 +8,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from d2i1_data.diff2in1 import one_pass
+from d2i1_data.diff2in1 import Conditioning, one_pass
 from d2i1_data.diff2in1.attention import RecordingProcessor, attention_levels, record_attention
 from d2i1_data.diff2in1.one_pass import last_channels, pyramid_channels
 from tests.d2i1_data.diff2in1.test_one_pass import ALL_ATTENTION, V1_5, make_inputs, make_unet
@@ -45,14 +45,16 @@ def test_last_channels_are_those_of_the_last_layer_before_upsampling() -> None:
     modules = {**last, 3: up[0].resnets[1]}
     for level, module in modules.items():
         module.register_forward_hook(lambda m, i, out, level=level: seen.update({level: out}))
-    latents, context = make_inputs()
-    pyramid = one_pass(unet, latents, 0, context).pyramid
+    latents, conditioning = make_inputs()
+    pyramid = one_pass(unet, latents, 0, conditioning).pyramid
     for level, channels in enumerate(last_channels(unet)):
         expected = seen[level][0] if isinstance(seen[level], tuple) else seen[level]
         assert torch.equal(pyramid[level][:, -channels:], expected)
 
 
-def by_hand(unet: UNet2DConditionModel, latents: Tensor, context: Tensor) -> dict[int, Tensor]:
+def by_hand(
+    unet: UNet2DConditionModel, latents: Tensor, conditioning: Conditioning
+) -> dict[int, Tensor]:
     """softmax(Q K^T / sqrt(d)) from what the projections gave, averaged over heads and layers."""
     projected: dict[str, Tensor] = {}
     hooks = [
@@ -60,7 +62,7 @@ def by_hand(unet: UNet2DConditionModel, latents: Tensor, context: Tensor) -> dic
         for name, module in unet.named_modules()
         if name.endswith(("attn2.to_q", "attn2.to_k"))
     ]
-    pyramid = one_pass(unet, latents, 0, context).pyramid
+    pyramid = one_pass(unet, latents, 0, conditioning).pyramid
     for hook in hooks:
         hook.remove()
     found: dict[int, list[Tensor]] = {}
@@ -89,12 +91,15 @@ def by_hand(unet: UNet2DConditionModel, latents: Tensor, context: Tensor) -> dic
 def test_maps_are_the_mean_softmax_of_queries_and_keys(
     unet: UNet2DConditionModel, size: tuple[int, int]
 ) -> None:
-    latents, context = make_inputs(*size)
-    expected = by_hand(unet, latents, context)
+    latents, conditioning = make_inputs(*size)
+    expected = by_hand(unet, latents, conditioning)
     record_attention(unet)
-    seen = one_pass(unet, latents, 0, context)
-    assert list(seen.maps) == sorted(expected) == attention_levels(unet) and 0 not in seen.maps
-    for level, maps in seen.maps.items():
+    seen = one_pass(unet, latents, 0, conditioning)
+    assert (
+        list(seen.attention_maps) == sorted(expected) == attention_levels(unet)
+        and 0 not in seen.attention_maps
+    )
+    for level, maps in seen.attention_maps.items():
         assert maps.shape == (2, 7, *seen.pyramid[level].shape[2:])
         torch.testing.assert_close(maps, expected[level], atol=1e-6, rtol=1e-5)
         torch.testing.assert_close(maps.sum(1), torch.ones_like(maps[:, 0]))
@@ -104,17 +109,17 @@ def test_maps_are_the_mean_softmax_of_queries_and_keys(
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @torch.no_grad()
 def test_recording_changes_only_rounding(unet: UNet2DConditionModel, size: tuple[int, int]) -> None:
-    latents, context = make_inputs(*size)
+    latents, conditioning = make_inputs(*size)
     processors = {name: type(one) for name, one in unet.attn_processors.items()}
-    expected = unet(latents, 3, context).sample
-    plain = one_pass(unet, latents, 3, context)
-    assert plain.maps == {} and torch.equal(plain.noise, expected)
+    expected = unet(latents, 3, conditioning.text).sample
+    plain = one_pass(unet, latents, 3, conditioning)
+    assert plain.attention_maps == {} and torch.equal(plain.noise, expected)
     assert {name: type(one) for name, one in unet.attn_processors.items()} == processors
 
     record_attention(unet)
-    recorded = one_pass(unet, latents, 3, context)
+    recorded = one_pass(unet, latents, 3, conditioning)
     torch.testing.assert_close(recorded.noise, expected, atol=1e-5, rtol=1e-5)
-    assert torch.equal(recorded.noise, unet(latents, 3, context).sample)
+    assert torch.equal(recorded.noise, unet(latents, 3, conditioning.text).sample)
     for one, other in zip(recorded.pyramid, plain.pyramid, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
     changed = {n for n, p in unet.attn_processors.items() if isinstance(p, RecordingProcessor)}
@@ -137,41 +142,41 @@ def test_recording_twice_is_once() -> None:
 def test_every_pass_has_its_own_maps() -> None:
     unet = make_unet(THREE_LEVELS)
     record_attention(unet)
-    latents, context = make_inputs()
-    first = one_pass(unet, latents, 0, context).maps
+    latents, conditioning = make_inputs()
+    first = one_pass(unet, latents, 0, conditioning).attention_maps
     kept = {level: maps.clone() for level, maps in first.items()}
-    unet(latents * 2, 7, context)  # nobody listens
-    other = one_pass(unet, latents * 2, 0, context[:, :5]).maps
-    again = one_pass(unet, latents, 0, context).maps
+    unet(latents * 2, 7, conditioning.text)  # nothing is recorded
+    other = one_pass(unet, latents * 2, 0, Conditioning(conditioning.text[:, :5])).attention_maps
+    again = one_pass(unet, latents, 0, conditioning).attention_maps
     for level, maps in kept.items():
         assert torch.equal(first[level], maps) and torch.equal(again[level], maps)
         assert other[level].shape[1] == 5
-    assert not unet.recorder.seen and not unet.recorder.open
+    assert not unet.recorder.maps and not unet.recorder.recording
 
 
-def gradients(unet: UNet2DConditionModel, context: Tensor) -> list[Tensor]:
-    """Of a loss on features and maps, by the U-Net's parameters and the context."""
+def gradients(unet: UNet2DConditionModel, conditioning: Conditioning) -> list[Tensor]:
+    """Of a loss on features and maps, by the U-Net's parameters and the text."""
     latents, _ = make_inputs()
-    context = context.clone().requires_grad_()
+    text = conditioning.text.clone().requires_grad_()
     unet.zero_grad()
-    seen = one_pass(unet, latents, 0, context)
+    seen = one_pass(unet, latents, 0, Conditioning(text))
     loss = sum(level.square().mean() for level in seen.pyramid)
-    (loss + sum(100 * maps.square().mean() for maps in seen.maps.values())).backward()
-    assert context.grad is not None
-    return [context.grad, *(p.grad.clone() for p in unet.parameters() if p.grad is not None)]
+    (loss + sum(100 * maps.square().mean() for maps in seen.attention_maps.values())).backward()
+    assert text.grad is not None
+    return [text.grad, *(p.grad.clone() for p in unet.parameters() if p.grad is not None)]
 
 
 def test_checkpointed_maps_have_the_same_gradients() -> None:
     unet = make_unet(V1_5).train()
     record_attention(unet)
-    _, context = make_inputs()
-    plain = gradients(unet, context)
+    _, conditioning = make_inputs()
+    plain = gradients(unet, conditioning)
     unet.enable_gradient_checkpointing()
-    recomputed = gradients(unet, context)
+    recomputed = gradients(unet, conditioning)
     assert len(plain) == len(recomputed) > 100
     for one, other in zip(plain, recomputed, strict=True):
         torch.testing.assert_close(one, other)
-    assert not unet.recorder.seen  # the repeated passes were not listened to
+    assert not unet.recorder.maps  # the repeated passes were not recorded
 
 
 @torch.no_grad()
@@ -182,30 +187,32 @@ def test_a_copy_records_by_itself() -> None:
     assert other.recorder is not unet.recorder
     recorders = {id(p.recorder) for p in other.attn_processors.values() if hasattr(p, "recorder")}
     assert recorders == {id(other.recorder)}
-    latents, context = make_inputs()
-    assert one_pass(other, latents, 0, context).maps and not unet.recorder.seen
+    latents, conditioning = make_inputs()
+    assert one_pass(other, latents, 0, conditioning).attention_maps and not unet.recorder.maps
 
 
 @torch.no_grad()
 def test_a_recorded_pass_compiles_as_one_graph() -> None:
     unet = make_unet(THREE_LEVELS)
     record_attention(unet)
-    latents, context = make_inputs()
-    expected = one_pass(unet, latents, 0, context)
-    found = torch.compile(one_pass, fullgraph=True, backend="aot_eager")(unet, latents, 0, context)
+    latents, conditioning = make_inputs()
+    expected = one_pass(unet, latents, 0, conditioning)
+    found = torch.compile(one_pass, fullgraph=True, backend="aot_eager")(
+        unet, latents, 0, conditioning
+    )
     torch.testing.assert_close(found.noise, expected.noise)
-    assert found.maps.keys() == expected.maps.keys() == {1, 2}
-    for level, maps in expected.maps.items():
-        torch.testing.assert_close(found.maps[level], maps)
+    assert found.attention_maps.keys() == expected.attention_maps.keys() == {1, 2}
+    for level, maps in expected.attention_maps.items():
+        torch.testing.assert_close(found.attention_maps[level], maps)
 
 
 @torch.no_grad()
 def test_recording_is_put_back_after_others_have_replaced_it() -> None:
     unet = make_unet(THREE_LEVELS)
     record_attention(unet)
-    latents, context = make_inputs()
-    expected = one_pass(unet, latents, 0, context).maps[1]
+    latents, conditioning = make_inputs()
+    expected = one_pass(unet, latents, 0, conditioning).attention_maps[1]
     unet.set_attention_slice("auto")
-    assert one_pass(unet, latents, 0, context).maps == {}
+    assert one_pass(unet, latents, 0, conditioning).attention_maps == {}
     record_attention(unet)
-    torch.testing.assert_close(one_pass(unet, latents, 0, context).maps[1], expected)
+    torch.testing.assert_close(one_pass(unet, latents, 0, conditioning).attention_maps[1], expected)

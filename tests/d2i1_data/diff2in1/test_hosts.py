@@ -21,7 +21,7 @@ from d2i1_data.diff2in1.decoders import PyramidDecoder
 from d2i1_data.diff2in1.families import UnitVector
 from d2i1_data.diff2in1.hosts import HOSTS, Bae, IDisc, Light, Vpd
 from d2i1_data.diff2in1.hosts import bae as bae_module
-from d2i1_data.diff2in1.hosts.idisc import Attention, DeformableAttention, sine_positions
+from d2i1_data.diff2in1.hosts.idisc import CrossAttention, DeformableAttention, sine_positions
 from d2i1_data.diff2in1.hosts.vpd import SCENES, TEMPLATES
 from tests.tiny import MOUNTS, mount_tiny
 
@@ -397,7 +397,7 @@ def test_deformable_attention_begins_by_looking_around_itself() -> None:
 def test_queries_compete_for_every_pixel() -> None:
     """Shares of a source sum to one over the sinks, then those of a sink over the sources."""
     torch.manual_seed(0)
-    attention = Attention(16, 24, compete=True)
+    attention = CrossAttention(16, 24, compete=True)
     sink, source = torch.randn(2, 5, 16), 3 * torch.randn(2, 30, 24)
     query = attention.query(attention.norm(sink))
     key, value = (
@@ -409,7 +409,7 @@ def test_queries_compete_for_every_pixel() -> None:
     taken = (share + 1e-6) / (share + 1e-6).sum(2, keepdim=True)
     expected = attention.out((taken[..., None] * value[:, None]).sum(2))
     torch.testing.assert_close(attention(sink, source), expected, atol=1e-5, rtol=1e-5)
-    chooses = Attention(16, 24)
+    chooses = CrossAttention(16, 24)
     query = chooses.query(chooses.norm(sink))
     key, value = (layer(chooses.norm_source(source)) for layer in (chooses.key, chooses.value))
     weights = ((query[:, :, None] * key[:, None]).sum(-1) / 4).exp()
@@ -548,13 +548,17 @@ def test_vpd_says_the_names_in_the_words_of_the_base(tiny_base: Path) -> None:
     assert len({tuple(row.tolist()) for row in host.embeddings}) == len(names)
     with torch.no_grad():
         host.gamma += 0.5
-        one, _, other = host.text_adapter
+        one, _, other = host.text_residual
         hidden = F.gelu(host.embeddings @ one.weight.T + one.bias)
         expected = host.embeddings + host.gamma * (hidden @ other.weight.T + other.bias)
-        torch.testing.assert_close(host.own_context[0], expected)
+        torch.testing.assert_close(host.own_conditioning().text[0], expected)
     given = mount_tiny(tiny_base, "vpd-depth", prompts=["a blue sphere", "a room"]).perception
-    assert given.own_context.shape[1] == 2
-    assert mount_tiny(tiny_base, "vpd-depth").perception.own_context.shape[1] == len(SCENES) == 27
+    assert given.own_conditioning().text.shape[1] == 2
+    assert (
+        mount_tiny(tiny_base, "vpd-depth").perception.own_conditioning().text.shape[1]
+        == len(SCENES)
+        == 27
+    )
 
 
 @pytest.mark.parametrize("protocol", ["ours", "host"])
@@ -568,16 +572,16 @@ def test_vpd_reads_last_maps_and_attention(tiny_base: Path, protocol: str) -> No
     read: list[list[Tensor]] = []
     host.read.register_forward_pre_hook(lambda m, inputs: read.append(inputs[0]))
     with torch.no_grad():
-        seen = host.see(pipe.unet, latents, pipe.perception_context())
-        host(seen.pyramid, (32, 48), seen.maps)
+        seen = host.run_unet(pipe.unet, latents, pipe.perception_conditioning())
+        host(seen.pyramid, (32, 48), seen.attention_maps)
         timesteps, x = told
         factor = 1 if protocol == "ours" else 1 / pipe.vae.config.scaling_factor
         assert timesteps.tolist() == [0 if protocol == "ours" else 1] * 2
         torch.testing.assert_close(x, latents * factor)
-        assert list(seen.maps) == [1]
+        assert list(seen.attention_maps) == [1]
         own = [level[:, -c:] for level, c in zip(seen.pyramid, (16, 32), strict=True)]
         assert torch.equal(read[0][0], own[0])
-        assert torch.equal(read[0][1], torch.cat([own[1], seen.maps[1]], 1))
+        assert torch.equal(read[0][1], torch.cat([own[1], seen.attention_maps[1]], 1))
         with pytest.raises(ValueError, match="no attention map of level 1: see record_attention"):
             host(seen.pyramid, (32, 48), {})
 
@@ -646,7 +650,7 @@ def test_hosts_answer_on_bases_of_any_depth_and_size(name: str, levels: int) -> 
     else:
         kind = Bae if name == "bae" else IDisc
         host = kind(DEPTH if name == "idisc-depth" else NORMALS, channels, width=16)
-    (task_name, family), stride = host.only, 2 ** (levels - 1)
+    (task_name, family), stride = host.single_task, 2 ** (levels - 1)
     for size in ((stride, stride), (2 * stride, 3 * stride), (5, 9)):
         pyramid = pyramid_of(channels, size)
         maps = {n: torch.rand(2, 2, *pyramid[n].shape[2:]) for n in range(1, levels)}
@@ -674,9 +678,9 @@ def test_group_norm_knows_one_sample_at_a_time(tiny_base: Path, name: str) -> No
             dropout.p = 0.0
         (task,) = host.families
         with torch.no_grad():
-            seen = host.see(pipe.unet, latents, pipe.perception_context())
-            whole = host(seen.pyramid, (32, 32), seen.maps)[task]
-            maps = {level: one[:1] for level, one in seen.maps.items()}
+            seen = host.run_unet(pipe.unet, latents, pipe.perception_conditioning())
+            whole = host(seen.pyramid, (32, 32), seen.attention_maps)[task]
+            maps = {level: one[:1] for level, one in seen.attention_maps.items()}
             alone = host(tuple(x[:1] for x in seen.pyramid), (32, 32), maps)[task]
         differs[norm] = (whole[:1] - alone).abs().max() / whole.std()
     assert differs["group"] < 1e-4 < 1e-2 < differs["batch"]
@@ -688,15 +692,17 @@ def test_pooled_losses_are_one_figure_of_the_batch(tiny_base: Path, name: str) -
     for protocol in ("ours", "host"):
         pipe = mount_tiny(tiny_base, name, protocol=protocol)
         host = pipe.perception.eval()
-        (task,), family = host.families, host.only[1]
+        (task,), family = host.families, host.single_task[1]
         raw = torch.randn(2, family.raw_channels, 32, 32)
         finished = family.finish(raw)
         target = torch.where(torch.rand(2, 1, 32, 32) < 0.7, finished, family.unknown)
         target[1, ..., :24] = family.unknown
         with torch.no_grad():
             latents = torch.randn(2, 4, 8, 8)
-            seen = host.see(pipe.unet, latents, pipe.perception_context())
-            loss = host.losses(seen.pyramid, (32, 32), {task: target.to(family.dtype)}, seen.maps)
+            seen = host.run_unet(pipe.unet, latents, pipe.perception_conditioning())
+            loss = host.losses(
+                seen.pyramid, (32, 32), {task: target.to(family.dtype)}, seen.attention_maps
+            )
         one, other = loss[task].tolist()
         assert (one == other) == (protocol == "host")
 
@@ -817,7 +823,7 @@ def test_what_a_host_cannot_be(
 def test_hosts_choose_what_suits_them_best() -> None:
     with torch.device("meta"):
         families = Light({**DEPTH, **SEMSEG, **NORMALS}, PYRAMID).families
-    chosen = {name: host.choose(families) for name, host in HOSTS.items()}
+    chosen = {name: host.choose_tasks(families) for name, host in HOSTS.items()}
     assert chosen == {
         "light": ["depth", "normals", "semseg"],
         "bae": ["normals"],
@@ -825,7 +831,7 @@ def test_hosts_choose_what_suits_them_best() -> None:
         "vpd": ["semseg"],
     }
     del families["normals"], families["semseg"]
-    assert [host.choose(families) for host in HOSTS.values()] == [
+    assert [host.choose_tasks(families) for host in HOSTS.values()] == [
         ["depth"],
         [],
         ["depth"],

@@ -8,7 +8,7 @@ from accelerate.hooks import ModelHook, add_hook_to_module
 from diffusers import UNet2DConditionModel
 from torch import Tensor
 
-from d2i1_data.diff2in1 import one_pass, pyramid_channels
+from d2i1_data.diff2in1 import Conditioning, one_pass, pyramid_channels
 
 TWO_LEVELS = {
     "block_out_channels": (16, 32),
@@ -39,10 +39,10 @@ def make_unet(layout: dict[str, Any], **more: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(sample_size=16, **options, **layout, **more).eval()
 
 
-def make_inputs(height: int = 16, width: int = 16) -> tuple[Tensor, Tensor]:
+def make_inputs(height: int = 16, width: int = 16) -> tuple[Tensor, Conditioning]:
     generator = torch.Generator().manual_seed(1)
     latents = torch.randn(2, 4, height, width, generator=generator)
-    return latents, torch.randn(2, 7, 16, generator=generator)
+    return latents, Conditioning(torch.randn(2, 7, 16, generator=generator))
 
 
 @pytest.fixture(scope="module", params=LAYOUTS)
@@ -56,17 +56,17 @@ def unet(request: pytest.FixtureRequest) -> UNet2DConditionModel:
 def test_noise_is_bit_equal(
     unet: UNet2DConditionModel, size: tuple[int, int], t: Tensor | int
 ) -> None:
-    latents, context = make_inputs(*size)
-    expected = unet(latents, t, context).sample
-    assert torch.equal(one_pass(unet, latents, t, context).noise, expected)
+    latents, conditioning = make_inputs(*size)
+    expected = unet(latents, t, conditioning.text).sample
+    assert torch.equal(one_pass(unet, latents, t, conditioning).noise, expected)
 
 
 @torch.no_grad()
 def test_noise_is_bit_equal_with_centred_input_and_linear_projections() -> None:
     unet = make_unet(ALL_ATTENTION, center_input_sample=True, use_linear_projection=True)
-    latents, context = make_inputs()
-    expected = unet(latents, 3, context).sample
-    assert torch.equal(one_pass(unet, latents, 3, context).noise, expected)
+    latents, conditioning = make_inputs()
+    expected = unet(latents, 3, conditioning.text).sample
+    assert torch.equal(one_pass(unet, latents, 3, conditioning).noise, expected)
 
 
 @pytest.mark.parametrize("size", [(16, 16), (8, 24), (10, 14)], ids=str)
@@ -74,8 +74,8 @@ def test_noise_is_bit_equal_with_centred_input_and_linear_projections() -> None:
 def test_pyramid_has_its_channels_and_halves_each_level(
     unet: UNet2DConditionModel, size: tuple[int, int]
 ) -> None:
-    latents, context = make_inputs(*size)
-    pyramid = one_pass(unet, latents, 0, context).pyramid
+    latents, conditioning = make_inputs(*size)
+    pyramid = one_pass(unet, latents, 0, conditioning).pyramid
     assert [level.shape[1] for level in pyramid] == pyramid_channels(unet)
     for number, level in enumerate(pyramid):
         halved = tuple(-(-side // 2**number) for side in size)
@@ -86,9 +86,9 @@ def test_pyramid_has_its_channels_and_halves_each_level(
 @torch.no_grad()
 def test_pyramid_is_contiguous_for_channels_last_features() -> None:
     unet = make_unet(TWO_LEVELS).to(memory_format=torch.channels_last)
-    latents, context = make_inputs()
+    latents, conditioning = make_inputs()
     latents = latents.to(memory_format=torch.channels_last)
-    assert all(level.is_contiguous() for level in one_pass(unet, latents, 0, context).pyramid)
+    assert all(level.is_contiguous() for level in one_pass(unet, latents, 0, conditioning).pyramid)
 
 
 def test_pyramid_channels_are_the_papers() -> None:
@@ -109,13 +109,13 @@ def test_pyramid_holds_the_maps_the_blocks_give() -> None:
     }
     for name, module in modules.items():
         module.register_forward_hook(lambda m, i, out, name=name: seen.update({name: out}))
-    latents, context = make_inputs()
-    unet(latents, 0, context)
+    latents, conditioning = make_inputs()
+    unet(latents, 0, conditioning.text)
     maps = {name: out[0] if isinstance(out, tuple) else out for name, out in seen.items()}
     # the last map of up block 0 is the upsampled one, so only its first layer counts below
     finest = torch.cat([maps[n] for n in ("conv_in", "down0", "grown", "up1a", "up1b")], 1)
     coarse = torch.cat([maps[n] for n in ("shrunk", "down1", "mid", "up0")], 1)
-    pyramid = one_pass(unet, latents, 0, context).pyramid
+    pyramid = one_pass(unet, latents, 0, conditioning).pyramid
     assert torch.equal(pyramid[0], finest)
     assert torch.equal(pyramid[1], coarse)
 
@@ -140,14 +140,14 @@ def test_pyramid_holds_the_maps_the_blocks_give() -> None:
     ],
 )
 def test_other_conditionings_are_refused_by_name(name: str, options: dict[str, Any]) -> None:
-    latents, context = make_inputs()
+    latents, conditioning = make_inputs()
     with pytest.raises(ValueError, match=name):
-        one_pass(make_unet(TWO_LEVELS, **options), latents, 0, context)
+        one_pass(make_unet(TWO_LEVELS, **options), latents, 0, conditioning)
 
 
 def kept_for_backward(unet: UNet2DConditionModel) -> tuple[int, list[Tensor]]:
     """Bytes of activations that wait for the backward pass, and the gradients it gives."""
-    latents, context = make_inputs()
+    latents, conditioning = make_inputs()
     weights = {p.untyped_storage().data_ptr() for p in unet.parameters()}
     kept: dict[int, int] = {}
 
@@ -159,7 +159,7 @@ def kept_for_backward(unet: UNet2DConditionModel) -> tuple[int, list[Tensor]]:
 
     unet.zero_grad()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = one_pass(unet, latents, 5, context)
+        result = one_pass(unet, latents, 5, conditioning)
     (sum(level.square().mean() for level in result.pyramid) + result.noise.mean()).backward()
     return sum(kept.values()), [p.grad.clone() for p in unet.parameters() if p.grad is not None]
 
@@ -197,11 +197,11 @@ class Counting(ModelHook):
 @torch.no_grad()
 def test_an_offload_hook_runs_once() -> None:
     unet = make_unet(TWO_LEVELS)
-    latents, context = make_inputs()
-    expected = one_pass(unet, latents, 5, context)
+    latents, conditioning = make_inputs()
+    expected = one_pass(unet, latents, 5, conditioning)
     hook = Counting()
     add_hook_to_module(unet, hook)
-    found = one_pass(unet, latents, 5, context)
+    found = one_pass(unet, latents, 5, conditioning)
     assert (hook.before, hook.after) == (1, 1)
     assert torch.equal(found.noise, expected.noise)
     assert all(map(torch.equal, found.pyramid, expected.pyramid))
@@ -211,10 +211,10 @@ def test_an_offload_hook_runs_once() -> None:
 @torch.no_grad()
 def test_compiles_as_one_graph(backend: str) -> None:
     unet = make_unet(TWO_LEVELS)
-    latents, context = make_inputs()
+    latents, conditioning = make_inputs()
     t = torch.tensor(5)
-    expected = one_pass(unet, latents, t, context)
-    found = torch.compile(one_pass, fullgraph=True, backend=backend)(unet, latents, t, context)
+    expected = one_pass(unet, latents, t, conditioning)
+    found = torch.compile(one_pass, fullgraph=True, backend=backend)(unet, latents, t, conditioning)
     torch.testing.assert_close(found.noise, expected.noise, atol=1e-5, rtol=1e-5)
     for one, other in zip(found.pyramid, expected.pyramid, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)

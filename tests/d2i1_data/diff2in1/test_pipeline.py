@@ -1,5 +1,6 @@
 """The pipeline: what it creates, what it perceives, and how often it calls the U-Net."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def test_schedule_refuses(strength: float, steps: int, wrong: str) -> None:
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("t", [561, 41, 1])
 @pytest.mark.parametrize("one", [False, True])
-def test_ddim_step_is_diffusers(kind: str, t: int, one: bool) -> None:
+def test_ddim_step_is_diffusers(tiny_pipe: Diff2in1Pipeline, kind: str, t: int, one: bool) -> None:
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -132,14 +133,17 @@ def test_ddim_step_is_diffusers(kind: str, t: int, one: bool) -> None:
     latents, output = torch.randn(2, 1, 4, 6, 6, generator=seeded(0)[0])
     expected = scheduler.step(output, t, latents).prev_sample
     following = torch.tensor([t - 40]) if t > 40 else None
-    found = ddim_step(scheduler, output, torch.tensor([t]), following, latents)
+    backbone = replace(tiny_pipe.backbone, scheduler=scheduler)
+    found = ddim_step(backbone, output, torch.tensor([t]), following, latents)
     torch.testing.assert_close(found, expected)
 
 
-def test_ddim_step_refuses_other_predictions() -> None:
+def test_ddim_step_refuses_other_predictions(tiny_pipe: Diff2in1Pipeline) -> None:
+    other = DDIMScheduler(prediction_type="sample")
+    backbone = replace(tiny_pipe.backbone, scheduler=other)
     x = torch.zeros(1, 4, 2, 2)
     with pytest.raises(ValueError, match="'sample'"):
-        ddim_step(DDIMScheduler(prediction_type="sample"), x, torch.tensor([41]), None, x)
+        ddim_step(backbone, x, torch.tensor([41]), None, x)
 
 
 # --- perceiving ---

@@ -16,7 +16,7 @@ from peft import LoraConfig
 from d2i1_data.checkpoints.bases import find_base
 from d2i1_data.checkpoints.files import fingerprint
 from d2i1_data.diff2in1 import Base, Diff2in1Output, Diff2in1Pipeline
-from d2i1_data.diff2in1.joined import join_modules
+from d2i1_data.diff2in1.join import join_modules
 from d2i1_data.errors import InputError
 from tests.made import contents
 from tests.tiny import MOUNTS, mount_tiny
@@ -234,6 +234,7 @@ PACKAGE = {
     "twice": '"""Twice."""\n\nfrom .low import LIMIT\n\n\ndef area(r):\n    return LIMIT * r\n',
     "again": '"""Again."""\n\nfrom .low import area\n\nLIMIT = 4\n',
     "typed": '"""Typed."""\n\nfrom .low import area\n\nLIMIT: int = 4\n',
+    "imported": '"""Imported."""\n\nfrom statistics import mean as math\n\nfrom .low import area\n',
     "renamed": '"""Renamed."""\n\nfrom .low import area as surface\n',
 }
 
@@ -264,6 +265,7 @@ def test_joined_modules_run_alone(package: str) -> None:
         ("twice", "area is defined by both shapes.low and shapes.twice"),
         ("again", "LIMIT is defined by both shapes.low and shapes.again"),
         ("typed", "LIMIT is defined by both shapes.low and shapes.typed"),
+        ("imported", "math is defined by both statistics.mean and math"),
         ("renamed", "cannot rename"),
     ],
 )

@@ -21,7 +21,7 @@ from d2i1_data.sources import open_rows
 from d2i1_train import self_improve as stage
 from d2i1_train.loop import run as runs
 from d2i1_train.loop.augment import REDRAWS, Augmentation, Colours, View, make_augmentation
-from d2i1_train.loop.batches import Batch, Draws, Example, Examples, seeded, stack
+from d2i1_train.loop.batches import Draws, Example, Examples, TrainingBatch, seeded, stack
 from d2i1_train.loop.cache import Cache
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.theta import make_theta
@@ -67,7 +67,7 @@ def of_rooms(
     denoise: bool = False,
     resolution: str = "32",
 ) -> Examples:
-    shared = (pipe, make_theta(pipe), pipe.perception_context(), Cache(None))
+    shared = (pipe, make_theta(pipe), pipe.perception_conditioning(), Cache(None))
     rows = open_rows("rooms:train", resolution, 4)
     return Examples(rows, *shared, augment=augment, created=created, denoise=denoise)
 
@@ -283,24 +283,24 @@ def test_theta_c_sees_the_same_window_in_its_own_colours(
     assert not torch.equal(one.latents, other.latents)
     assert all(torch.equal(one.targets[name], other.targets[name]) for name in one.targets)
     if created:
-        assert one.clean is not None and torch.equal(one.clean, other.latents)
+        assert one.original is not None and torch.equal(one.original, other.latents)
     else:
-        assert one.clean is None  # nobody asks theta_C about real samples
-    assert other.clean is None
+        assert one.original is None  # theta_C does not predict real samples
+    assert other.original is None
 
 
 def test_a_batch_has_clean_latents_of_its_created_ones(tiny_pipe: Diff2in1Pipeline) -> None:
     half = replace(ALL, jitter={**JITTER, "probability": 0.5})
     made, real = (of_rooms(tiny_pipe, half, created=c) for c in (True, False))
     examples = [real.draw(0, seeded(0)), *(made.draw(n, seeded(n)) for n in range(4))]
-    assert {example.clean is None for example in examples[1:]} == {False, True}
+    assert {example.original is None for example in examples[1:]} == {False, True}
     batch = stack(examples, torch.device("cpu"))
-    assert batch.clean is not None and batch.clean.shape == batch.latents[1:].shape
+    assert batch.original is not None and batch.original.shape == batch.latents[1:].shape
     for n, example in enumerate(examples[1:]):
-        wanted = example.latents if example.clean is None else example.clean
-        assert torch.equal(batch.clean[n], wanted)
-    unchanged = [example for example in examples if example.clean is None]
-    assert stack(unchanged, torch.device("cpu")).clean is None
+        wanted = example.latents if example.original is None else example.original
+        assert torch.equal(batch.original[n], wanted)
+    unchanged = [example for example in examples if example.original is None]
+    assert stack(unchanged, torch.device("cpu")).original is None
 
 
 def test_denoising_learns_from_images_in_their_own_colours(tiny_pipe: Diff2in1Pipeline) -> None:
@@ -381,7 +381,7 @@ def test_threads_and_resuming_change_nothing(
 
 @pytest.mark.parametrize("mix", ["paired", "union"])
 @pytest.mark.parametrize("flags", [(), FULL])
-def test_theta_c_believes_what_it_sees_in_the_images_own_colours(
+def test_theta_c_labels_images_in_their_own_colours(
     train: Train,
     created: Path,
     tmp_path: Path,
@@ -390,33 +390,33 @@ def test_theta_c_believes_what_it_sees_in_the_images_own_colours(
     mix: str,
 ) -> None:
     """Whether the U-Net is frozen, and shares a pyramid otherwise, or trained."""
-    batches: list[Batch] = []
-    believed: list[dict[str, Tensor]] = []
-    stacked, believe = runs.stack, stage.believe
+    batches: list[TrainingBatch] = []
+    predicted: list[dict[str, Tensor]] = []
+    stacked, mixed = runs.stack, stage.with_pseudo_labels
 
-    def keep_batch(*arguments: object) -> Batch:
+    def keep_batch(*arguments: object) -> TrainingBatch:
         batches.append(stacked(*arguments))  # type: ignore[arg-type]
         return batches[-1]
 
-    def keep_belief(families: object, raw: dict[str, Tensor], *more: object) -> object:
-        believed.append(raw)
-        return believe(families, raw, *more)  # type: ignore[arg-type]
+    def keep_raw(families: object, raw: dict[str, Tensor], *more: object) -> object:
+        predicted.append(raw)
+        return mixed(families, raw, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(runs, "stack", keep_batch)
-    monkeypatch.setattr(stage, "believe", keep_belief)
+    monkeypatch.setattr(stage, "with_pseudo_labels", keep_raw)
     pipeline = train(*flags) / "pipeline"
     inputs = ("--pipeline", pipeline, "--created", created, "--alpha", 1, "--mix", mix)
     jitter = ("--color_jitter", "{brightness: 0.5, hue: 0.4}")
     run("self-improve", *inputs, *SMALL, *STEPS, *VIEWS, *jitter, "--output_dir", tmp_path / "out")
     creation = make_theta(pipe := open_pipeline(str(pipeline), base_unet=None)).eval()
-    context = pipe.perception_context()
+    conditioning = pipe.perception_conditioning()
     some = [batch for batch in batches if len(batch.created)]
-    assert len(some) == len(believed) > 0
-    for batch, raw in zip(some, believed, strict=True):
-        assert batch.clean is not None and batch.size == (24, 40)
+    assert len(some) == len(predicted) > 0
+    for batch, raw in zip(some, predicted, strict=True):
+        assert batch.original is not None and batch.size == (24, 40)
         with torch.no_grad():
-            wanted = creation(batch.clean, context, batch.size).raw
-            other = creation(batch.latents[batch.created], context, batch.size).raw
+            wanted = creation(batch.original, conditioning, batch.size).raw
+            other = creation(batch.latents[batch.created], conditioning, batch.size).raw
         for name, found in raw.items():
             torch.testing.assert_close(found, wanted[name], atol=1e-4, rtol=1e-3)
             assert (found - other[name]).abs().max() > 1e-2

@@ -11,7 +11,15 @@ import inspect
 
 
 def join_modules(entry: str) -> str:
-    """Source of the module named `entry` with every relative import replaced by what it imports."""
+    """The source of a module with every relative import replaced by the imported source.
+
+    Args:
+        entry: full name of the module.
+
+    Raises:
+        ValueError: if a name means different things in two modules, or a relative import renames
+            one.
+    """
     sections: dict[str, str] = {}
     owner: dict[str, str] = {}
 
@@ -26,9 +34,9 @@ def join_modules(entry: str) -> str:
                 if below not in sections:
                     visit(below)
                 continue
-            for defined in _defined(node):
-                if owner.setdefault(defined, name) != name:
-                    raise ValueError(f"{defined} is defined by both {owner[defined]} and {name}")
+            for bound, origin in _bound(node, name):
+                if owner.setdefault(bound, origin) != origin:
+                    raise ValueError(f"{bound} is defined by both {owner[bound]} and {origin}")
             parts.append("\n".join(lines[_start(node) - 1 : node.end_lineno]))
         heading = f'"""{docstring}"""' if name == entry else f"# --- {name.rsplit('.', 1)[-1]} ---"
         sections[name] = heading + "\n\n" + "\n\n".join(parts)
@@ -53,9 +61,14 @@ def _start(node: ast.stmt) -> int:
     return min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
 
 
-def _defined(node: ast.stmt) -> list[str]:
-    """Names a top-level statement defines, imports aside."""
+def _bound(node: ast.stmt, module: str) -> list[tuple[str, str]]:
+    """The names that a top-level statement binds, and what defines each of them."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return [node.name]
+        return [(node.name, module)]
+    if isinstance(node, ast.Import):
+        names = [(one.asname or one.name.partition(".")[0], one) for one in node.names]
+        return [(name, one.name if one.asname else name) for name, one in names]
+    if isinstance(node, ast.ImportFrom):
+        return [(one.asname or one.name, f"{node.module}.{one.name}") for one in node.names]
     targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
+    return [(target.id, module) for target in targets if isinstance(target, ast.Name)]

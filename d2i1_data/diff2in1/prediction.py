@@ -1,0 +1,122 @@
+"""Prediction: maps of images of any size, and of latents.
+
+Letters in shape comments: B batch, C R channels, H W pixels, h w latent pixels.
+"""
+
+from itertools import groupby
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import Tensor
+from torch.nn import functional as F
+
+from .images import fit_longer_side, pad_to_stride
+from .outputs import Finished, finish_maps
+from .windows import predict_in_windows
+
+
+def predict_maps(
+    pipe: DiffusionPipeline,
+    batches: list[Tensor],
+    output_type: str,
+    processing_resolution: int | None = None,
+    flip: bool = False,
+    window: int | None = None,
+    batch_size: int = 8,
+) -> Finished:
+    """The finished maps of images, in their order.
+
+    Args:
+        pipe: the pipeline.
+        batches: images `[1, 3, H, W]` in [-1, 1], of any sizes.
+        output_type: see `finish_maps`; all others as in `Diff2in1Pipeline.predict`.
+        processing_resolution: see there.
+        flip: see there.
+        window: see there.
+        batch_size: see there.
+
+    Returns:
+        The fields of an output beside `images`.
+    """
+    total: Finished = {}
+    for _, same in groupby(batches, lambda batch: batch.shape[2:]):
+        group = list(same)
+        for start in range(0, len(group), batch_size):
+            pixels = torch.cat(group[start : start + batch_size]).to(pipe._execution_device)
+            raw = predict_raw(pipe, pixels, processing_resolution, flip, window)
+            found = finish_maps(pipe.perception.families, raw, output_type)
+            for kind, tasks in found.items():
+                known = total.setdefault(kind, {})
+                for name, maps in tasks.items():
+                    known.setdefault(name, []).extend(maps)
+    return total
+
+
+@torch.no_grad()
+def predict_raw(
+    pipe: DiffusionPipeline,
+    pixels: Tensor,
+    processing_resolution: int | None = None,
+    flip: bool = False,
+    window: int | None = None,
+) -> dict[str, Tensor]:
+    """Raw maps of images.
+
+    Args:
+        pipe: the pipeline.
+        pixels: images `[B, 3, H, W]` in [-1, 1].
+        processing_resolution: see `Diff2in1Pipeline.predict`.
+        flip: see there.
+        window: see there.
+
+    Returns:
+        Task name -> raw map `[B, R, H, W]`.
+    """
+    families, size = pipe.perception.families, (pixels.shape[2], pixels.shape[3])
+    default = pipe.config.default_processing_resolution
+    resolution = default if processing_resolution is None else processing_resolution or None
+    pixels = fit_longer_side(pixels, resolution)
+
+    def predict_part(part: Tensor) -> dict[str, Tensor]:
+        latents = pipe.encode_image(pad_to_stride(part, pipe.stride))
+        raw = perceive(pipe, latents, (part.shape[2], part.shape[3]))
+        return {name: families[name].to_linear(one) for name, one in raw.items()}
+
+    linear = predict_in_windows(predict_part, pixels, window)
+    if flip:
+        mirrored = predict_in_windows(predict_part, pixels.flip(-1), window)
+        linear = {n: (x + families[n].flip(mirrored[n])) / 2 for n, x in linear.items()}
+    linear = {n: F.interpolate(x, size, mode="bilinear") for n, x in linear.items()}
+    return {name: families[name].from_linear(one) for name, one in linear.items()}
+
+
+def perceive(
+    pipe: DiffusionPipeline,
+    latents: Tensor,
+    size: tuple[int, int],
+    pyramid: tuple[Tensor, ...] | None = None,
+) -> dict[str, Tensor]:
+    """Raw maps of latents.
+
+    Args:
+        pipe: the pipeline.
+        latents: scaled latents `[B, C, h, w]`.
+        size: (H, W) of the maps in pixels.
+        pyramid: of the same latents, if there is one already.
+
+    Returns:
+        Task name -> raw map `[B, R, H, W]`.
+    """
+    attention_maps: dict[int, Tensor] = {}
+    dtype = pipe.perception.dtype
+    if pyramid is None:
+        found = pipe.perception.run_unet(
+            pipe.unet, latents.to(pipe.unet.dtype), pipe.perception_conditioning()
+        )
+        pyramid = found.pyramid
+        attention_maps = {level: x.to(dtype) for level, x in found.attention_maps.items()}
+    pyramid = tuple(level.to(dtype) for level in pyramid)
+    factor = pipe.vae_scale_factor
+    padded = (pyramid[0].shape[2] * factor, pyramid[0].shape[3] * factor)
+    raw = pipe.perception(pyramid, padded, attention_maps)
+    return {n: r[..., : size[0], : size[1]].float().contiguous() for n, r in raw.items()}

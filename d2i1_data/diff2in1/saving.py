@@ -1,0 +1,102 @@
+"""Saving and pushing pipelines, with the code that opens them elsewhere."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import diffusers
+from diffusers import DiffusionPipeline
+from diffusers.utils import logging
+from huggingface_hub import create_repo
+
+from .join import join_modules
+
+FORMAT_VERSION = 1  # of a pipeline's or an adapter's folder, in its model_index.json
+LORA_NAME = "diff2in1"  # of the LoRA that was trained, beside those of users
+CardWriter = Callable[[Path, str], None]  # writes README.md of a folder for a repository
+
+
+def check_format(index: Mapping[str, Any], place: str) -> None:
+    """Check that this version can open a pipeline or an adapter.
+
+    Args:
+        index: the content of `model_index.json`, or a part with `format_version`.
+        place: where it lies, for the message.
+
+    Raises:
+        ValueError: if its format is newer.
+    """
+    found = index.get("format_version", FORMAT_VERSION)
+    if not isinstance(found, int) or found > FORMAT_VERSION:
+        raise ValueError(
+            f"{place}: format version {found!r}, this version of diff2in1 opens up to"
+            f" {FORMAT_VERSION}: update the package"
+        )
+
+
+def check_no_lora(pipe: DiffusionPipeline) -> None:
+    """Check that no LoRA is beside the weights of a pipeline.
+
+    Raises:
+        ValueError: if there is one. Saved with it, a part would load with random weights.
+    """
+    for name in ("unet", "base_unet", "text_encoder"):
+        if getattr(getattr(pipe, name), "peft_config", None):
+            raise ValueError(
+                f"{name} has a LoRA adapter: call fuse_lora() and unload_lora_weights() first"
+            )
+
+
+def write_code(pipe: DiffusionPipeline, folder: Path) -> None:
+    """Write the code of a saved pipeline beside it, and an index that names its classes."""
+    (folder / "pipeline.py").write_text(join_modules(type(pipe).__module__))
+    write_index(folder, perception=["diff2in1", type(pipe.perception).__name__])
+
+
+def write_index(folder: Path, **entries: Any) -> None:
+    """Add entries to model_index.json, and remove paths of this machine from it and all configs."""
+    file = folder / "model_index.json"
+    new = {"_class_name": "Diff2in1Pipeline", "_diffusers_version": diffusers.__version__}
+    index = json.loads(file.read_text()) if file.is_file() else new
+    entries["_class_name"] = "Diff2in1Pipeline"
+    file.write_text(json.dumps(index | entries))
+    for config in (file, *folder.glob("*/config.json")):
+        content = json.loads(config.read_text())
+        content.pop("_name_or_path", None)
+        config.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def push_folder(
+    pipe: DiffusionPipeline,
+    folder: Path,
+    repo_id: str,
+    private: bool | None,
+    token: str | None,
+    commit_message: str | None,
+    create_pr: bool,
+) -> str:
+    """Push a saved pipeline with a card.
+
+    Args:
+        pipe: the pipeline; its class may have a `card_writer`.
+        folder: where it is saved.
+        repo_id: repository on the Hub; it is created if it does not exist.
+        private: whether a new repository is private.
+        token: of the Hub.
+        commit_message: of the commit.
+        create_pr: whether to open a pull request.
+
+    Returns:
+        The URL of the commit.
+    """
+    name = create_repo(repo_id, private=private, token=token, exist_ok=True).repo_id
+    write_card: CardWriter | None = type(pipe).card_writer
+    if write_card is None:
+        logging.get_logger(__name__).warning(
+            "No card is pushed: this pipeline was not imported by `from d2i1_data import"
+            " Diff2in1Pipeline`."
+        )
+    else:
+        write_card(folder, name)
+    return str(pipe._upload_folder(folder, name, token, commit_message, create_pr))
