@@ -26,7 +26,7 @@ from d2i1_data.tasks import TASKS
 
 from .arguments import read_settings
 from .loop.reopen import open_theta
-from .scratch.generation import Figures, Generation
+from .scratch.generation import Generation, Metrics
 from .scratch.vae import save_grid
 from .settings import StudySettings, WarmUpSettings
 from .training_mean import training_means
@@ -114,7 +114,7 @@ def _generation(run: Path, settings: StudySettings) -> Generation:
     return Generation(open_source(settings.test), settings.generation_samples, stride)
 
 
-def _generate(run: Path, generation: Generation) -> Figures:
+def _generate(run: Path, generation: Generation) -> Metrics:
     """How an arm creates with theta's U-Net; of a frozen one that is the base's."""
     pipe = _open(run)
     varied, images = generation.vary(pipe, "theta")

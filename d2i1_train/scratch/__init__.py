@@ -1,1 +1,1 @@
-"""Small bases, trained from nothing."""
+"""Scratch: small bases, trained from scratch. The act is in `scratch.base`."""

@@ -1,4 +1,4 @@
-"""Small complete bases from scratch: autoencoder, then text encoder and U-Net on its latents."""
+"""Training a small base: first the autoencoder, then text encoder and U-Net on its latents."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -23,7 +23,7 @@ from .vae import encode_all, fit_vae
 
 
 def base(settings: BaseSettings) -> None:
-    """Train a base, or with `evaluate` score one."""
+    """Train a base, or score the base that `evaluate` names."""
     if settings.evaluate is None:
         train_base(settings)
     else:
@@ -31,7 +31,14 @@ def base(settings: BaseSettings) -> None:
 
 
 def train_base(settings: BaseSettings) -> Path:
-    """Train a base and write it, in diffusers layout, to `output_dir/pipeline`; that folder."""
+    """Train a base and write it in diffusers layout.
+
+    Returns:
+        The folder of the base, `output_dir/pipeline`.
+
+    Raises:
+        InputError: if a sample has no caption, or images differ in size.
+    """
     folder = Path(settings.output_dir)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(settings.seed)
@@ -50,22 +57,29 @@ def train_base(settings: BaseSettings) -> Path:
 
 
 def gather(settings: BaseSettings) -> tuple[Tensor, list[str]]:
-    """All images of the source, [N, 3, H, W] uint8, sides padded to the stride, and captions."""
+    """Read all images and captions of the source.
+
+    Returns:
+        Images `[N, 3, H, W]` uint8, with sides padded to the stride, and N captions.
+
+    Raises:
+        InputError: if a sample has no caption, or images differ in size.
+    """
     source = open_source(settings.source, resolution=settings.resolution)
     count = min(len(source), settings.max_train_samples or len(source))
     loader: DataLoader[Sample] = DataLoader(
-        source,  # type: ignore[arg-type]  # a Source is indexed as a Dataset is
+        source,  # type: ignore[arg-type]  # a Source is indexed like a Dataset
         batch_size=None,
         sampler=range(count),
         num_workers=settings.dataloader_num_workers,
     )
     levels = len(settings.vae_channels) + len(settings.unet_channels) - 2
-    stride = max(8, 2**levels)  # diffusers' pipelines make only multiples of 8
+    stride = max(8, 2**levels)  # diffusers' pipelines create multiples of 8 only
     images, captions = [], []
     for sample in tqdm(loader, "images", total=count):
         if sample.caption is None:
             raise InputError(
-                f"{settings.source}: sample {sample.id} has no caption; a base needs them"
+                f"{settings.source}: sample {sample.id} has no caption; a base needs captions"
             )
         pixels = torch.from_numpy(np.array(sample.image)).permute(2, 0, 1)
         height, width = sample.size

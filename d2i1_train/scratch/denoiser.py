@@ -1,4 +1,4 @@
-"""Fitting the U-Net of a base together with its text encoder."""
+"""Training the U-Net of a base together with its text encoder."""
 
 from pathlib import Path
 
@@ -20,7 +20,15 @@ def fit_unet(
     settings: BaseSettings,
     folder: Path,
 ) -> None:
-    """Fit U-Net and text encoder to scaled latents [N or 2N, C, h, w] of images with N captions."""
+    """Train U-Net and text encoder.
+
+    Args:
+        base: holds both.
+        latents: scaled latents `[N, C, h, w]`, or `[2N, C, h, w]` with those of mirrored images.
+        captions: N captions.
+        settings: how to train.
+        folder: for checkpoints and previews.
+    """
     device = base.unet.device
     autocast = torch.autocast(
         device.type, torch.bfloat16, enabled=settings.mixed_precision == "bf16"
@@ -45,9 +53,8 @@ def fit_unet(
         return (error * min_snr_weight(abar[t], settings.snr_gamma).to(device)).mean()
 
     def preview() -> None:
-        shown = captions[:PREVIEWS]
         images = base(
-            shown,
+            captions[:PREVIEWS],
             height=latents.shape[-2] * base.vae_scale_factor,
             width=latents.shape[-1] * base.vae_scale_factor,
             num_inference_steps=25,
@@ -69,6 +76,6 @@ def fit_unet(
 
 
 def min_snr_weight(abar: Tensor, gamma: float) -> Tensor:
-    """min(SNR, gamma) / SNR, the weight of a noise-prediction error at signal level abar."""
+    """Compute min(SNR, gamma) / SNR, the weight of a noise error at signal level abar."""
     snr = abar / (1 - abar)
     return snr.clamp(max=gamma) / snr if gamma else torch.ones_like(snr)

@@ -1,4 +1,4 @@
-"""What a base is worth: reconstruction, and how it creates."""
+"""Scoring a base: how well it reconstructs and creates."""
 
 import json
 from pathlib import Path
@@ -20,20 +20,26 @@ HELD_OUT = 500
 
 
 def evaluate_base(settings: BaseSettings) -> dict[str, Any]:
-    """Score the base `settings.evaluate` on held-out samples of the source; writes quality.json."""
+    """Score the base `settings.evaluate` on held-out samples of the source.
+
+    It writes quality.json and quality.png to the output folder.
+
+    Returns:
+        The content of quality.json.
+    """
     pipe = _mount(str(settings.evaluate))
     source = open_source(settings.source, settings.resolution)
     generation = Generation(source, HELD_OUT, pipe.stride, settings.seed)
     images = generation.images
     again = torch.cat([reconstruct(pipe.vae, p.to(pipe.device)).cpu() for p in images.split(50)])
-    figures, varied = generation.vary(pipe, "base")
+    metrics, varied = generation.vary(pipe, "base")
     results: dict[str, Any] = {"held_out": len(images)}
-    results |= {"psnr_db": round(psnr(again, images).mean().item(), 2), **figures}
+    results |= {"psnr_db": round(psnr(again, images).mean().item(), 2), **metrics}
     rows = [images[:10], again[:10], varied[:10]]
     if generation.probe:
         for guidance in (1.0, 3.0):
-            figures, invented = generation.invent(pipe, guidance, "base")
-            results |= figures
+            metrics, invented = generation.invent(pipe, guidance, "base")
+            results |= metrics
             rows.append(invented[:10])
         results |= generation.real()
     folder = Path(settings.output_dir)
@@ -44,7 +50,7 @@ def evaluate_base(settings: BaseSettings) -> dict[str, Any]:
 
 
 def _mount(name: str) -> Diff2in1Pipeline:
-    """The creation path as users have it; the labels of its untrained host are not looked at."""
+    """A pipeline that creates as users do. Its host is not trained, and its labels are not used."""
     task = {"unused": CONFIDENCE.config()}
     pipe = Diff2in1Pipeline.from_base(find_base(name), next(iter(HOSTS)), task, width=16)
     pipe.set_progress_bar_config(disable=True)
@@ -52,5 +58,5 @@ def _mount(name: str) -> Diff2in1Pipeline:
 
 
 def psnr(one: Tensor, other: Tensor) -> Tensor:
-    """Decibels of each pair of images in [-1, 1]."""
+    """Compute decibels of each pair of images `[B, 3, H, W]` in [-1, 1], as `[B]`."""
     return -10 * ((one - other) / 2).square().mean((1, 2, 3)).log10()

@@ -1,4 +1,4 @@
-"""The loop both parts of a base are fitted with: AdamW, schedule, EMA, resume, previews."""
+"""The training loop of both parts of a base: AdamW, schedule, EMA, resuming, previews."""
 
 import json
 import math
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 @dataclass(frozen=True)
 class Fit:
-    """How one part is fitted. `every`: steps between checkpoints, each with a preview."""
+    """How one part is trained. `every`: steps from one checkpoint, with a preview, to the next."""
 
     steps: int
     learning_rate: float
@@ -32,10 +33,18 @@ def fit(
     folder: Path,
     preview: Callable[[], None],
 ) -> None:
-    """Minimise `loss` over the parameters of `model`, which holds the averaged weights afterwards.
+    """Train a model. It holds the averaged weights afterwards.
 
-    `loss` draws everything random from the generator it is given, seeded by (seed, step), so a run
-    resumed from `folder` continues exactly as if it had not been interrupted.
+    A resumed run continues exactly as if it had not been interrupted, because each step's generator
+    is seeded by (seed, step).
+
+    Args:
+        name: of the part, for the progress bar and its folder.
+        model: is trained.
+        loss: computes the loss of a step, with all random draws from the generator it is given.
+        recipe: how to train.
+        folder: for checkpoints.
+        preview: draws a picture with the averaged weights.
     """
     parameters = dict(model.named_parameters())
     average = {key: value.detach().clone() for key, value in parameters.items()}
@@ -91,7 +100,7 @@ def _save(
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """One safetensors file, written beside and renamed, so an interruption leaves the older one."""
+    """Write one safetensors file as a whole or not at all."""
     path.mkdir(parents=True, exist_ok=True)
     tensors = {f"parameters.{key}": value.detach() for key, value in parameters.items()}
     tensors |= {f"average.{key}": value for key, value in average.items()}
@@ -108,7 +117,7 @@ def _resume(
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> int:
-    """Load the last complete state, if there is one; its step."""
+    """Load the last state, if there is one; returns its step."""
     file = path / "state.safetensors"
     if not file.exists():
         return 0
@@ -123,11 +132,5 @@ def _resume(
         for key, parameter in parameters.items():
             parameter.copy_(tensors[f"parameters.{key}"])
             average[key].copy_(tensors[f"average.{key}"])
-    return _step(file)
-
-
-def _step(file: Path) -> int:
-    from safetensors import safe_open
-
     with safe_open(file, "pt") as opened:
         return int(json.loads(opened.metadata()["step"]))

@@ -1,4 +1,4 @@
-"""Generation: how well a pipeline creates images; sharpness, obedience, distance to real ones."""
+"""Generation: scores of created images: sharpness, match with captions, distance to real ones."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -22,14 +22,20 @@ CALLS = 25
 BATCH = 50
 PROBE_SAMPLES, PROBE_STEPS, PROBE_BATCH = 6000, 2000, 64
 
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
 class Generation:
-    """Judges what pipelines create from held-out samples, always with the same noise.
+    """Scores what pipelines create from held-out samples, always with the same noise.
 
-    Of rooms it also knows, by a probe fitted to them, whether what the caption names first is
-    there, and how far features are from those of real rooms.
+    For rooms it also trains a probe. The probe tells whether a created image shows the object that
+    its caption names first, and how far its features are from those of real rooms.
+
+    Args:
+        held_out: source of images and captions.
+        count: number of samples, at most.
+        stride: images are padded to multiples of it.
+        seed: of the probe.
     """
 
     def __init__(self, held_out: Source, count: int, stride: int, seed: int = 0) -> None:
@@ -42,8 +48,8 @@ class Generation:
         if isinstance(held_out, Rooms):
             self.probe = train_probe(Rooms("train"), seed)
 
-    def vary(self, pipe: Diff2in1Pipeline, create_with: CreateWith) -> tuple[Figures, Tensor]:
-        """Figures and images of variations at strength 0.6 with the images' own captions."""
+    def vary(self, pipe: Diff2in1Pipeline, create_with: CreateWith) -> tuple[Metrics, Tensor]:
+        """Create variations at strength 0.6 with the images' own captions; metrics and images."""
         varied = self._create(pipe, self.captions, 0.6, 1.0, create_with)
         again = [reconstruct(pipe.vae, p.to(pipe.device)).cpu() for p in self.images.split(BATCH)]
         sharpness = gradient(varied) / gradient(torch.cat(again))
@@ -54,26 +60,27 @@ class Generation:
 
     def invent(
         self, pipe: Diff2in1Pipeline, guidance: float, create_with: CreateWith
-    ) -> tuple[Figures, Tensor]:
-        """Figures and images at strength 1.
+    ) -> tuple[Metrics, Tensor]:
+        """Create images at strength 1; metrics and images.
 
-        With another image's caption, because a trace of the source image survives it.
+        The caption is that of another image, because a trace of the source image remains even at
+        strength 1.
         """
         others = self.captions[1:] + self.captions[:1]
         invented = self._create(pipe, others, 1.0, guidance, create_with)
         if self.probe is None:
             return {}, invented
         key = f"at_1_guidance_{guidance:g}"
-        found = self._found(self.probe, invented, others)
+        accuracy = self._accuracy(self.probe, invented, others)
         distance = self._distance(self.probe, invented)
-        return {f"probe_{key}": found, f"frechet_{key}": distance}, invented
+        return {f"probe_{key}": accuracy, f"frechet_{key}": distance}, invented
 
-    def real(self) -> Figures:
-        """The same figures of real images, which the probe was not fitted to."""
+    def real(self) -> Metrics:
+        """Measure the same metrics on real images that the probe was not trained on."""
         if self.probe is None:
             return {}
         return {
-            "probe_on_rooms": self._found(self.probe, self.images, self.captions),
+            "probe_on_rooms": self._accuracy(self.probe, self.images, self.captions),
             "chance": round(1 / len(MAIN_OBJECTS), 3),
             "frechet_halves": self._distance(self.probe, self.images),
         }
@@ -87,7 +94,7 @@ class Generation:
         guidance: float,
         create_with: CreateWith,
     ) -> Tensor:
-        """Images [N, 3, H, W] in [-1, 1]."""
+        """Created images `[N, 3, H, W]` in [-1, 1]."""
         parts = []
         label = f"strength {strength:g}, guidance {guidance:g}"
         for start in trange(0, len(self.images), BATCH, desc=label):
@@ -107,8 +114,8 @@ class Generation:
         return torch.cat(parts)
 
     @torch.no_grad()
-    def _found(self, probe: "Probe", images: Tensor, captions: Sequence[str]) -> float:
-        """How often the probe finds the colour and the shape of the caption's first object."""
+    def _accuracy(self, probe: "Probe", images: Tensor, captions: Sequence[str]) -> float:
+        """How often the probe finds colour and shape of the object that the caption names first."""
         answers = torch.tensor([MAIN_OBJECTS.index(main_object(text)) for text in captions])
         return round((probe(images).argmax(1) == answers).float().mean().item(), 3)
 
@@ -121,12 +128,12 @@ class Generation:
 
 
 def gradient(images: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring pixels."""
+    """Compute the mean absolute difference of neighbouring pixels."""
     return images.diff(dim=-1).abs().mean() + images.diff(dim=-2).abs().mean()
 
 
 class Probe(nn.Module):
-    """A small classifier of the object a room's caption names first; its features are pooled."""
+    """A small classifier of the object that a room's caption names first. Features are pooled."""
 
     def __init__(self, classes: int, width: int = 64) -> None:
         super().__init__()
@@ -142,7 +149,7 @@ class Probe(nn.Module):
         self.body, self.head = nn.Sequential(*layers), nn.Linear(width, classes)
 
     def features(self, images: Tensor) -> Tensor:
-        """[B, width] of images [B, 3, H, W] in [-1, 1]."""
+        """Features `[B, width]` of images `[B, 3, H, W]` in [-1, 1]."""
         pooled: Tensor = self.body(images).amax((2, 3))
         return pooled
 
@@ -152,7 +159,7 @@ class Probe(nn.Module):
 
 
 def train_probe(rooms: Source, seed: int) -> Probe:
-    """Fit a probe to rendered rooms."""
+    """Train a probe on rendered rooms."""
     torch.manual_seed(seed)
     probe = Probe(len(MAIN_OBJECTS))
     samples = [rooms[i] for i in trange(PROBE_SAMPLES, desc="rooms for the probe")]
@@ -173,7 +180,7 @@ def train_probe(rooms: Source, seed: int) -> Probe:
 
 
 def frechet(one: Tensor, other: Tensor) -> float:
-    """Fréchet distance of two sets of features [N, D] taken as Gaussian."""
+    """Compute the Fréchet distance of two sets of features `[N, D]`, taken as Gaussian."""
     a, b = one.double(), other.double()
     shift = (a.mean(0) - b.mean(0)).square().sum()
     product = torch.linalg.eigvals(a.T.cov() @ b.T.cov()).real.clamp(min=0)

@@ -18,7 +18,7 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def train_tokenizer(captions: Iterable[str], settings: BaseSettings, folder: Path) -> CLIPTokenizer:
-    """A CLIP byte-pair tokenizer learnt from the captions; every other text falls back to bytes."""
+    """Train a CLIP byte-pair tokenizer on captions. Every other text falls back to bytes."""
     model = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     model.normalizer = normalizers.Lowercase()
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -43,7 +43,7 @@ def train_tokenizer(captions: Iterable[str], settings: BaseSettings, folder: Pat
 
 
 def build_text_encoder(tokenizer: CLIPTokenizer, settings: BaseSettings) -> CLIPTextModel:
-    """A small CLIP text encoder for the tokenizer's own vocabulary and special tokens."""
+    """Build a small CLIP text encoder for the vocabulary and special tokens of a tokenizer."""
     width = settings.text_width
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -52,7 +52,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer, settings: BaseSettings) -> CLIP
         num_hidden_layers=settings.text_layers,
         num_attention_heads=width // 32,
         max_position_embeddings=settings.text_length,
-        # left alone these keep the ids of OpenAI's vocabulary, which lie outside of ours
+        # the defaults are ids of OpenAI's vocabulary, which lie outside of ours
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -61,7 +61,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer, settings: BaseSettings) -> CLIP
 
 
 def build_vae(settings: BaseSettings, size: tuple[int, int]) -> AutoencoderKL:
-    """An autoencoder with four latent channels that halves the sides at all but the last level."""
+    """Build an autoencoder with four latent channels. Every level but the last halves the sides."""
     channels = settings.vae_channels
     return AutoencoderKL(
         block_out_channels=tuple(channels),
@@ -75,7 +75,7 @@ def build_vae(settings: BaseSettings, size: tuple[int, int]) -> AutoencoderKL:
 
 
 def build_unet(settings: BaseSettings, latent_size: tuple[int, int]) -> UNet2DConditionModel:
-    """A U-Net with cross-attention at every level but the first, whose maps are the largest."""
+    """Build a U-Net with cross-attention at every level but the first, whose maps are largest."""
     channels = settings.unet_channels
     down = ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (len(channels) - 1)
     up = ("CrossAttnUpBlock2D",) * (len(channels) - 1) + ("UpBlock2D",)
@@ -98,7 +98,7 @@ def assemble(
     unet: UNet2DConditionModel,
     prediction_type: str = "epsilon",
 ) -> StableDiffusionPipeline:
-    """The parts as a base."""
+    """Join the parts to a base."""
     scheduler = build_scheduler()
     scheduler.register_to_config(prediction_type=prediction_type)
     return StableDiffusionPipeline(
@@ -114,7 +114,7 @@ def assemble(
 
 
 def build_scheduler() -> DDIMScheduler:
-    """Stable Diffusion's noise schedule."""
+    """Build Stable Diffusion's noise schedule."""
     return DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,

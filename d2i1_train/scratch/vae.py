@@ -1,4 +1,4 @@
-"""Fitting the autoencoder of a base and encoding its training images."""
+"""Training the autoencoder of a base, and encoding the training images."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from torch.nn import functional as F
 from .fit import Fit, fit
 from .settings import BaseSettings
 
-KL_WEIGHT = 1e-6  # as Stable Diffusion's autoencoder: latents bounded, reconstructions untouched
+KL_WEIGHT = 1e-6  # as Stable Diffusion: it bounds latents and does not change reconstructions
 PREVIEWS = 8
 
 
 def fit_vae(vae: AutoencoderKL, images: Tensor, settings: BaseSettings, folder: Path) -> None:
-    """Fit the autoencoder to images [N, 3, H, W] uint8 and set its scaling factor."""
+    """Train the autoencoder on images `[N, 3, H, W]` uint8 and set its scaling factor."""
     device, bf16 = vae.device, settings.mixed_precision == "bf16"
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=bf16)
 
@@ -52,14 +52,14 @@ def fit_vae(vae: AutoencoderKL, images: Tensor, settings: BaseSettings, folder: 
 
 
 def reconstruction_loss(output: Tensor, image: Tensor) -> Tensor:
-    """L1 of the pixels and of their differences to neighbours, which keeps edges sharp."""
+    """Compute L1 of pixels and of differences between neighbours, which keeps edges sharp."""
     rows = F.l1_loss(output.diff(dim=-2), image.diff(dim=-2))
     columns = F.l1_loss(output.diff(dim=-1), image.diff(dim=-1))
     return F.l1_loss(output, image) + rows + columns
 
 
 def encode_all(vae: AutoencoderKL, images: Tensor, settings: BaseSettings) -> Tensor:
-    """Scaled latents of all images, then of all mirrored images if they are trained on."""
+    """Encode all images, then all mirrored images if they are trained on, as scaled latents."""
     views = [images, images.flip(-1)] if settings.random_flip else [images]
     parts = [_encode(vae, view[i : i + 64]) for view in views for i in range(0, len(view), 64)]
     return torch.cat(parts) * vae.config.scaling_factor
@@ -72,17 +72,17 @@ def _encode(vae: AutoencoderKL, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def reconstruct(vae: AutoencoderKL, batch: Tensor) -> Tensor:
-    """Decode the mode of the posterior, [B, 3, H, W] in [-1, 1]."""
+    """Encode images and decode the mode of the posterior, `[B, 3, H, W]` in [-1, 1]."""
     return vae.decode(vae.encode(batch).latent_dist.mode()).sample.clamp(-1, 1)
 
 
 def to_unit(images: Tensor) -> Tensor:
-    """uint8 to float in [-1, 1]."""
+    """Convert uint8 to float in [-1, 1]."""
     return images.float() / 127.5 - 1
 
 
 def save_grid(rows: list[Tensor], file: Path) -> None:
-    """A picture with one row for each batch of images in [-1, 1]."""
+    """Save a picture with one row for each batch of images in [-1, 1]."""
     grid = torch.cat([torch.cat(list(row.cpu()), -1) for row in rows], -2)
     pixels = ((grid + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     file.parent.mkdir(parents=True, exist_ok=True)
