@@ -60,16 +60,16 @@ class ReportSettings:
     dataset: str
     """Folder or Hub id of a dataset in our schema."""
     output_dir: str | None = None
-    """Where index.html and its figures go; None is DATASET/report."""
+    """Folder for index.html and its figures; None is DATASET/report."""
     source: str | None = None
-    """What the images were made from; None is what the dataset's run.json says."""
+    """The source that the images were made from; None takes it from the dataset's run.json."""
     pipeline: str | None = None
-    """Whose features tell copies from variations; None is what the dataset's run.json says."""
+    """The pipeline whose features are compared to find copies; None takes it from run.json."""
     max_samples: int = 2000
-    """Read at most this many rows, and as many images of the source, evenly_spaced evenly."""
+    """Read at most this many rows, and as many images of the source, evenly spaced."""
     batch_size: int = 16
     copy_threshold: float = 0.98
-    """Cosine from which a created image counts as a copy of a source image."""
+    """A created image counts as a copy of a source image from this cosine on."""
 
     def __post_init__(self) -> None:
         require_positive(self, "max_samples", "batch_size")
@@ -82,19 +82,19 @@ class JudgeSettings:
     dataset: str
     """Folder or Hub id of a dataset in our schema."""
     source: str
-    """The truth, on the same images: what was labelled, or a dataset that a reference labelled."""
+    """The truth for the same images: their source, or a dataset with labels of a reference."""
     output_file: str
-    """All figures, as JSON."""
+    """JSON file for the metrics."""
     plot: str | None = None
-    """A PNG of every sample's error against its scores."""
+    """PNG file for a figure of every sample's error against its scores."""
     resolution: str | None = None
-    """Of the truth, as for `d2i1 label`; None is what the dataset's run.json says."""
+    """Resolution of the truth, as for `d2i1 label`; None takes it from the dataset's run.json."""
     max_samples: int = 2000
-    """Judge at most this many rows, evenly_spaced evenly."""
+    """Judge at most this many rows, evenly spaced."""
     keep: float = 0.8
     """The share of rows that a filter by quality would keep."""
     rounds: int = 1000
-    """Of the bootstrap, and of drawing rows at random."""
+    """Rounds of the bootstrap and of random choices of rows."""
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from d2i1_data.dataset.sample import Quality, Sample
-from d2i1_data.inspection.judge import best, ranks, spearman
+from d2i1_data.inspection.judge import best_weights, ranks, spearman
 from d2i1_data.sources import open_source
 from d2i1_data.sources.rooms import Rooms
 from tests.d2i1_data.rewrite import changed, save_dataset
@@ -69,11 +69,11 @@ def test_known_errors_are_found(labelled: Path, judged: Callable[..., dict[str, 
     assert (found["rows"], found["judged"]) == (COUNT, COUNT)
     depth = found["tasks"]["depth"]
     # 0 to 19 percent, and what rounding to millimetres does
-    assert depth["figures"]["abs_rel"] == pytest.approx(0.095, abs=2e-4)
+    assert depth["metrics"]["abs_rel"] == pytest.approx(0.095, abs=2e-4)
     assert depth["oracle"] == pytest.approx(0.075, abs=2e-4)  # 0 to 15 percent
     assert depth["random"]["mean"] == pytest.approx(0.095, abs=2e-3)
     assert depth["random"]["spread"] > 1e-3
-    accuracy = found["tasks"]["semseg"]["figures"]["accuracy"]
+    accuracy = found["tasks"]["semseg"]["metrics"]["accuracy"]
     assert accuracy == pytest.approx(1 - np.mean(np.arange(COUNT) / 32), abs=1e-9)
 
 
@@ -84,12 +84,12 @@ def test_a_score_that_is_the_error_is_the_oracle(
     knows = tasks["depth"]["scores"]["confidence"]
     assert knows["spearman"] == pytest.approx(-1, abs=1e-12)
     assert knows["spearman_error"] == pytest.approx(0, abs=1e-9)
-    assert knows["kept"] == tasks["depth"]["oracle"] < tasks["depth"]["figures"]["abs_rel"]
-    # fewer right pixels are a lower figure: the sign is still that of an error
+    assert knows["kept"] == tasks["depth"]["oracle"] < tasks["depth"]["metrics"]["abs_rel"]
+    # fewer right pixels are a lower metric: the sign is still that of an error
     knows, guesses = (tasks["semseg"]["scores"][name] for name in ("confidence", "flip"))
     assert knows["spearman"] < -0.8 and abs(guesses["spearman"]) < 0.6
     assert 0.1 < guesses["spearman_error"] < 0.4
-    assert knows["kept"] > tasks["semseg"]["figures"]["miou"] + 0.03
+    assert knows["kept"] > tasks["semseg"]["metrics"]["miou"] + 0.03
 
 
 def test_a_score_that_is_always_equal_knows_nothing(
@@ -98,7 +98,7 @@ def test_a_score_that_is_always_equal_knows_nothing(
     depth = judged(labelled, "rooms:val", "--resolution", 32)["tasks"]["depth"]
     flip = depth["scores"]["flip"]
     assert flip["spearman"] is None and flip["spearman_error"] is None
-    assert flip["kept"] == pytest.approx(depth["figures"]["abs_rel"])  # not the first of the rows
+    assert flip["kept"] == pytest.approx(depth["metrics"]["abs_rel"])  # not the first of the rows
     assert set(depth["scores"]) == {"confidence", "flip"}  # reencode was not measured
 
 
@@ -117,9 +117,9 @@ def test_rows_without_a_score_are_the_last_to_be_kept(
 def test_equal_values_share_ranks_and_places() -> None:
     values = np.array([3.0, 1.0, 3.0, 2.0])
     assert ranks(values).tolist() == [3.5, 1, 3.5, 2]
-    assert best(values, 0.25).tolist() == [0.5, 0, 0.5, 0]
-    assert best(values, 0.75).tolist() == [1, 0, 1, 1]
-    assert best(np.ones(4), 0.5).tolist() == [0.5] * 4
+    assert best_weights(values, 0.25).tolist() == [0.5, 0, 0.5, 0]
+    assert best_weights(values, 0.75).tolist() == [1, 0, 1, 1]
+    assert best_weights(np.ones(4), 0.5).tolist() == [0.5] * 4
     assert spearman(values, -(values**3)) == pytest.approx(-1)
     # ranks 1 2 3 4 and 2 1 4 3: 1 - 6 * 4 / (4 * 15)
     assert spearman(np.arange(4.0), np.array([5.0, 2, 9, 7])) == pytest.approx(0.6)
@@ -137,8 +137,8 @@ def test_created_images_are_judged_by_a_reference(
     d2i1("label", *flags)
     found = judged(made, f"dataset:{reference}")
     assert found["judged"] == 3 and set(found["tasks"]) == {"normals", "depth", "semseg"}
-    assert found["tasks"]["depth"]["figures"]["abs_rel"] < 1e-3  # it is its own reference
-    assert found["tasks"]["semseg"]["figures"]["miou"] > 0.99
+    assert found["tasks"]["depth"]["metrics"]["abs_rel"] < 1e-3  # it is its own reference
+    assert found["tasks"]["semseg"]["metrics"]["miou"] > 0.99
     # rows without a truth are left out
     half = ("--pipeline", pipeline, "--source", f"dataset:{made}", "--max_source_samples", 2)
     d2i1("label", *half, "--output_dir", tmp_path / "half")
