@@ -41,6 +41,7 @@ from tests.documents.reading import (
 from tests.documents.sizes import TINY_SD15, replaced, small
 from tests.hub import Hub
 from tests.made import run
+from tests.test_architecture import ROOMS
 
 # --- what lies in the folder of a document before its first block ---
 
@@ -52,6 +53,9 @@ GIVEN = {  # folder -> fixture that makes it
     "predicting.md": {"runs/demo": "demo_run"},
     "hub.md": {"runs/demo": "demo_run", "runs/created": "created", "runs/more": "more"},
 }
+
+# a path in this repository that stands for no other name
+PATH = re.compile(r"(d2i1_data|d2i1_train|hub_cards|scripts|tests|docs)/[a-z0-9_/.]*")
 
 # --- running ---
 
@@ -220,6 +224,21 @@ def test_every_flag_named_in_prose_exists() -> None:
         for code in INLINE.findall(read_prose(document)):
             named = set(re.findall(r"(?<!\S)--(\w+)", code))
             assert named <= ours | theirs, f"{document.name}: {code}"
+
+
+def test_contributing_tells_the_rooms_of_the_architecture() -> None:
+    content = (ROOT / "CONTRIBUTING.md").read_text()
+    groups = ("({})".format(", ".join(line)) if line[1:] else line[0] for line in ROOMS)
+    assert " < ".join(groups) in " ".join(content.split())
+    folders = (room for line in ROOMS for room in line if (ROOT / "d2i1_data" / room).is_dir())
+    assert all(f"`d2i1_data/{room}/`" in content for room in folders)
+
+
+def test_every_path_named_in_prose_exists() -> None:
+    for document in DOCUMENTS:
+        for code in INLINE.findall(read_prose(document)):
+            path = PATH.fullmatch(code)
+            assert not path or (ROOT / code).exists(), f"{document.name}: {code}"
 
 
 # --- links ---
