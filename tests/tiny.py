@@ -51,12 +51,15 @@ def mount_tiny(base: Path, mount: str, **options: Any) -> Diff2in1Pipeline:
     return pipe
 
 
-def save_tiny_base(folder: Path, prediction_type: str = "epsilon") -> Path:
-    """Write a base of about 0.3 M parameters whose stride is 4; the folder."""
+def save_tiny_base(
+    folder: Path, prediction_type: str = "epsilon", settings: BaseSettings = TINY
+) -> Path:
+    """Write a base with random weights, by default of about 0.3 M and with stride 4; the folder."""
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(["a room with a blue sphere"], TINY, folder.parent / "tokenizer")
-    text_encoder = build_text_encoder(tokenizer, TINY)
-    vae, unet = build_vae(TINY, (32, 32)), build_unet(TINY, (16, 16))
+    captions, vocabulary = ["a room with a blue sphere"], folder.parent / "tokenizer"
+    tokenizer = train_tokenizer(captions, settings, vocabulary)
+    text_encoder = build_text_encoder(tokenizer, settings)
+    vae, unet = build_vae(settings, (32, 32)), build_unet(settings, (16, 16))
     assemble(vae, text_encoder, tokenizer, unet, prediction_type).save_pretrained(folder)
     return folder
 
