@@ -27,8 +27,8 @@ from tests.made import run, shards
 VERSION = 1
 STATED_IN = {
     "dataset": ("plan.json", "diff2in1.json"),
-    "pipeline": ("training.json",),
-    "adapter": ("training.json",),
+    "pipeline": ("model_index.json",),
+    "adapter": ("model_index.json",),
     "checkpoint": ("checkpoint-2/counters.json",),
 }
 Expected = dict[str, Numbers]
@@ -96,11 +96,12 @@ def test_dataset_resumes(formats: Path, expected: Expected) -> None:
     content = json.loads(plan.read_text())
     plan.write_text(json.dumps({**content, "versions": library_versions()}))
     before = shards(formats / "dataset")
-    (formats / "dataset" / list(before)[1]).unlink()
+    first, second = before
+    (formats / "dataset" / second).unlink()
     run(*CREATE)
     after = shards(formats / "dataset")
-    assert before.keys() == after.keys() and len(after) == 2
-    assert after[list(after)[0]] == before[list(before)[0]]
+    assert list(after) == [first, second]
+    assert after[first] == before[first]
     found = read("dataset")
     assert found.keys() == expected["dataset"].keys()
     for name, numbers in found.items():  # images and maps of [0, 255] and of few metres
