@@ -1,4 +1,4 @@
-"""The demo: the whole loop on rooms, beside the same training on real labels only."""
+"""The demo: the whole loop on rooms, compared with the same training on real labels only."""
 
 import json
 import shutil
@@ -16,7 +16,7 @@ import numpy as np
 from d2i1_data.checkpoints.files import fingerprint
 from d2i1_data.creation.create import create
 from d2i1_data.creation.settings import CreateSettings
-from d2i1_data.dataset.files import require_folder
+from d2i1_data.dataset.files import require_folder, write_text
 from d2i1_data.dataset.preview import grid
 from d2i1_data.dataset.shards import RUN
 from d2i1_data.errors import InputError
@@ -48,7 +48,14 @@ np.savez(sys.argv[3], count=len(rows), **{k: v[0] for k, v in output.predictions
 
 
 def demo(settings: DemoSettings) -> dict[str, Any]:
-    """Warm up, create, self-improve beside the real-only arm, evaluate; returns results."""
+    """Warm up, create, self-improve, train the real-only baseline, and evaluate all.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        InputError: if the folder holds something else.
+    """
     folder = Path(settings.output_dir)
     _claim(folder, settings.overwrite)
     seconds: dict[str, float] = {}
@@ -68,7 +75,7 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
         reopened = reopen(folder)
     show_created(folder, dataset, settings.real)
     results = {
-        # of what, on what: a card takes its figures from here, see `d2i1_data.card`
+        # what was measured on what: cards read this file, see `d2i1_data.card`
         "source": "rooms",
         "split": "test",
         "samples": settings.held_out,
@@ -79,13 +86,13 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
         "reopened": reopened,
         "seconds": seconds,
     }
-    (folder / RESULTS).write_text(json.dumps(results, indent=2) + "\n")
+    write_text(folder / RESULTS, json.dumps(results, indent=2) + "\n")
     print(as_text(results, folder))
     return results
 
 
 def _claim(folder: Path, overwrite: bool) -> None:
-    """A new folder, or with `overwrite` one that an earlier demo filled."""
+    """Accept a new folder; with `overwrite`, empty the folder of an earlier demo."""
     require_folder(folder)
     if folder.is_dir() and any(folder.iterdir()):
         if not (folder / "warm-up" / RUN).is_file():
@@ -145,9 +152,17 @@ def _timed(act: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def compare(folder: Path, held_out: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Figures of the warm-up and of theta_E and theta_C of both arms; the arms' difference."""
+    """Score the warm-up, and theta_E and theta_C of both arms.
+
+    Args:
+        folder: of the demo.
+        held_out: number of rooms to score on.
+
+    Returns:
+        The metrics of each model by task, and for each task the difference between the arms.
+    """
     rooms = open_source("rooms:test")
-    samples = [rooms[row] for row in range(held_out)]  # rendered once for five models
+    samples = [rooms[row] for row in range(held_out)]  # rendered once for all five models
     models = {"warm-up": ("warm-up", "creation")}
     for arm in ("real-only", "self-improve"):
         models |= {f"{arm} theta_E": (arm, "exploitation"), f"{arm} theta_C": (arm, "creation")}
@@ -165,7 +180,7 @@ def compare(folder: Path, held_out: int) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def reopen(folder: Path) -> dict[str, Any]:
-    """Open dataset and pipeline in a new process; whether its predictions are identical to ours."""
+    """Open dataset and pipeline in a new process, and compare its predictions with ours."""
     file = folder / "reopened.npz"
     arguments = [str(folder / "dataset"), str(folder / "pipeline"), str(file)]
     subprocess.run([sys.executable, "-c", REOPEN, *arguments], check=True, capture_output=True)
@@ -179,26 +194,26 @@ def reopen(folder: Path) -> dict[str, Any]:
 
 
 def show_created(folder: Path, dataset: Path, real: int, count: int = 6) -> None:
-    """preview.png: the source image, what was created from it, and its labels."""
+    """Draw preview.png: source images, the images created from them, and their labels."""
     created, rooms = open_source(f"dataset:{dataset}"), open_source("rooms:train")
     rows = []
     for n in range(min(count, len(created))):
-        sample, origin = created[n], rooms[n % real]
+        sample, source = created[n], rooms[n % real]
         labels = [task.family.colorize(sample.targets[k]) for k, task in created.tasks.items()]
-        rows.append([origin.image, sample.image, *labels])
+        rows.append([source.image, sample.image, *labels])
     grid(rows).save(folder / "preview.png")
 
 
 def as_text(results: dict[str, Any], folder: Path) -> str:
-    """The table, one line on the difference, and where things lie."""
-    shown = {
+    """Write the table, a line on the difference between the arms, and the places of the results."""
+    columns = {
         name: TASKS[name].meter.table_metrics for name in next(iter(results["table"].values()))
     }
     width = max(len(name) for name in results["table"])
-    header = "; ".join(f"{name} {', '.join(figures)}" for name, figures in shown.items())
+    header = "; ".join(f"{name} {', '.join(metrics)}" for name, metrics in columns.items())
     lines = ["", f"held-out rooms: {header}"]
     for name, values in results["table"].items():
-        cells = [values[task][figure] for task, figures in shown.items() for figure in figures]
+        cells = [values[task][one] for task, metrics in columns.items() for one in metrics]
         lines.append(f"{name:{width}}" + "".join(f"{cell:8.3f}" for cell in cells))
     lines += ["", difference(results["verdict"]), ""]
     lines += [f"{act:12} {spent:6.1f} s" for act, spent in results["seconds"].items()]
@@ -212,13 +227,13 @@ def as_text(results: dict[str, Any], folder: Path) -> str:
 
 
 def difference(verdict: dict[str, Any]) -> str:
-    """Self-improving minus real-only, theta_C; whether it exceeds the spread over images."""
+    """Describe self-improving minus real-only for theta_C, and whether it exceeds 2 spreads."""
     parts = []
     for name, values in verdict.items():
         meter = TASKS[name].meter
         change, spread = (values[meter.headline][key] for key in ("difference", "spread"))
         better = (change > 0) == meter.higher_is_better(meter.headline)
-        beyond = abs(change) > 2 * spread
-        word = ("better" if better else "worse") if beyond else "no clear difference"
+        is_clear = abs(change) > 2 * spread
+        word = ("better" if better else "worse") if is_clear else "no clear difference"
         parts.append(f"{name} {meter.headline} {change:+.4f} (spread {spread:.4f}): {word}")
     return "self-improving minus real-only, theta_C, clear beyond 2 spreads: " + "; ".join(parts)

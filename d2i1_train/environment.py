@@ -1,7 +1,9 @@
-"""Versions and devices, as a report of a problem should name them."""
+"""Versions and devices, for bug reports."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
+
+import torch
 
 from .settings import EnvSettings
 
@@ -21,8 +23,6 @@ PACKAGES = (
 
 def env(settings: EnvSettings) -> None:
     """Print the versions of Python, our dependencies and the accelerators."""
-    import torch
-
     lines = [f"python: {platform.python_version()}", f"platform: {platform.platform()}"]
     lines += [f"{name}: {_version(name)}" for name in PACKAGES]
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

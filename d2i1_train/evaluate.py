@@ -1,4 +1,4 @@
-"""Evaluation: a pipeline's predictions against the truth of a source."""
+"""Evaluation: predictions of a pipeline compared with the labels of a source."""
 
 import json
 from dataclasses import asdict
@@ -8,6 +8,7 @@ from typing import Any
 from accelerate import PartialState
 
 from d2i1_data.checkpoints.files import fetch, fingerprint
+from d2i1_data.dataset.files import write_text
 from d2i1_data.inspection.evaluation.measure import (
     common_tasks,
     compute_metrics,
@@ -23,12 +24,19 @@ from d2i1_data.sources import open_rows, parse_spec
 from .loop.reopen import open_theta
 from .settings import EvaluateSettings
 
-PREDICTION = ("processing_resolution", "flip", "window")  # settings that are predict's own
-PLACES = ("pipeline", "output_file", "sparsification")  # settings that say nothing of figures
+PREDICTION = ("processing_resolution", "flip", "window")  # settings that `predict` takes
+PLACES = ("pipeline", "output_file", "sparsification")  # settings that do not affect metrics
 
 
 def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
-    """Score a pipeline on a source, write and return the figures."""
+    """Score a pipeline on a source, and write the results if the settings name a file.
+
+    Returns:
+        The results: metrics by task, and what was measured on what.
+
+    Raises:
+        InputError: if the pipeline or the source cannot be used.
+    """
     scored_pixels = ScoredPixels(parse_crop(settings.crop), settings.farthest)
     limit, on_bad_row = settings.max_samples, settings.on_bad_row
     rows = open_rows(settings.source, None, limit, on_bad_row, settings.min_quality)
@@ -71,9 +79,9 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
             plot(panels, tasks, Path(str(settings.sparsification)))
     if state.is_main_process:
         for name, values in scores.items():
-            shown = values | ({"ause": curves[name].ause} if sparsification else {})
-            print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in shown.items()))
+            metrics = values | ({"ause": curves[name].ause} if sparsification else {})
+            print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
     if settings.output_file and state.is_main_process:
         Path(settings.output_file).parent.mkdir(parents=True, exist_ok=True)
-        Path(settings.output_file).write_text(json.dumps(results, indent=2) + "\n")
+        write_text(Path(settings.output_file), json.dumps(results, indent=2) + "\n")
     return results

@@ -12,7 +12,7 @@ from d2i1_data.sources import Rows, open_rows
 from d2i1_data.tasks import TASKS
 
 from .loop.augment import make_augmentation
-from .loop.batches import Draws, Examples, TrainingBatch
+from .loop.batches import Examples, SampleOrder, TrainingBatch
 from .loop.cache import Cache
 from .loop.checkpoint import complete_checkpoints
 from .loop.finish import finish
@@ -122,7 +122,7 @@ def mix_samples(
     pipe: Diff2in1Pipeline,
     theta: Theta,
     conditioning: Conditioning,
-) -> list[tuple[Draws, int]]:
+) -> list[tuple[SampleOrder, int]]:
     """Make the orders of samples that steps draw from.
 
     Args:
@@ -142,6 +142,6 @@ def mix_samples(
     created = [Examples(more, *shared, augment=augment, created=True) for more in created_rows]
     real_size, created_size, seed = settings.real_batch_size, settings.created_size, settings.seed
     if settings.mix == "union" and created:
-        return [(Draws([real, *created], seed), real_size + created_size)]
-    separate = [(Draws([one], seed), created_size) for one in created]
-    return [(Draws([real], seed), real_size), *separate]
+        return [(SampleOrder([real, *created], seed), real_size + created_size)]
+    separate = [(SampleOrder([one], seed), created_size) for one in created]
+    return [(SampleOrder([real], seed), real_size), *separate]

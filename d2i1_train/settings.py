@@ -155,8 +155,8 @@ class SelfImproveSettings(CreatedSettings, FollowSettings, TrainSettings):
 
 
 @dataclass(kw_only=True)
-class ProtocolSettings:
-    """Protocol"""
+class ScoringSettings:
+    """Scoring"""
 
     crop: str | None = None
     """The scored part of the truth, as rows, then columns, each from the first to before the second
@@ -180,7 +180,7 @@ class ProtocolSettings:
 
 
 @dataclass(kw_only=True)
-class EvaluateSettings(PredictionSettings, ProtocolSettings):
+class EvaluateSettings(PredictionSettings, ScoringSettings):
     """Score a pipeline against the labels of a source."""
 
     pipeline: str
@@ -203,7 +203,7 @@ class EvaluateSettings(PredictionSettings, ProtocolSettings):
     def __post_init__(self) -> None:
         require_positive(self, "max_samples")
         PredictionSettings.check(self)
-        ProtocolSettings.check(self)
+        ScoringSettings.check(self)
 
 
 @dataclass(kw_only=True)

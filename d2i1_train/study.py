@@ -1,4 +1,4 @@
-"""Study: arms of warm-up compared over seeds, in what they perceive and in how they create."""
+"""Study: ways to warm up compared over seeds, in how they perceive and how they create."""
 
 import json
 import math
@@ -35,17 +35,23 @@ from .warm_up import warm_up
 RESULT = "study.json"
 CURVES = "sparsification.json"
 
-Row = dict[str, float]  # figure -> value, of one arm and seed
+Row = dict[str, float]  # metric -> value, of one arm and seed
 
 
 def study(settings: StudySettings) -> Path:
-    """Run every arm with every seed that is not there yet; the Markdown table of all.
+    """Train and score every arm with every seed that has no result yet.
 
-    Arms may perceive different tasks. Before them stands what their training rows alone tell.
+    Arms may perceive different tasks. The first lines of the table are the training means.
+
+    Returns:
+        The file of the Markdown table.
+
+    Raises:
+        InputError: if the settings of an arm are wrong, or arms differ in precision.
     """
     folder = Path(settings.output_dir)
     arms = {name: _warm_up(settings, own) for name, own in settings.arms.items()}
-    if len({arm.mixed_precision for arm in arms.values()}) > 1:  # one process has one
+    if len({arm.mixed_precision for arm in arms.values()}) > 1:  # a process can have only one
         raise InputError("study: arms differ in mixed_precision; compare those in two studies")
     means = training_means(settings, arms)
     generation: Generation | None = None
@@ -70,18 +76,17 @@ def study(settings: StudySettings) -> Path:
 
 
 def _warm_up(settings: StudySettings, own: dict[str, Any]) -> WarmUpSettings:
-    """The settings of an arm, read as those of a command are."""
+    """The settings of an arm, checked like those of a command."""
     given = {"output_dir": settings.output_dir, "report_to": "none", **settings.common, **own}
     forbidden = sorted({"seed", "output_dir"} & {*settings.common, *own})
     if forbidden:
         raise InputError(f"study: {', '.join(forbidden)} cannot be set for an arm")
-    said = {k: v if isinstance(v, str) else json.dumps(v) for k, v in given.items()}
-    arm: WarmUpSettings = read_settings(WarmUpSettings, [f"--{k}={v}" for k, v in said.items()])
-    return arm
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in given.items()}
+    return read_settings(WarmUpSettings, [f"--{k}={v}" for k, v in texts.items()])
 
 
 def _train(arm: WarmUpSettings, settings: StudySettings) -> Row:
-    """Warm up and evaluate one arm, from its beginning, so that its seconds are comparable."""
+    """Warm up and score one arm, from its first step, so that its seconds are comparable."""
     shutil.rmtree(arm.output_dir, ignore_errors=True)
     start = time.perf_counter()
     warm_up(arm)
@@ -94,13 +99,13 @@ def _train(arm: WarmUpSettings, settings: StudySettings) -> Row:
     sums = measure(pipe, (source[n] for n in range(count)), tasks, sparsification=sparsification)
     scores = compute_metrics(tasks, {name: value.sum(0) for name, value in sums.items()})
     curves = {name: curve(sparsification.sums[name]) for name in tasks}
-    told = json.dumps({name: one._asdict() for name, one in curves.items()})
-    write_text(Path(arm.output_dir) / CURVES, told + "\n")
+    text = json.dumps({name: one._asdict() for name, one in curves.items()})
+    write_text(Path(arm.output_dir) / CURVES, text + "\n")
     return row | table_metrics(tasks, scores) | {f"{n} ause": one.ause for n, one in curves.items()}
 
 
 def _plot(settings: StudySettings, arms: list[str]) -> None:
-    """Draw how good the uncertainty of every arm's first seed is."""
+    """Draw the sparsification curves of every arm's first seed."""
     panels: dict[str, dict[str, Curve]] = {}
     for arm in arms:
         file = Path(settings.output_dir) / arm / f"seed-{settings.seeds[0]}" / CURVES
@@ -115,7 +120,7 @@ def _generation(run: Path, settings: StudySettings) -> Generation:
 
 
 def _generate(run: Path, generation: Generation) -> Metrics:
-    """How an arm creates with theta's U-Net; of a frozen one that is the base's."""
+    """Score what an arm creates with theta's U-Net, which is the base's if it is frozen."""
     pipe = _open(run)
     varied, images = generation.vary(pipe, "theta")
     invented, imagined = generation.invent(pipe, 1.0, "theta")
@@ -134,7 +139,11 @@ def _read(run: Path) -> Row:
 
 
 def as_table(rows: dict[str, list[Row]]) -> str:
-    """Markdown: an arm a line, every figure it has as mean ± standard error over seeds."""
+    """Write a Markdown table with a line per arm: mean ± standard error over seeds.
+
+    Args:
+        rows: metrics of every seed, by arm.
+    """
     names = list(dict.fromkeys(name for seeds in rows.values() for name in seeds[0]))
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
     for arm, seeds in rows.items():
@@ -147,7 +156,7 @@ def as_table(rows: dict[str, list[Row]]) -> str:
 
 
 def with_error(values: list[float]) -> str:
-    """Mean ± standard error of the mean; of one value alone, no error."""
+    """Write the mean ± its standard error; one value alone has no error."""
     if len(values) == 1:
         return f"{values[0]:.4g}"
     error = stdev(values) / math.sqrt(len(values))

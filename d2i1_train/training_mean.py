@@ -1,4 +1,4 @@
-"""Training mean: the line of a study that looks at no image, so the others can be judged by it."""
+"""Training mean: the line of a study for a prediction that looks at no image, as a reference."""
 
 import json
 from pathlib import Path
@@ -19,10 +19,10 @@ from .warm_up import choose_tasks
 
 NAME = "training mean"
 FILE = "training-mean.json"
-SIDE = 128  # pixels of the longer side: averages are smooth, and all targets are held at once
+SIDE = 128  # pixels of the longer side: averages are smooth, and all targets are in memory at once
 
 
-class Learnt(NamedTuple):
+class RowSelection(NamedTuple):
     """The rows that an arm trains on."""
 
     source: str
@@ -33,36 +33,44 @@ class Learnt(NamedTuple):
 def training_means(
     settings: StudySettings, arms: dict[str, WarmUpSettings]
 ) -> dict[str, dict[str, float]]:
-    """Lines of the table, one for all arms that train on the same rows: name -> figure -> value.
+    """Score the average of the training targets, once for all arms that train on the same rows.
 
-    The tasks are those of these arms. The lines are kept in a file of the study, and made again
-    only where it tells of something else.
+    A file of the study stores the results. They are computed again only if the stored ones are of
+    other rows, tasks or test samples.
+
+    Args:
+        settings: of the study.
+        arms: settings of each arm's warm-up; its tasks are scored.
+
+    Returns:
+        Metrics of each line of the table, by `TASK METRIC`.
     """
     file, test = Path(settings.output_dir) / FILE, open_source(settings.test)
-    kept = json.loads(file.read_text()) if file.is_file() else {}
-    groups: dict[Learnt, list[str]] = {}
+    stored = json.loads(file.read_text()) if file.is_file() else {}
+    groups: dict[RowSelection, list[str]] = {}
     for name, arm in arms.items():
-        learnt = Learnt(arm.source, arm.max_train_samples, arm.on_bad_row)
-        groups.setdefault(learnt, []).append(name)
+        selection = RowSelection(arm.source, arm.max_train_samples, arm.on_bad_row)
+        groups.setdefault(selection, []).append(name)
     lines: dict[str, dict[str, Any]] = {}
-    for learnt, names in groups.items():
+    for selection, names in groups.items():
         line = NAME if len(groups) == 1 else f"{NAME} of {', '.join(names)}"
         tasks = _tasks([arms[name] for name in names], test)
         of = {"test": settings.test, "test_samples": settings.test_samples, "tasks": list(tasks)}
-        of |= learnt._asdict()
-        lines[line] = kept.get(line, {})
+        of |= selection._asdict()
+        lines[line] = stored.get(line, {})
         if lines[line].get("of") != of:
-            rows = open_rows(learnt.source, None, learnt.max_train_samples, learnt.on_bad_row)
-            row = score(averages(rows, tasks), tasks, test, settings.test_samples)
-            lines[line] = {"of": of, "figures": row}
-    if lines != kept:
+            source, limit, on_bad_row = selection
+            rows = open_rows(source, None, limit, on_bad_row)
+            metrics = score(averages(rows, tasks), tasks, test, settings.test_samples)
+            lines[line] = {"of": of, "metrics": metrics}
+    if lines != stored:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_text(file, json.dumps(lines, indent=2) + "\n")
-    return {line: content["figures"] for line, content in lines.items()}
+    return {line: content["metrics"] for line, content in lines.items()}
 
 
 def _tasks(arms: list[WarmUpSettings], test: Source) -> dict[str, Task]:
-    """What these arms of one source are scored on."""
+    """The tasks of arms that train on one source."""
     source = open_source(arms[0].source)
     tasks: dict[str, Task] = {}
     for arm in arms:
@@ -72,9 +80,16 @@ def _tasks(arms: list[WarmUpSettings], test: Source) -> dict[str, Task]:
 
 
 def averages(rows: Rows, tasks: dict[str, Task]) -> dict[str, Tensor]:
-    """Each task's average of the targets at each pixel, [1, C, H, W], its longer side at most 128.
+    """Average the targets of each task at each pixel.
 
-    Where no target is known it is the average of the other pixels'.
+    A pixel without any known target gets the average of the other pixels.
+
+    Args:
+        rows: the training rows.
+        tasks: to average.
+
+    Returns:
+        Maps `[1, C, H, W]` by task; the longer side has at most 128 pixels.
     """
     targets: dict[str, list[Tensor]] = {name: [] for name in tasks}
     size: tuple[int, int] | None = None
@@ -94,14 +109,24 @@ def _at_most(size: tuple[int, int], side: int) -> tuple[int, int]:
 
 
 def _filled(family: Family, mean: Tensor) -> Tensor:
-    everywhere = family.average(mean.flatten(1).T[..., None, None])  # pixels as if they were maps
+    everywhere = family.average(mean.flatten(1).T[..., None, None])  # each pixel as a map
     return torch.where(family.valid(mean[None]), mean, everywhere)
 
 
 def score(
     means: dict[str, Tensor], tasks: dict[str, Task], test: Source, count: int
 ) -> dict[str, float]:
-    """The figures for tables of predicting the same for each of the first samples."""
+    """Score the same prediction for each of the first test samples.
+
+    Args:
+        means: the prediction, `[1, C, H, W]` by task.
+        tasks: to score.
+        test: labelled source.
+        count: number of samples, at most.
+
+    Returns:
+        The metrics of tables, by `TASK METRIC`.
+    """
     sums: dict[str, list[Tensor]] = {name: [] for name in tasks}
     for sample in (test[n] for n in range(min(count, len(test)))):
         for name, task in tasks.items():

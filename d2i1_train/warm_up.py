@@ -13,7 +13,7 @@ from d2i1_data.sources import Source, parse_resolution
 from d2i1_data.tasks import TASKS, Task
 
 from .loop.augment import make_augmentation
-from .loop.batches import Draws, Examples, TrainingBatch
+from .loop.batches import Examples, SampleOrder, TrainingBatch
 from .loop.cache import Cache
 from .loop.finish import finish
 from .loop.lora import add_lora
@@ -52,7 +52,7 @@ def warm_up(settings: WarmUpSettings) -> Path:
     real = Examples(
         rows, pipe, run.exploitation, conditioning, cache, augment=augment, denoise=denoise
     )
-    mix = [(Draws([real], settings.seed), settings.real_batch_size)]
+    mix = [(SampleOrder([real], settings.seed), settings.real_batch_size)]
 
     for _ in run.steps():
         for batch in run.batches(mix):

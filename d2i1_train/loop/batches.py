@@ -215,7 +215,7 @@ class Examples:
         return example._replace(noised=Noised(noisy[0], t[0], conditioning, target[0]))
 
 
-class Draws:
+class SampleOrder:
     """An endless order of examples: every epoch has a new permutation and new views."""
 
     def __init__(self, parts: Sequence[Examples], seed: int) -> None:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from .batches import Draws, Example
+from .batches import Example, SampleOrder
 
-Mix = Sequence[tuple[Draws, int]]  # orders of samples, and how many a micro-batch takes of each
+# orders of samples, and how many samples a micro-batch takes of each
+Mix = Sequence[tuple[SampleOrder, int]]
 
 
 class Loader:

@@ -17,7 +17,7 @@ from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.sources import Rows, open_rows, open_source
 from d2i1_train.loop.augment import Augmentation
-from d2i1_train.loop.batches import Draws, Examples, stack
+from d2i1_train.loop.batches import Examples, SampleOrder, stack
 from d2i1_train.loop.cache import Cache
 from d2i1_train.loop.checkpoint import Counters, read_counters
 from d2i1_train.objective import objective, with_pseudo_labels
@@ -262,7 +262,7 @@ def test_real_and_created_samples_are_drawn_in_orders_of_their_own(
     shared = (rows, tiny_pipe, make_theta(tiny_pipe), conditioning, Cache(None))
     orders = []
     for created in (False, True):
-        draws = Draws([Examples(*shared, augment=Augmentation(), created=created)], 0)
+        draws = SampleOrder([Examples(*shared, augment=Augmentation(), created=created)], 0)
         drawn = [draws.at(position).latents.sum().item() for position in range(12)]
         orders.append([drawn[start : start + 4] for start in (0, 4, 8)])
     real, made = orders

@@ -24,7 +24,7 @@ from d2i1_data.errors import InputError
 from d2i1_data.sources import open_rows, open_source
 from d2i1_data.sources.rooms import Rooms
 from d2i1_train.loop.augment import Augmentation
-from d2i1_train.loop.batches import Draws, Examples, seeded, stack
+from d2i1_train.loop.batches import Examples, SampleOrder, seeded, stack
 from d2i1_train.loop.cache import Cache
 from d2i1_train.loop.checkpoint import load_tensors
 from d2i1_train.loop.lora import save_adapter
@@ -555,9 +555,9 @@ def test_denoising_loss_is_that_of_the_papers(tmp_path: Path, prediction: str) -
 def test_noise_is_drawn_anew_every_epoch_and_the_same_again(tiny_base: Path) -> None:
     pipe = mounted(tiny_base, "full")
     examples = draw_examples(pipe, make_theta(pipe, denoises=True), denoise=True)
-    draws, again = Draws([examples], 0), Draws([examples], 0)
+    draws, again = SampleOrder([examples], 0), SampleOrder([examples], 0)
 
-    def seen(draws: Draws, position: int) -> tuple[str, int, Tensor]:
+    def seen(draws: SampleOrder, position: int) -> tuple[str, int, Tensor]:
         example = draws.at(position)
         assert example.noised is not None
         return example.caption, int(example.noised.t), example.noised.latents
@@ -575,7 +575,7 @@ def test_noise_is_drawn_anew_every_epoch_and_the_same_again(tiny_base: Path) -> 
 def test_denoising_is_learnt(tiny_base: Path) -> None:
     pipe = mounted(tiny_base, "full")
     theta = make_theta(pipe, denoises=True)
-    draws, found = Draws([draw_examples(pipe, theta, denoise=True)], 0), []
+    draws, found = SampleOrder([draw_examples(pipe, theta, denoise=True)], 0), []
     optimizer = torch.optim.AdamW([p for p in theta.unet.parameters() if p.requires_grad], 2e-3)
     for step in range(80):
         noised = stack([draws.at(4 * step + n) for n in range(4)], torch.device("cpu")).noised

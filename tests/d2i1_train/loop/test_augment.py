@@ -21,7 +21,7 @@ from d2i1_data.sources import open_rows
 from d2i1_train import self_improve as stage
 from d2i1_train.loop import run as runs
 from d2i1_train.loop.augment import REDRAWS, Augmentation, Colours, View, make_augmentation
-from d2i1_train.loop.batches import Draws, Example, Examples, TrainingBatch, seeded, stack
+from d2i1_train.loop.batches import Example, Examples, SampleOrder, TrainingBatch, seeded, stack
 from d2i1_train.loop.cache import Cache
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.theta import make_theta
@@ -244,7 +244,7 @@ def same(one: Example, other: Example) -> bool:
 
 
 def test_a_draw_follows_from_seed_epoch_and_sample(tiny_pipe: Diff2in1Pipeline) -> None:
-    draws, again = (Draws([of_rooms(tiny_pipe, ALL)], 0) for _ in range(2))
+    draws, again = (SampleOrder([of_rooms(tiny_pipe, ALL)], 0) for _ in range(2))
     alone = [draws.at(position) for position in range(8)]
     with ThreadPoolExecutor(3) as pool:
         threaded = list(pool.map(again.at, reversed(range(8))))[::-1]
@@ -252,7 +252,7 @@ def test_a_draw_follows_from_seed_epoch_and_sample(tiny_pipe: Diff2in1Pipeline) 
     assert {tuple(one.inside.shape[1:]) for one in alone} == {(24, 40)}
     for n in range(8):  # every epoch another view of each sample
         assert not any(torch.equal(alone[n].latents, alone[m].latents) for m in range(n))
-    other = Draws([of_rooms(tiny_pipe, ALL)], 1)
+    other = SampleOrder([of_rooms(tiny_pipe, ALL)], 1)
     assert not any(same(one, other.at(n)) for n, one in enumerate(alone))
 
 
@@ -307,7 +307,7 @@ def test_denoising_learns_from_images_in_their_own_colours(tiny_pipe: Diff2in1Pi
     example = of_rooms(tiny_pipe, ALL, denoise=True).draw(1, seeded(5))
     plain = of_rooms(tiny_pipe, replace(ALL, jitter={})).draw(1, seeded(5))
     assert example.noised is not None and not torch.equal(example.latents, plain.latents)
-    t, noise = example.noised.t[None], example.noised.wanted[None]
+    t, noise = example.noised.t[None], example.noised.target[None]
     noised = tiny_pipe.scheduler.add_noise(plain.latents[None].float(), noise, t)
     assert torch.equal(example.noised.latents, noised[0])
 
