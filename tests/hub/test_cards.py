@@ -115,7 +115,7 @@ def test_wrong(ask: Ask, repo_type: str, data: Any, said: str) -> None:
     assert (answer.status_code, len(errors), said in errors[0]) == (400, 1, True), errors
 
 
-def test_yaml_that_is_none(ask: Ask) -> None:
+def test_invalid_yaml(ask: Ask) -> None:
     content = "---\na: [\n---\n"
     answer = ask("POST", "/api/validate-yaml", json={"content": content, "repoType": "model"})
     assert answer.status_code == 400

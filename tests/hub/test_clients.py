@@ -20,7 +20,7 @@ HF = Path(sys.executable).with_name("hf")
 
 
 def hf(*arguments: object, code: int = 0, **environment: str) -> str:
-    """What `hf` prints, and its exit code checked."""
+    """The output of `hf`; checks its exit code."""
     done = subprocess.run(
         [HF, *map(str, arguments)],
         env={**os.environ, **environment},
@@ -55,7 +55,7 @@ def test_the_command_line_with_a_wrong_token(hub: Hub) -> None:
 
 
 def test_by_hand(tmp_path: Path) -> None:
-    """It prints what to export, and keeps what it is given."""
+    """It prints what to export, and keeps repositories in a folder."""
     command = [sys.executable, "-m", "tests.hub", "--folder", str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as running:
         try:

@@ -26,7 +26,7 @@ FILES = {
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A small file, a large one, and one that comes in parts."""
+    """A small file, a large one, and one that is uploaded in parts."""
     return written(tmp_path / "files", FILES)
 
 
@@ -36,7 +36,7 @@ def arrived(hub: Hub) -> bool:
 
 
 def served(hub: Hub, part: str) -> list[int]:
-    """The statuses of requests for paths with this in them."""
+    """The statuses of requests whose path contains a text."""
     return [entry.status for entry in hub.log if part in entry.path]
 
 
@@ -89,7 +89,7 @@ def test_uploads_with_xet_survive(
 
 @pytest.mark.parametrize("status", [409, 412, 429, 500, 503])
 def test_commits_alone_are_not_tried_again(hub: Hub, api: HfApi, sending: str, status: int) -> None:
-    """So who publishes with them must try again."""
+    """So callers of create_commit must retry."""
     api.create_repo("alice/a")
     hub.fail("POST", "/commit/main", status)
     file = {"path_or_fileobj": FILES["one.bin"], "path_in_repo": "one.bin", "repo_id": "alice/a"}
@@ -143,8 +143,8 @@ def test_a_full_storage(
     assert "one.bin" in hub.files("alice/a")
 
 
-def test_bob_has_a_storage_of_his_own(hub: Hub, api: HfApi, sending: str) -> None:
-    """Contents count once each, and also when no branch shows them any more."""
+def test_each_user_has_a_quota(hub: Hub, api: HfApi, sending: str) -> None:
+    """Each content counts once, also after it was deleted from the branch."""
     hub.quota = 300_000
     one = {"path_or_fileobj": FILES["one.bin"], "repo_id": "alice/a"}
     api.create_repo("alice/a")

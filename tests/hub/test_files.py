@@ -37,7 +37,7 @@ LARGE = {name for name in CONTENTS if name not in ("README.md", "config.json", "
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Small and large files, text and not."""
+    """Small and large files, texts and binaries."""
     return written(tmp_path / "folder", CONTENTS)
 
 
@@ -49,7 +49,7 @@ def pushed(api: HfApi, folder: Path, sending: str) -> str:
 
 
 def asked(hub: Hub, part: str) -> list[str]:
-    """Paths that were asked for and have this in them."""
+    """The requested paths that contain a text."""
     return [served.path for served in hub.log if part in served.path]
 
 
@@ -67,7 +67,7 @@ def test_a_folder_arrives(hub: Hub, pushed: str, sending: str) -> None:
     assert hub.unknown == []
 
 
-def test_what_is_there_is_not_sent_again(hub: Hub, api: HfApi, pushed: str, folder: Path) -> None:
+def test_existing_files_are_not_sent_again(hub: Hub, api: HfApi, pushed: str, folder: Path) -> None:
     sent = hub.sent
     assert api.upload_folder(repo_id="alice/a", folder_path=folder).oid == pushed
     (folder / "config.json").write_bytes(b"[]")
@@ -86,7 +86,7 @@ def test_another_client_reads_them(hub: Hub, pushed: str) -> None:
     assert hub.unknown == []
 
 
-def test_without_xet_what_came_by_xet_is_read(
+def test_clients_without_xet_read_files_of_xet(
     hub: Hub, api: HfApi, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.create_repo("alice/a")
@@ -175,7 +175,7 @@ def test_ranges(api: HfApi, ask: Ask) -> None:
 
 
 def test_large_files_are_of_another_origin(hub: Hub, pushed: str, ask: Ask, sending: str) -> None:
-    """Which gives them to who has the address, refuses other addresses, and tokens."""
+    """The storage serves signed addresses. It refuses other addresses, and tokens."""
     path = "/alice/a/resolve/main/large.bin"
     answer = ask("HEAD", path, token=None, follow_redirects=False)
     oid = sha256(CONTENTS["large.bin"]).hexdigest()
@@ -226,7 +226,7 @@ def test_commits_on_an_old_state_are_refused(hub: Hub, api: HfApi, sending: str)
     assert (newest.title, newest.message, newest.parent) == ("w", "and why", first.oid)
 
 
-def test_what_git_ignores_is_not_sent(hub: Hub, api: HfApi, folder: Path, sending: str) -> None:
+def test_ignored_files_are_not_sent(hub: Hub, api: HfApi, folder: Path, sending: str) -> None:
     (folder / ".gitignore").write_text("# mine\n*.png\nweights/\n")
     api.create_repo("alice/a")
     api.upload_folder(repo_id="alice/a", folder_path=folder)

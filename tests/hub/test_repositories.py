@@ -53,7 +53,7 @@ def test_the_same_name_is_another_repository_of_another_type(hub: Hub, api: HfAp
     assert "a.json" not in hub.files("alice/both", "dataset")
 
 
-def test_private_ones_do_not_exist_for_others(hub: Hub, api: HfApi, ask: Ask) -> None:
+def test_private_repositories_are_hidden(hub: Hub, api: HfApi, ask: Ask) -> None:
     api.create_repo("alice/secret", private=True)
     assert hub.repo("alice/secret").private
     assert api.model_info("alice/secret").private
@@ -71,7 +71,7 @@ def test_private_ones_do_not_exist_for_others(hub: Hub, api: HfApi, ask: Ask) ->
     assert api.model_info("alice/secret", token=False).id == "alice/secret"
 
 
-def test_a_missing_one_looks_like_a_private_one(hub: Hub, api: HfApi) -> None:
+def test_missing_and_private_repositories_look_the_same(hub: Hub, api: HfApi) -> None:
     refused(404, "Repository Not Found", api.model_info, "alice/none")
     refused(401, "Repository Not Found", api.model_info, "alice/none", token=False)
     refused(404, "Repository Not Found", api.model_info, "gpt2")
@@ -95,7 +95,7 @@ def test_no_token_may_write_nothing(hub: Hub, api: HfApi) -> None:
 
 
 @pytest.mark.parametrize("who", ["read", "bob"])
-def test_others_and_tokens_that_may_only_read(hub: Hub, api: HfApi, who: str) -> None:
+def test_other_users_and_read_only_tokens(hub: Hub, api: HfApi, who: str) -> None:
     token = hub_tokens(hub)[who]
     api.create_repo("alice/open")
     refused(403, "don't have the rights", api.create_repo, "alice/other", token=token)
@@ -115,8 +115,8 @@ def test_others_and_tokens_that_may_only_read(hub: Hub, api: HfApi, who: str) ->
 @pytest.mark.parametrize(
     "name", ["a..b", "a--b", "a" * 97, "-a", "a.", "a.git", "a b", "../a", "", None, "a/b"]
 )
-def test_names_that_are_none(hub: Hub, ask: Ask, name: str | None) -> None:
-    """Asked plainly, since huggingface_hub refuses them itself."""
+def test_invalid_names(hub: Hub, ask: Ask, name: str | None) -> None:
+    """Sent as plain requests, because huggingface_hub refuses them itself."""
     answer = ask("POST", "/api/repos/create", json={"name": name, "organization": None})
     assert answer.status_code == 400 and "Invalid repo name" in answer.json()["error"]
     assert hub.store.repos == {}
@@ -131,7 +131,7 @@ def test_names_that_are_none(hub: Hub, ask: Ask, name: str | None) -> None:
         ({"visibility": "hidden"}, '"visibility" must be one of'),
     ],
 )
-def test_repositories_that_are_none(ask: Ask, wrong: dict[str, str], said: str) -> None:
+def test_invalid_repositories(ask: Ask, wrong: dict[str, str], said: str) -> None:
     answer = ask("POST", "/api/repos/create", json={"name": "a", **wrong})
     assert answer.status_code == 400 and said in answer.json()["error"]
 

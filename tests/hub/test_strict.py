@@ -42,7 +42,7 @@ def file(path: Any, content: bytes = b"text") -> tuple[str, dict[str, Any]]:
 
 
 def refuses(hub: Hub, answer: Any, status: int, said: str) -> None:
-    """It was refused and nothing changed."""
+    """Check that a request was refused and changed nothing."""
     assert (answer.status_code, said in answer.json()["error"]) == (status, True), answer.text
     assert len(hub.repo("alice/a").commits) == 1
 
@@ -83,19 +83,19 @@ def test_large_files_sent_as_small_ones(hub: Hub, commit: Commit, size: int) -> 
         ([file("README.md", b"---\na: [\n---\n")], {}, "YAML: "),
     ],
 )
-def test_commits_that_are_none(
+def test_invalid_commits(
     hub: Hub, commit: Commit, operations: list[Any], header: dict[str, str], said: str
 ) -> None:
     refuses(hub, commit(*operations, **header), 400, said)
 
 
 @pytest.mark.parametrize("text", ["", "no json", "[]", '{"key": "file", "value": {}}', '{"a": 1}'])
-def test_bodies_that_are_no_commit(hub: Hub, commit: Commit, ask: Ask, text: str) -> None:
+def test_invalid_bodies_of_commits(hub: Hub, commit: Commit, ask: Ask, text: str) -> None:
     answer = ask("POST", "/api/models/alice/a/commit/main", content=text)
     refuses(hub, answer, 400, "Invalid commit")
 
 
-def test_commits_to_what_is_no_branch(hub: Hub, api: HfApi, commit: Commit, ask: Ask) -> None:
+def test_commits_to_a_missing_branch(hub: Hub, api: HfApi, commit: Commit, ask: Ask) -> None:
     api.create_tag("alice/a", tag="v1")
     text = json.dumps({"key": "header", "value": {"summary": "x"}})
     for revision in ("v1", hub.repo("alice/a").commits[0].oid):
@@ -110,7 +110,7 @@ def test_folders_hold_ten_thousand_files(hub: Hub, commit: Commit) -> None:
     refuses(hub, answer, 400, "More than 10000 files")
 
 
-def test_questions_about_too_many_files(commit: Commit, ask: Ask) -> None:
+def test_requests_about_too_many_files(commit: Commit, ask: Ask) -> None:
     asked = {"files": [{"path": f"{n}", "size": 1, "sample": "eA=="} for n in range(257)]}
     assert ask("POST", "/api/models/alice/a/preupload/main", json=asked).status_code == 400
     asked["files"].pop()
@@ -162,7 +162,7 @@ def test_contents_that_were_not_announced(
     assert hub.sent[OID] == 0 and not hub.repo("alice/a").objects
 
 
-def test_parts_that_are_missing_or_others(hub: Hub, commit: Commit, ask: Ask) -> None:
+def test_missing_and_wrong_parts(hub: Hub, commit: Commit, ask: Ask) -> None:
     content = bytes(PART) + b"end"
     oid = hashlib.sha256(content).hexdigest()
     transfers = {"transfers": ["basic", "multipart"]}
@@ -192,7 +192,7 @@ def test_parts_that_are_missing_or_others(hub: Hub, commit: Commit, ask: Ask) ->
         (OID, 5, {"hash_algo": "sha1"}, 400),
     ],
 )
-def test_batches_that_are_none(
+def test_invalid_batches(
     commit: Commit, ask: Ask, oid: str, size: Any, asked: dict[str, str], status: int
 ) -> None:
     assert batch(ask, oid, size, **asked).status_code == status
@@ -212,8 +212,8 @@ def test_bodies_of_unknown_length(hub: Hub, commit: Commit, ask: Ask) -> None:
     assert hub.repo("alice/a").objects == {OID: len(CONTENT)}
 
 
-def test_half_a_body_is_none(hub: Hub, commit: Commit, ask: Ask) -> None:
-    """Its client is dead: nobody is answered, nothing is kept or logged."""
+def test_half_a_body_is_ignored(hub: Hub, commit: Commit, ask: Ask) -> None:
+    """Its client is gone: there is no answer, and nothing is kept or logged."""
     href = batch(ask).json()["objects"][0]["actions"]["upload"]["href"]
     before = len(hub.log)
     head = f"PUT {urlsplit(href).path} HTTP/1.1\r\nContent-Length: {len(CONTENT)}\r\n\r\n"
@@ -250,7 +250,7 @@ def test_tokens_of_the_cas(hub: Hub, cas: Callable[..., Any], ask: Ask) -> None:
 
 
 def xorb(content: bytes) -> bytes:
-    """One chunk, as it is."""
+    """One chunk, stored without packing."""
     size = len(content).to_bytes(3, "little")
     return b"\0" + size + b"\0" + size + content
 
@@ -258,7 +258,7 @@ def xorb(content: bytes) -> bytes:
 def shard(
     content: bytes, sha256: str, chunks: int = 1, with_sha256: bool = True, terms: int = 1
 ) -> bytes:
-    """A file of terms that are each all of xorb 0."""
+    """A file whose terms are all the whole xorb 0."""
     name, flags = b"\1" * 32, (1 << 30) * with_sha256
     entry = struct.pack("<32sIIII", bytes(32), 0, len(content), 0, chunks) * terms
     digest = struct.pack("<4Q16x", *(int(sha256[n : n + 16], 16) for n in range(0, 64, 16)))
@@ -267,7 +267,7 @@ def shard(
 
 
 def test_a_file_of_chunks(hub: Hub, commit: Commit, cas: Callable[..., Any]) -> None:
-    """As the next test changes it; so it is known that only the change is refused."""
+    """The next test changes this request; this test shows that it is valid."""
     assert cas("POST", f"xorbs/default/{'0' * 64}", xorb(CONTENT)).json() == {"was_inserted": True}
     assert cas("POST", "shards", shard(CONTENT, OID)).status_code == 200
     assert commit(lfs_file()).status_code == 200
@@ -322,7 +322,7 @@ def test_parts_of_a_file_of_chunks(
     ],
     ids=["empty", "zeros", "cut", "chunks", "size", "sha256", "no-sha256"],
 )
-def test_shards_that_are_none(hub: Hub, cas: Callable[..., Any], wrong: bytes) -> None:
+def test_invalid_shards(hub: Hub, cas: Callable[..., Any], wrong: bytes) -> None:
     cas("POST", f"xorbs/default/{'0' * 64}", xorb(CONTENT))
     assert cas("POST", "shards", wrong).status_code == 400
     assert not hub.repo("alice/a").objects
@@ -340,7 +340,7 @@ def test_shards_that_are_none(hub: Hub, cas: Callable[..., Any], wrong: bytes) -
     ],
     ids=["empty", "version", "cut", "lz4", "packing", "size"],
 )
-def test_xorbs_that_are_none(hub: Hub, cas: Callable[..., Any], wrong: bytes) -> None:
+def test_invalid_xorbs(hub: Hub, cas: Callable[..., Any], wrong: bytes) -> None:
     assert cas("POST", f"xorbs/default/{'0' * 64}", wrong).status_code == 400
     assert cas("POST", "shards", shard(CONTENT, OID)).status_code == 400
 
