@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -51,15 +52,17 @@ def add(tree: Path, code: str) -> Path:
         at = max(one.end_lineno or 0 for one in statements if isinstance(one, ast.ImportFrom))
     else:
         name = where.removeprefix("in ")
-        value = next(
-            one.value
-            for one in statements
-            if isinstance(one, ast.Assign | ast.AnnAssign)
-            and ast.unparse(one).startswith((f"{name} =", f"{name}:"))
-        )
-        assert value is not None
+        first = {f"{name} =", f"{name}:"} if name != "the tuple" else {"for "}
+        value = next(one for one in statements if ast.unparse(one).startswith((*first,)))
+        value = getattr(value, "value", value)
         records = next(one for one in ast.walk(value) if isinstance(one, ast.Tuple))
-        at, body = (records.end_lineno or 0) - 1, f"{body.rstrip()},"
+        last = records.elts[-1]
+        at, body = last.end_lineno or 0, f"{body.rstrip()},"
+        if last.end_lineno == records.end_lineno:  # all in one line
+            line = lines[at - 1]
+            assert records.lineno == records.end_lineno
+            lines[at - 1] = f"{line[: last.end_col_offset]}, {body}{line[last.end_col_offset :]}"
+            body = ""
     file.write_text("\n".join([*lines[:at], *body.splitlines(), *lines[at:]]) + "\n")
     return file
 
@@ -87,7 +90,7 @@ def use(tmp_path: Path) -> Use:
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "tree"), "OMP_NUM_THREADS": "1"}
 
     def run(*commands: str, fails: bool = False) -> str:
-        arguments = json.dumps([command.split() for command in commands])
+        arguments = json.dumps([shlex.split(command) for command in commands])
         done = subprocess.run(
             [sys.executable, "-c", COMMANDS, arguments],
             capture_output=True,
@@ -207,3 +210,35 @@ def test_a_family(
     assert 0 < run_task(use, tiny_base, tmp_path, "slope")["mae"] < 2
     code = (tmp_path / "run/pipeline/perception/diff2in1.py").read_text()
     assert "class SignedMap(Family)" in code  # published with the checkpoint
+
+
+def test_a_host(
+    extended: Callable[[str], set[str]], use: Use, tiny_base: Path, tmp_path: Path
+) -> None:
+    hosts = "d2i1_data/diff2in1/hosts"
+    assert extended("A host") == {f"{hosts}/one_conv.py", f"{hosts}/__init__.py"}
+    wrong = use(
+        f"warm-up --base {tiny_base} --source rooms --host two_conv --output_dir no", fails=True
+    )
+    assert "choose from" in wrong and "one_conv" in wrong
+    use(
+        f"warm-up --base {tiny_base} --source rooms --host one_conv"
+        " --host_options '{bias: false}' --tasks normals,semseg --resolution 32 --max_train_steps 1 --real_batch_size 2"
+        " --output_dir run",
+        "create --pipeline run/pipeline --source rooms --num_samples 2 --num_inference_steps 1"
+        " --resolution 32 --output_dir created",
+    )
+    code = """
+from PIL import Image
+from d2i1_data import Diff2in1Pipeline
+pipe = Diff2in1Pipeline.from_pretrained("run/pipeline")
+assert type(pipe.perception).__name__ == "OneConv" and pipe.perception.config.bias is False
+print(*pipe.predict(Image.new("RGB", (32, 32))).predictions)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "tree")}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.stdout.split() == ["normals", "semseg"], done.stderr
+    rows = load_dataset("parquet", data_files=f"{tmp_path}/created/data/*.parquet", split="train")
+    assert {row["provenance"]["host"] for row in rows} == {"one_conv"}
+    assert "one_conv" in (tmp_path / "run/pipeline/README.md").read_text()
