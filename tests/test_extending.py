@@ -223,8 +223,8 @@ def test_a_host(
     assert "choose from" in wrong and "one_conv" in wrong
     use(
         f"warm-up --base {tiny_base} --source rooms --host one_conv"
-        " --host_options '{bias: false}' --tasks normals,semseg --resolution 32 --max_train_steps 1 --real_batch_size 2"
-        " --output_dir run",
+        " --host_options '{bias: false}' --tasks normals,semseg --resolution 32"
+        " --max_train_steps 1 --real_batch_size 2 --output_dir run",
         "create --pipeline run/pipeline --source rooms --num_samples 2 --num_inference_steps 1"
         " --resolution 32 --output_dir created",
     )
