@@ -1,6 +1,5 @@
 """The demo: the whole loop on rooms, compared with the same training on real labels only."""
 
-import json
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,8 @@ import numpy as np
 from d2i1_data.checkpoints.files import fingerprint
 from d2i1_data.creation.create import create
 from d2i1_data.creation.settings import CreateSettings
-from d2i1_data.dataset.files import require_folder, write_text
-from d2i1_data.dataset.preview import grid
+from d2i1_data.dataset.files import require_folder, write_json, write_png
+from d2i1_data.dataset.preview import PREVIEW, grid
 from d2i1_data.dataset.shards import RUN
 from d2i1_data.errors import InputError
 from d2i1_data.inspection.evaluation.measure import (
@@ -86,7 +85,7 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
         "reopened": reopened,
         "seconds": seconds,
     }
-    write_text(folder / RESULTS, json.dumps(results, indent=2) + "\n")
+    write_json(folder / RESULTS, results)
     print(as_text(results, folder))
     return results
 
@@ -201,7 +200,7 @@ def show_created(folder: Path, dataset: Path, real: int, count: int = 6) -> None
         sample, source = created[n], rooms[n % real]
         labels = [task.family.colorize(sample.targets[k]) for k, task in created.tasks.items()]
         rows.append([source.image, sample.image, *labels])
-    grid(rows).save(folder / "preview.png")
+    write_png(folder / PREVIEW, grid(rows))
 
 
 def as_text(results: dict[str, Any], folder: Path) -> str:

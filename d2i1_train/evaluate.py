@@ -1,6 +1,5 @@
 """Evaluation: predictions of a pipeline compared with the labels of a source."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from accelerate import PartialState
 
 from d2i1_data.checkpoints.files import fetch, fingerprint
-from d2i1_data.dataset.files import write_text
+from d2i1_data.dataset.files import write_json
 from d2i1_data.inspection.evaluation.measure import (
     common_tasks,
     compute_metrics,
@@ -82,6 +81,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
             metrics = values | ({"ause": curves[name].ause} if sparsification else {})
             print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
     if settings.output_file and state.is_main_process:
-        Path(settings.output_file).parent.mkdir(parents=True, exist_ok=True)
-        write_text(Path(settings.output_file), json.dumps(results, indent=2) + "\n")
+        file = Path(settings.output_file)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, results)
     return results

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from d2i1_data.dataset.files import write_text
+from d2i1_data.dataset.files import write_json, write_text
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.inspection.evaluation.measure import (
@@ -64,7 +64,7 @@ def study(settings: StudySettings) -> Path:
             if settings.generation_samples:
                 generation = generation or _generation(run, settings)
                 row |= _generate(run, generation)
-            write_text(run / RESULT, json.dumps(row, indent=2) + "\n")
+            write_json(run / RESULT, row)
     rows = {line: [row] for line, row in means.items()} | {
         name: [_read(folder / name / f"seed-{seed}") for seed in settings.seeds] for name in arms
     }

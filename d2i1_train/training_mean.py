@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from d2i1_data.dataset.files import write_text
+from d2i1_data.dataset.files import write_json
 from d2i1_data.diff2in1.families import Family
 from d2i1_data.inspection.evaluation.measure import compute_metrics, table_metrics, truth
 from d2i1_data.sources import Rows, Source, agreeing_tasks, open_rows, open_source
@@ -65,7 +65,7 @@ def training_means(
             lines[line] = {"of": of, "metrics": metrics}
     if lines != stored:
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(file, json.dumps(lines, indent=2) + "\n")
+        write_json(file, lines)
     return {line: content["metrics"] for line, content in lines.items()}
 
 

@@ -13,7 +13,7 @@ from datasets.utils.metadata import MetadataConfigs
 from huggingface_hub import DatasetCardData
 
 from ..dataset.columns import describe_counts
-from ..dataset.files import write_text
+from ..dataset.files import write_png, write_text
 from ..dataset.preview import PREVIEW, preview
 from ..dataset.record import read_json, read_record
 from ..dataset.schema import METADATA, SCORES, Schema, read_schema
@@ -60,7 +60,8 @@ def write_card(folder: Path) -> None:
     files = (pq.ParquetFile(shard) for shard in dataset_shards(folder))
     groups = chain.from_iterable(file.iter_batches(PREVIEWS) for file in files)
     rows = list(islice(chain.from_iterable(group.to_pylist() for group in groups), PREVIEWS))
-    preview([schema.from_row(row) for row in rows], schema.tasks).save(folder / PREVIEW)
+    picture = preview([schema.from_row(row) for row in rows], schema.tasks)
+    write_png(folder / PREVIEW, picture)
     write_text(folder / "README.md", dataset_card(folder))
 
 

@@ -4,7 +4,6 @@ Each is a pure function of (checkpoint, source, settings, seed). The plan lists 
 shard before the first image is made, so an interrupted run continues where it stopped.
 """
 
-import json
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import timedelta
@@ -41,7 +40,7 @@ def _write_dataset(settings: WriteSettings) -> Path:
     from accelerate import PartialState
 
     from ..card.command import changed_flags
-    from ..dataset.files import explained, require_folder, write_text
+    from ..dataset.files import explain_full_disk, require_folder, write_json
     from ..dataset.shards import RUN, write_metadata
     from .plan import claim_folder, locked, read_plan
     from .producers import make_producer
@@ -54,7 +53,7 @@ def _write_dataset(settings: WriteSettings) -> Path:
     producer = make_producer(settings)
     cluster = RayCluster(settings) if settings.engine == "ray" else None
     with ExitStack() as held:
-        held.enter_context(explained(folder))
+        held.enter_context(explain_full_disk(folder))
         if state.is_main_process:
             plan = _plan(producer, settings, cluster)
             folder.mkdir(parents=True, exist_ok=True)
@@ -64,7 +63,7 @@ def _write_dataset(settings: WriteSettings) -> Path:
             for key in ("output_dir", "overwrite"):
                 del given[key]
             record = {"act": producer.act, "command": changed_flags(given, type(settings)), **given}
-            write_text(folder / RUN, json.dumps(record, indent=2) + "\n")
+            write_json(folder / RUN, record)
         state.wait_for_everyone()
         plan = read_plan(folder)
         if state.is_main_process:
@@ -101,7 +100,7 @@ def _plan(producer: "Producer", settings: WriteSettings, cluster: "RayCluster | 
 def _finish(folder: Path, producer: "Producer", plan: "Plan") -> None:
     """What is said of all shards together: the skipped samples, the card."""
     from ..card import write_card
-    from ..dataset.files import write_text
+    from ..dataset.files import write_json
     from ..dataset.record import read_record
     from ..dataset.shards import SKIPPED, dataset_shards, read_shard_record
     from .workers import missing_shards
@@ -115,7 +114,7 @@ def _finish(folder: Path, producer: "Producer", plan: "Plan") -> None:
         skipped |= {name: why for name, why in entry["skipped"].items() if name in skipped}
     (folder / SKIPPED).unlink(missing_ok=True)
     if skipped:
-        write_text(folder / SKIPPED, json.dumps(skipped, indent=2) + "\n")
+        write_json(folder / SKIPPED, skipped)
     if len(skipped) == sum(map(len, plan.shards)):
         raise InputError(f"{folder}: no sample could be made, see {SKIPPED}")
     write_card(folder)

@@ -16,7 +16,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..dataset.files import require_folder, write_text
+from ..dataset.files import require_folder, temporary_path, write_text
 from ..dataset.schema import FORMAT_VERSION, Schema, check_format, differing_columns
 from ..dataset.shards import LOGS, PLAN, RUN, SKIPPED, shard_path
 from ..errors import InputError
@@ -172,7 +172,7 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
     """
     require_folder(folder)
     resumed = False
-    unfinished = folder / f"{PLAN}.tmp"  # of a run that was killed before it began
+    unfinished = temporary_path(folder / PLAN)  # of a run that was killed before it began
     if folder.is_dir() and any(file != unfinished for file in folder.iterdir()):
         old = read_plan(folder, "choose another --output_dir")
         differences = old.difference(plan.facts, plan.schema)
@@ -191,8 +191,8 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
             for file in (*(folder / name for name in names), *shards, *logs):
                 file.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    for file in (folder / "data").glob("*.tmp"):
-        file.unlink()  # what a run that was killed was at
+    for file in (folder / "data").glob(".train-*.tmp"):
+        file.unlink()  # of a run that was killed
     if not resumed:
         plan.write(folder)
 

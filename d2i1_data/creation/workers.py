@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..dataset.files import explained
+from ..dataset.files import explain_full_disk
 from ..dataset.shards import (
     LOGS,
     ShardRecord,
@@ -146,7 +146,7 @@ class RayWorker:
 
     def make(self, index: int) -> None:
         """Write a shard."""
-        with explained(self.worker.folder):
+        with explain_full_disk(self.worker.folder):
             self.worker.make(index)
 
 

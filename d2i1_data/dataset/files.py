@@ -1,45 +1,138 @@
-"""Files that are complete or not there: written beside, synced, renamed."""
+"""Files and folders that are complete or not there: written beside, synced, moved into place.
+
+Every result is written this way, and only here. A power cut, a kill or a full disk leaves the old
+content, or nothing, but never half of the new one.
+"""
 
 import errno
+import io
+import json
 import os
+import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MANY_FILES = 256  # from here on, syncing all file systems is quicker than syncing each file
 
 
 @contextmanager
-def explained(folder: Path) -> Iterator[None]:
-    """A full disk as an InputError."""
+def atomic_file(path: Path, unique: bool = False, sync: bool = True) -> Iterator[Path]:
+    """A temporary path beside a file. It takes the place of the file if the block ends well.
+
+    Args:
+        path: the file. Its folder must exist.
+        unique: whether other processes or threads may write the same file at the same time.
+        sync: False for a cache whose reader finds out what a power cut has broken.
+    """
+    temporary = temporary_path(path, unique)
     try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise InputError(
-            f"{folder}: {os.strerror(error.errno)}; what is complete stays, and the same command"
-            " continues once there is room"
-        ) from error
+        yield temporary
+        if sync:
+            _sync_file(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(folder: Path, unique: bool = False, replace: bool = False) -> Iterator[Path]:
+    """A new folder beside a folder. It takes the place of that folder if the block ends well.
+
+    Args:
+        folder: the folder. An empty one may be there.
+        unique: whether other processes or threads may write the same folder at the same time.
+        replace: whether a folder with content is deleted before the new one takes its place.
+    """
+    temporary = temporary_path(folder, unique)
+    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        move_into_place(temporary, folder, replace)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def temporary_path(path: Path, unique: bool = False) -> Path:
+    """Where a file or folder is written before it is complete: hidden, beside its place."""
+    own = f".{os.getpid()}.{threading.get_ident()}" if unique else ""
+    return path.with_name(f".{path.name}{own}.tmp")
+
+
+def move_into_place(temporary: Path, place: Path, replace: bool = False) -> None:
+    """Sync a complete file or folder and give it its name.
+
+    Args:
+        temporary: where it was written.
+        place: where it is to lie.
+        replace: whether a folder with content is deleted first.
+    """
+    files = [file for file in temporary.rglob("*") if file.is_file()]
+    if temporary.is_file():
+        _sync_file(temporary)
+    elif len(files) < MANY_FILES:
+        for file in files:
+            _sync_file(file)
+    else:
+        os.sync()
+    if replace and place.is_dir():
+        shutil.rmtree(place)
+    os.replace(temporary, place)
+
+
+def _sync_file(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file as a whole or not at all."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file as a whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    _settle(temporary, path)
+    write_bytes(path, text.encode())
 
 
-def _settle(temporary: Path, path: Path) -> None:
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file as a whole or not at all."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_png(path: Path, picture: "Image") -> None:
+    """Write a picture as a PNG file, as a whole or not at all."""
+    data = io.BytesIO()
+    picture.save(data, "PNG")
+    write_bytes(path, data.getvalue())
+
+
+@contextmanager
+def explain_full_disk(folder: Path) -> Iterator[None]:
+    """Raise InputError for a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        raise InputError(
+            f"{folder}: {os.strerror(error.errno)}; complete files stay, and the same command"
+            " continues once there is room"
+        ) from error
 
 
 def require_folder(folder: Path) -> None:
-    """Refuse a file where a folder is to be."""
+    """Raise InputError for a file where a folder is needed."""
     for place in (folder, *folder.parents):
         if place.exists() and not place.is_dir():
             raise InputError(f"{place} is a file; --output_dir needs a folder")

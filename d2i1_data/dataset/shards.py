@@ -1,7 +1,6 @@
 """Writing shards: Parquet files that `load_dataset` reads without this package."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import InputError
-from .files import _settle, require_folder, write_text
+from .files import atomic_file, require_folder, write_json
 from .prefetch import prefetch
 from .sample import Sample
 from .schema import FORMAT_VERSION, METADATA, Schema
@@ -77,7 +76,6 @@ def write_shard(
     """
     require_folder(path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     features, arrow = schema.features, schema.arrow
 
     def encode(sample: Sample) -> dict[str, Any]:
@@ -86,18 +84,16 @@ def write_shard(
     # pictures are compressed already, and no two are equal
     options = {"compression": "none", "use_dictionary": False, "write_statistics": False}
     rows, count = prefetch(encode, samples, bound=ROWS_A_GROUP, threads=ENCODERS), 0
-    try:
-        with pq.ParquetWriter(temporary, arrow, **options) as writer:
-            while group := list(islice(rows, ROWS_A_GROUP)):
-                writer.write_table(pa.Table.from_pylist(group, arrow))
-                count += len(group)
-            if record is not None:
-                own = {k: v for k, v in asdict(record()).items() if v is not None}
-                writer.add_key_value_metadata({RECORD: json.dumps(own)})
-        _settle(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)  # on a full disk it only takes room
-        raise
+    with (
+        atomic_file(path, unique=True) as temporary,
+        pq.ParquetWriter(temporary, arrow, **options) as writer,
+    ):
+        while group := list(islice(rows, ROWS_A_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, arrow))
+            count += len(group)
+        if record is not None:
+            own = {k: v for k, v in asdict(record()).items() if v is not None}
+            writer.add_key_value_metadata({RECORD: json.dumps(own)})
     return count
 
 
@@ -117,7 +113,7 @@ def library_versions() -> dict[str, str]:
 def write_metadata(folder: Path, schema: Schema) -> None:
     """Write the metadata file of a dataset: its schema, and the library versions."""
     content = {"format_version": FORMAT_VERSION, **schema.config(), "versions": library_versions()}
-    write_text(folder / METADATA, json.dumps(content, indent=2) + "\n")
+    write_json(folder / METADATA, content)
 
 
 def claim_run(folder: Path, settings: Mapping[str, Any], resume: str | None) -> None:
@@ -132,4 +128,4 @@ def claim_run(folder: Path, settings: Mapping[str, Any], resume: str | None) -> 
                 " or choose another --output_dir"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / RUN, json.dumps(settings, indent=2) + "\n")
+    write_json(folder / RUN, settings)

@@ -3,7 +3,6 @@
 N samples, S sums of a meter (see `tasks.meters`).
 """
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from ..dataset.files import write_text
+from ..dataset.files import atomic_file, write_json
 from ..dataset.record import read_record
 from ..dataset.sample import Sample, image_sha256
 from ..dataset.schema import SCORES
@@ -82,7 +81,7 @@ def judge(settings: JudgeSettings) -> dict[str, Any]:
         plot(judged, tasks, Path(settings.plot))
     file = Path(settings.output_file)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, json.dumps(results, indent=2) + "\n")
+    write_json(file, results)
     print(
         f"{len(known)} of {len(rows)} rows judged by {truth.name}\n\n{as_table(metrics, settings)}"
     )
@@ -331,4 +330,5 @@ def plot(judged: Mapping[str, Judged], tasks: Mapping[str, Task], file: Path) ->
             panel.tick_params(labelsize=7)
             panel.spines[["top", "right"]].set_visible(False)
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
+    with atomic_file(file) as temporary:
+        figure.savefig(temporary, dpi=120, format=file.suffix[1:] or "png")

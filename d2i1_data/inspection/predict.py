@@ -1,12 +1,10 @@
 """Prediction for people: labels of image files, as pictures and arrays, without a dataset."""
 
 import io
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from glob import glob
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ..checkpoints.pipelines import open_pipeline
-from ..dataset.files import require_folder
+from ..dataset.files import move_into_place, require_folder, temporary_path
 from ..diff2in1 import Family
 from ..diff2in1.families.family import encode_png
 from ..errors import InputError
@@ -52,7 +50,7 @@ def predict(settings: PredictSettings) -> Path:
         pipe.to(getattr(torch, settings.precision))
     options = {name: getattr(settings, name) for name in PREDICTION}
     families = pipe.perception.families
-    temporary = folder.with_name(f".{folder.name}.{uuid4().hex}.part")
+    temporary = temporary_path(folder, unique=True)
     try:
         with tqdm(total=len(files), desc="predict", unit="image") as bar:
             for group in _groups(files, settings.batch_size):
@@ -62,7 +60,6 @@ def predict(settings: PredictSettings) -> Path:
                     maps = {name: predictions[name][n] for name in families}
                     _write(temporary, file.stem, image, maps, families)
                 bar.update(len(group))
-        os.sync()
         _move(temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -147,4 +144,4 @@ def _move(temporary: Path, folder: Path) -> None:
         if file.is_file():
             place = folder / file.relative_to(temporary)
             place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(file, place)
+            move_into_place(file, place)

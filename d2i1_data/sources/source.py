@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..dataset.files import write_json
 from ..dataset.sample import Sample
 from ..errors import InputError
 
@@ -172,4 +173,4 @@ def write_report(file: Path, *parts: Rows) -> None:
     skipped = {key: why for rows in parts for key, why in rows.skipped.items()}
     file.unlink(missing_ok=True)
     if skipped:
-        file.write_text(json.dumps(skipped, indent=2) + "\n")
+        write_json(file, skipped)

@@ -1,8 +1,6 @@
 """Cache: latents and text embeddings on disk, for later runs and for all processes of a run."""
 
 import hashlib
-import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +8,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+from d2i1_data.dataset.files import atomic_file
 
 
 class Cache:
@@ -50,9 +50,8 @@ class Cache:
         except (FileNotFoundError, SafetensorError):  # not made yet, or broken by a full disk
             tensors = {name: tensor.cpu().contiguous() for name, tensor in make().items()}
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f".{key}.{os.getpid()}.{threading.get_ident()}.tmp")
-        save_file(tensors, temporary)
-        os.replace(temporary, file)
+        with atomic_file(file, unique=True, sync=False) as temporary:
+            save_file(tensors, temporary)
         return tensors
 
     def _fingerprint(self, model: nn.Module) -> str:

@@ -5,7 +5,6 @@ and accelerate's files for the optimiser and random states, which are read with 
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
+from d2i1_data.dataset.files import move_into_place, temporary_path
 from d2i1_data.errors import InputError
 
 from ..theta import Theta, trained_tensors
@@ -79,7 +79,7 @@ def save_checkpoint(
         thetas: modules whose trained tensors are saved.
     """
     final = folder / f"checkpoint-{counters.step}"
-    temporary = folder / f".checkpoint-{counters.step}.tmp"
+    temporary = temporary_path(final)
     if accelerator.is_main_process and temporary.exists():
         shutil.rmtree(temporary)
     accelerator.wait_for_everyone()
@@ -92,12 +92,8 @@ def save_checkpoint(
                 {k: t.contiguous() for k, t in tensors.items()}, temporary / f"{name}.safetensors"
             )
         (temporary / COUNTERS).write_text(json.dumps(asdict(counters)) + "\n")
-        for file in temporary.iterdir():
-            with file.open("rb") as opened:
-                os.fsync(opened.fileno())
-        if final.exists():  # resumed from an older one: the same checkpoint again
-            shutil.rmtree(final)
-        os.replace(temporary, final)
+        # an older run may have written the same checkpoint
+        move_into_place(temporary, final, replace=True)
     accelerator.wait_for_everyone()
 
 

@@ -1,7 +1,5 @@
 """Finishing a run: the trained pipeline is written, with its card, and pushed if asked for."""
 
-import os
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,6 +9,7 @@ from PIL.Image import Image
 
 from d2i1_data.card import Links, write_model_card
 from d2i1_data.checkpoints.training_record import TrainingRecord, write_training
+from d2i1_data.dataset.files import atomic_folder, write_png
 from d2i1_data.dataset.preview import PREVIEW
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 
@@ -71,12 +70,9 @@ def _write_folder(
     folder: Path, save: Callable[[Path], None], record: TrainingRecord, picture: Image | None
 ) -> None:
     """Write a pipeline or an adapter with its card beside its place, and move it there."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    for old in (temporary, folder):  # from a run that was stopped here, or is resumed
-        shutil.rmtree(old, ignore_errors=True)
-    save(temporary)
-    if picture:
-        picture.save(temporary / PREVIEW)
-    write_training(temporary, record)
-    write_model_card(temporary, Links(name=folder.name))
-    os.replace(temporary, folder)
+    with atomic_folder(folder, replace=True) as temporary:
+        save(temporary)
+        if picture:
+            write_png(temporary / PREVIEW, picture)
+        write_training(temporary, record)
+        write_model_card(temporary, Links(name=folder.name))

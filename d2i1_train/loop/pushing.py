@@ -10,6 +10,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
+from d2i1_data.dataset.files import move_into_place
 from d2i1_data.errors import InputError
 from d2i1_data.hub import Changes, Content, RemoteState, Repository, with_retries
 from d2i1_data.publish.checkpoint import check_model
@@ -67,7 +68,7 @@ class Pusher:
             local_dir=staged,
         )
         with_retries(str(self.repository), fetch)
-        os.replace(staged / name, self.folder / name)
+        move_into_place(staged / name, self.folder / name)
         shutil.rmtree(staged)
 
     def offer(self, checkpoint: Path) -> None:

@@ -1,7 +1,6 @@
 """Validation during training: metrics, pictures, and the best weights so far."""
 
 import math
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from d2i1_data.checkpoints.training_record import ValidationRecord
+from d2i1_data.dataset.files import atomic_file
 from d2i1_data.dataset.preview import coloured, grid
 from d2i1_data.dataset.sample import Sample
 from d2i1_data.diff2in1 import Diff2in1Pipeline
@@ -153,9 +153,8 @@ class BestWeights:
         if worse or (math.isnan(value) and not math.isnan(old)):
             return
         header = {"metric": self.name, "value": repr(value), "step": str(step)}
-        temporary = self.file.with_suffix(".tmp")
-        save_file({k: t.contiguous() for k, t in tensors.items()}, temporary, header)
-        os.replace(temporary, self.file)
+        with atomic_file(self.file) as temporary:
+            save_file({k: t.contiguous() for k, t in tensors.items()}, temporary, header)
 
     def _saved_value(self) -> float:
         """The value of the saved weights; nan if there are none, or another metric chose them."""

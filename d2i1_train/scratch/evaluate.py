@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from d2i1_data.checkpoints.bases import find_base
-from d2i1_data.dataset.files import write_text
+from d2i1_data.dataset.files import write_json
 from d2i1_data.diff2in1 import HOSTS, Diff2in1Pipeline
 from d2i1_data.diff2in1.families import CONFIDENCE
 from d2i1_data.sources import open_source
@@ -45,7 +45,7 @@ def evaluate_base(settings: BaseSettings) -> dict[str, Any]:
         results |= generation.real()
     folder = Path(settings.output_dir)
     save_grid(rows, folder / "quality.png")
-    write_text(folder / "quality.json", json.dumps(results, indent=2) + "\n")
+    write_json(folder / "quality.json", results)
     print(json.dumps(results, indent=2))
     return results
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
+
+from d2i1_data.dataset.files import atomic_file
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,8 @@ def _save(
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
     tensors = {key: value.contiguous() for key, value in tensors.items()}
-    save_file(tensors, path / "state.tmp", {"step": json.dumps(step)})
-    os.replace(path / "state.tmp", path / "state.safetensors")
+    with atomic_file(path / "state.safetensors") as temporary:
+        save_file(tensors, temporary, {"step": json.dumps(step)})
 
 
 def _resume(

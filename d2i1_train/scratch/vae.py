@@ -9,6 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from d2i1_data.dataset.files import write_png
+
 from .fit import Fit, fit
 from .settings import BaseSettings
 
@@ -86,4 +88,4 @@ def save_grid(rows: list[Tensor], file: Path) -> None:
     grid = torch.cat([torch.cat(list(row.cpu()), -1) for row in rows], -2)
     pixels = ((grid + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
     file.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file)
+    write_png(file, Image.fromarray(np.ascontiguousarray(pixels)))

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...dataset.files import atomic_file
 from ...tasks import Task
 
 BINS = 2**20  # 32 MB for a task; an interval of 0.001 of uncertainty still has a hundred bins
@@ -125,4 +126,5 @@ def plot(panels: Mapping[str, Mapping[str, Curve]], tasks: Mapping[str, Task], f
     caption = "solid: by predicted uncertainty; dashed: by an oracle; dotted: without skill"
     figure.suptitle(caption, fontsize=8, color="0.3")
     file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=120)
+    with atomic_file(file) as temporary:
+        figure.savefig(temporary, dpi=120, format=file.suffix[1:] or "png")

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...dataset.files import write_png
 from ...dataset.preview import coloured
 from ...dataset.sample import Sample
 from ...diff2in1.families import CONFIDENCE
@@ -76,7 +77,7 @@ class Sheet:
             left, top = column * SIDE, row * SIDE
             rest = (SIDE - picture.width) // 2, (SIDE - picture.height) // 2
             canvas.paste(picture, (left + rest[0], top + rest[1]))
-        canvas.save(folder / self.name)
+        write_png(folder / self.name, canvas)
 
 
 def _centred(place: int, count: int) -> float:

@@ -12,7 +12,7 @@ from typing import Any
 import hub_cards
 
 from ...dataset.columns import count_values
-from ...dataset.files import require_folder, write_text
+from ...dataset.files import require_folder, write_json, write_text
 from ...dataset.record import Record, read_record
 from ...errors import InputError
 from ...sources import open_dataset
@@ -67,7 +67,7 @@ def report(settings: ReportSettings) -> Path:
         )
     write_text(folder / PAGE, render(page))
     files = sorted(file.name for file in folder.iterdir() if file.suffix in (".png", ".html"))
-    write_text(folder / NUMBERS, json.dumps({"files": files, **page}, indent=2) + "\n")
+    write_json(folder / NUMBERS, {"files": files, **page})
     return folder / PAGE
 
 
@@ -99,7 +99,7 @@ def claim(settings: ReportSettings) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output_dir {folder}: {error.strerror}") from error
-    write_text(folder / NUMBERS, json.dumps({"files": []}))
+    write_json(folder / NUMBERS, {"files": []})
     return folder
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ...dataset.columns import count_values
+from ...dataset.files import atomic_file
 from ...dataset.record import Record
 from ...diff2in1.families import Distribution
 from ...sources.dataset import Dataset
@@ -134,4 +135,5 @@ def near_copies(
 
 def save(figure: Figure, file: Path) -> None:
     """Write a figure at the page's resolution."""
-    figure.savefig(file, dpi=DPI)
+    with atomic_file(file) as temporary:
+        figure.savefig(temporary, dpi=DPI, format="png")

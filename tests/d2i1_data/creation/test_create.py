@@ -116,7 +116,7 @@ def test_an_interrupted_run_makes_only_what_is_missing(
     whole, last = shards(folder), folder / "data/train-00002.parquet"
     last.unlink()
     (folder / "README.md").unlink()
-    last.with_suffix(".tmp").write_bytes(b"half a shard")
+    (last.parent / f".{last.name}.1.2.tmp").write_bytes(b"half a shard")
     others = {f: f.stat().st_mtime_ns for f in (folder / "data").glob("*.parquet")}
     assert len(others) == 2
     create(folder, "--seed", 3)

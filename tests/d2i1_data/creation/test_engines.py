@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from tests.made import run, shards
 
@@ -126,7 +127,7 @@ def kill_at(folder: Path, shard: int, deaths: int) -> None:
     begin = time.monotonic()
     while deaths and time.monotonic() - begin < 200:
         time.sleep(0.002)
-        if found := list(folder.glob(f"train-{shard:05d}.*.tmp")):
+        if found := list(folder.glob(f".train-{shard:05d}.*.tmp")):
             actors = [p for p in psutil.process_iter() if p.name().startswith("ray::RayWorker")]
             for actor in actors:
                 actor.kill()
@@ -136,7 +137,15 @@ def kill_at(folder: Path, shard: int, deaths: int) -> None:
             deaths -= 1
 
 
-@pytest.mark.usefixtures("ray")
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Commands of a test may change the number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("ray", "threads")
 def test_ray_needs_room(pipeline: Path, tmp_path: Path, d2i1: Callable[..., str]) -> None:
     command = ("create", "--pipeline", pipeline, *SIZE, "--threads", 3, "--engine", "ray")
     said = d2i1(*command, "--output_dir", tmp_path / "made", code=2)

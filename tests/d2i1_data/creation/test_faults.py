@@ -130,7 +130,7 @@ def test_a_full_disk(create: Callable[..., Path], pipeline: Path, tmp_path: Path
     line = [sys.executable, "-c", WITHIN, str(size // 2), *map(str, command)]
     ended = subprocess.run(line, capture_output=True, text=True, check=False)
     (error,) = [line for line in ended.stderr.splitlines() if "error:" in line]
-    assert ended.returncode == 2 and "File too large; what is complete stays" in error
+    assert ended.returncode == 2 and "File too large; complete files stay" in error
     assert not list((tmp_path / "made").rglob("*.tmp"))
     complete = shards(tmp_path / "made")
     assert complete.items() <= shards(whole).items()
@@ -223,7 +223,7 @@ def test_labels_of_the_source_are_not_read(pipeline: Path, photos: Path, tmp_pat
 
 def test_a_run_killed_while_it_planned(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
-    (tmp_path / "made/plan.json.tmp").write_text("{")
+    (tmp_path / "made/.plan.json.tmp").write_text("{")
     run("import", "--source", f"folder:{photos}", "--output_dir", tmp_path / "made")
     assert len(samples(tmp_path / "made")) == 6
 
