@@ -18,8 +18,8 @@ from huggingface_hub import HfFileSystem, constants
 from huggingface_hub.utils._xet import XET_CONNECTION_INFO_CACHE, abort_xet_session
 from PIL import Image
 
+from d2i1_data import Diff2in1Pipeline
 from d2i1_data.dataset.schema import describe_tasks
-from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.sources.rooms import Rooms
 from d2i1_train.cli import main
 from tests.hub import Hub

@@ -17,7 +17,7 @@ import torch
 from datasets import load_dataset
 from diffusers import DiffusionPipeline
 
-from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data import Diff2in1Pipeline
 from tests.hub import Hub
 from tests.made import run
 from tests.tiny import MOUNTS, mount_tiny

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from d2i1_data import Diff2in1Pipeline
 from d2i1_data.dataset.schema import describe_tasks
-from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.sources.rooms import Rooms
 from d2i1_train.scratch.parts import (
     assemble,

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import InputError
 from .training_record import TRAINING
 
-# files of a repository on the Hub; a base may hold others that nobody needs here
+# files of a repository on the Hub; a base may have others that are not needed
 WANTED = ["model_index.json", "*.py", "*/*.json", "*/*.txt", "*/*.py", "*/*.safetensors"]
 WANTED += ["pytorch_lora_weights.safetensors", "training.json"]
 UNWANTED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "checkpoint-*"]

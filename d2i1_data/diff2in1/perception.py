@@ -142,7 +142,7 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def run_unet(
         self, unet: UNet2DConditionModel, latents: Tensor, conditioning: Conditioning
     ) -> OnePass:
-        """One pass of the U-Net over latents without noise, in the way that the host wants.
+        """One pass of the U-Net over latents without noise, with the host's timestep and scale.
 
         Args:
             unet: of the base.

@@ -299,7 +299,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         """Label images of any size. The same input gives the same output.
 
         The latents are the posterior's mode, without noise. The U-Net runs at t = 0 under the empty
-        prompt, unless the host wants it differently. Maps have the size of their image.
+        prompt, unless the host has its own settings. Maps have the size of their image.
 
         Args:
             image: see `images.to_batches`.

@@ -6,7 +6,7 @@ from .idisc import IDisc
 from .light import Light
 from .vpd import Vpd
 
-for host in (Light, Bae, IDisc, Vpd):
-    register_host(host)
+for _host in (Light, Bae, IDisc, Vpd):
+    register_host(_host)
 
 __all__ = ["HOSTS", "Bae", "IDisc", "Light", "Vpd", "register_host"]

@@ -121,9 +121,9 @@ class Bae(Perception):
         for x, refine, target in zip(
             features, self.refine, self._sizes(features[0], size), strict=True
         ):
-            said = family.to_linear(raw).to(x.dtype)
-            seen = torch.cat([stretch(x, target), stretch(said, target)], 1)
-            raw = refine(seen.flatten(2)).unflatten(2, target)
+            linear = family.to_linear(raw).to(x.dtype)
+            inputs = torch.cat([stretch(x, target), stretch(linear, target)], 1)
+            raw = refine(inputs.flatten(2)).unflatten(2, target)
         return {name: stretch(raw, size)}
 
     def losses(
@@ -133,26 +133,26 @@ class Bae(Perception):
         targets: dict[str, Tensor],
         attention_maps: AttentionMaps | None = None,
     ) -> dict[str, Tensor]:
-        """The sum over four scales of the negative log-likelihood; see the class."""
+        """The sum over four scales of the negative log-likelihood, see the class."""
         name, family = self._normals_task
         pooled = self.config.protocol == "host"
         known = family.valid(targets[name]).float()
         features = self._features(pyramid)
-        said = family.to_linear(self.coarse(features[0]))  # [B, 4, h, w]
-        raw = family.from_linear(stretch(said, size))
+        linear = family.to_linear(self.coarse(features[0]))  # [B, 4, h, w]
+        raw = family.from_linear(stretch(linear, size))
         loss = family.nll_loss(raw, targets[name], pooled=pooled)
         for x, refine, target in zip(
             features, self.refine, self._sizes(features[0], size), strict=True
         ):
-            coarse = stretch(said, target)
+            coarse = stretch(linear, target)
             index = self._points(coarse, known)  # [B, N]
             grid = _coordinates(index, target, precise(x).dtype)
-            seen = torch.cat([_sample(x, grid), _sample(said, grid).to(x.dtype)], 1)
-            raw = refine(seen)  # of [B, C + 4, N]
+            inputs = torch.cat([_sample(x, grid), _sample(linear, grid).to(x.dtype)], 1)
+            raw = refine(inputs)  # of [B, C + 4, N]
             truth = _sample(targets[name], grid, "nearest")
             loss = loss + family.nll_loss(raw[..., None], truth[..., None], pooled=pooled)
             spots = index[:, None].expand(-1, 4, -1)
-            said = coarse.flatten(2).scatter(2, spots, family.to_linear(raw)).unflatten(2, target)
+            linear = coarse.flatten(2).scatter(2, spots, family.to_linear(raw)).unflatten(2, target)
         return {name: loss}
 
     @property
@@ -162,7 +162,7 @@ class Bae(Perception):
         return name, family
 
     def _features(self, pyramid: Pyramid) -> list[Tensor]:
-        """The decoder's maps from the latent's resolution up, [B, C, h, w]; three."""
+        """Three maps `[B, C, h, w]` of the decoder, from the latent's resolution up."""
         x, *skips = self.decoder(pyramid)
         x = self.bottom(x)
         features = []
@@ -173,18 +173,18 @@ class Bae(Perception):
 
     @staticmethod
     def _sizes(finest_latent: Tensor, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Of the three refined scales: each twice the one before, none beyond the pixels."""
+        """Sizes of the three refined scales: each twice the one before, at most the image's."""
         height, width = finest_latent.shape[-2:]
         return [(min(height << k, size[0]), min(width << k, size[1])) for k in (1, 2, 3)]
 
     @torch.no_grad()
-    def _points(self, said: Tensor, known: Tensor) -> Tensor:
-        """Which pixels to refine, [B, N]: the least certain known ones, and some drawn at random.
+    def _points(self, linear: Tensor, known: Tensor) -> Tensor:
+        """Indices `[B, N]` of pixels to refine: the least certain known ones, and random ones.
 
-        Drawn by torch's generator, which training seeds for every micro-batch.
+        Torch's generator draws them; training seeds it for every micro-batch.
         """
-        kappa = said[:, 3].flatten(1)
-        inside = F.interpolate(known, said.shape[-2:], mode="nearest").flatten(1) > 0
+        kappa = linear[:, 3].flatten(1)
+        inside = F.interpolate(known, linear.shape[-2:], mode="nearest").flatten(1) > 0
         count = max(int(self.config.sampling_ratio * kappa.shape[1]), 1)
         important = int(self.config.importance_ratio * count)
         unsure = kappa.masked_fill(~inside, torch.inf).topk(important, largest=False).indices
@@ -197,7 +197,7 @@ class Bae(Perception):
 
 
 def _point_network(inputs: int, width: int) -> nn.Sequential:
-    """Three layers of `width` and one that answers, at every point by itself."""
+    """Three layers of `width` and an output layer, at every point on its own."""
     return nn.Sequential(
         *(nn.Conv1d(inputs, width, 1), nn.ReLU(), nn.Conv1d(width, width, 1), nn.ReLU()),
         *(nn.Conv1d(width, width, 1), nn.ReLU(), nn.Conv1d(width, 4, 1)),
@@ -205,14 +205,14 @@ def _point_network(inputs: int, width: int) -> nn.Sequential:
 
 
 def _coordinates(index: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """Places in [-1, 1] of pixels [B, N], x then y, [B, 1, N, 2]."""
+    """Coordinates in [-1, 1] of pixels `[B, N]`, x then y, `[B, 1, N, 2]`."""
     rows, columns = (index // size[1]).to(dtype), (index % size[1]).to(dtype)
     place = torch.stack([columns / max(size[1] - 1, 1), rows / max(size[0] - 1, 1)], -1)
     return (2 * place - 1)[:, None]
 
 
 def _sample(x: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
-    """A map [B, C, h, w] at N places, [B, C, N]; in half precision these would be others."""
+    """A map `[B, C, h, w]` at N coordinates, `[B, C, N]`; half precision would misplace them."""
     exact = precise(x)
     found = F.grid_sample(exact, grid.to(exact.dtype), mode=mode, align_corners=True)
     return found[:, :, 0].to(x.dtype)

@@ -23,7 +23,7 @@ SWIN_L = (1536, 768, 384, 192)  # channels of the published encoder, coarsest fi
 SWIN_SCALES = (0.25, 0.5, 1.0, 2.0)  # its strides 32 to 4, where the latent's is 8
 HIDDEN = 256  # published channels of the decoder
 HEADS = 4  # of the deformable attention
-POINTS = 4  # each of these looks at, in every map
+POINTS = 4  # that each of these samples in every map
 LAYERS = 4  # of the deformable attention
 EXPANSION = 4  # of every small network
 DEPTH = 2  # rounds of partition, and of reading from its parts
@@ -74,11 +74,11 @@ class IDisc(Perception):
         self.add_families(tasks)
         self.check_options(width=width)
         encoder = [c * width // HIDDEN for c in SWIN_L]
-        answers = 4 if self.single_task[1].name == UnitVector.name else 1
+        outputs = 4 if self.single_task[1].name == UnitVector.name else 1
         self.decoder = PyramidDecoder(pyramid_channels, encoder, list(SWIN_SCALES))
         self.mix = DeformableDecoder(encoder, width, norm)
         self.partitions = nn.ModuleList(Partition(width, width // 2, queries) for _ in encoder[1:])
-        self.readers = nn.ModuleList(Reader(width, width // 2, answers) for _ in encoder[1:])
+        self.readers = nn.ModuleList(Reader(width, width // 2, outputs) for _ in encoder[1:])
 
     def forward(
         self,
@@ -92,8 +92,8 @@ class IDisc(Perception):
         read = [r(x, p) for r, x, p in zip(self.readers, merged[1:], parts, strict=True)]
         finest = merged[-1].shape[-2:]
         name, family = self.single_task
-        answers = torch.stack([stretch(family.to_linear(answer), finest) for answer in read])
-        return {name: family.from_linear(stretch(answers.mean(0), size))}
+        outputs = torch.stack([stretch(family.to_linear(raw), finest) for raw in read])
+        return {name: family.from_linear(stretch(outputs.mean(0), size))}
 
     def losses(
         self,
@@ -112,8 +112,10 @@ class IDisc(Perception):
 
 
 class DeformableDecoder(nn.Module):
-    """Maps that have seen each other, [B, width, h, w] each, coarsest first: merged with the
-    encoder's from coarse to fine, and as they are."""
+    """Maps mixed with each other, `[B, width, h, w]` each, coarsest first.
+
+    They are returned merged with the encoder's maps from coarse to fine, and unmerged.
+    """
 
     def __init__(self, channels: list[int], width: int, norm: Norm) -> None:
         super().__init__()
@@ -121,7 +123,7 @@ class DeformableDecoder(nn.Module):
             nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(1, width)) for c in channels
         )
         self.level = nn.Parameter(torch.randn(len(channels), width))
-        # the last answer's bias would be taken away again by batch norm
+        # batch norm would remove the bias of the last layer's output
         self.layers = nn.ModuleList(
             DeformableLayer(width, len(channels), bias=norm == "group" or place + 1 < LAYERS)
             for place in range(LAYERS)
@@ -149,8 +151,8 @@ class DeformableDecoder(nn.Module):
         for layer in self.layers:
             x = layer(x, where, places, shapes)
         parts = x.transpose(1, 2).split([h * w for h, w in shapes], 2)
-        seen = [p.unflatten(2, s) for p, s in zip(parts, shapes, strict=True)]
-        mixed = [out(x) for out, x in zip(self.out, seen, strict=True)]
+        attended = [p.unflatten(2, s) for p, s in zip(parts, shapes, strict=True)]
+        mixed = [out(x) for out, x in zip(self.out, attended, strict=True)]
         merged: list[Tensor] = []
         for lateral, merge, of_encoder, own in zip(
             self.lateral, self.merge, maps, mixed, strict=True
@@ -179,8 +181,10 @@ class DeformableLayer(nn.Module):
 
 
 class DeformableAttention(nn.Module):
-    """Every pixel looks at a few places near itself in every map (Zhu et al. 2021, arXiv
-    2010.04159), in plain torch."""
+    """Every pixel attends to a few places near itself in every map, in plain torch.
+
+    Source: Zhu et al. 2021, arXiv 2010.04159.
+    """
 
     def __init__(self, width: int, levels: int) -> None:
         super().__init__()
@@ -194,7 +198,7 @@ class DeformableAttention(nn.Module):
         for layer in (self.value, self.out):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        # each head begins by looking into a direction of its own, at 1, 2, ... pixels
+        # each head starts with a direction of its own, at 1, 2, ... pixels
         angle = torch.arange(HEADS) * (2 * math.pi / HEADS)
         direction = torch.stack([angle.cos(), angle.sin()], -1)
         direction = direction / direction.abs().amax(-1, keepdim=True)
@@ -223,8 +227,8 @@ class DeformableAttention(nn.Module):
                     align_corners=False,
                 )
             )
-        seen = torch.cat(found, -1)  # [B * heads, d, N, levels * points]
-        total = (seen * weights.transpose(1, 2).flatten(0, 1)[:, None]).sum(-1)
+        sampled = torch.cat(found, -1)  # [B * heads, d, N, levels * points]
+        total = (sampled * weights.transpose(1, 2).flatten(0, 1)[:, None]).sum(-1)
         heads = total.unflatten(0, (-1, HEADS)).flatten(1, 2).transpose(1, 2)
         return self.out(heads.to(x.dtype))  # type: ignore[no-any-return]
 
@@ -253,17 +257,17 @@ class Partition(nn.Module):
 class Reader(nn.Module):
     """Internal scene discretisation: the pixels of a map read from the queries, [B, A, h, w].
 
-    answers: 4 for vectors with kappa; 1 for log distances, to which a log-scale is added that is
-    read from the same features but does not teach them.
+    outputs: 4 for vectors with kappa; 1 for log distances, to which a log-scale is added. It is
+    read from the same features without changing them.
     """
 
-    def __init__(self, width: int, query_width: int, answers: int) -> None:
+    def __init__(self, width: int, query_width: int, outputs: int) -> None:
         super().__init__()
         self.attention = nn.ModuleList(CrossAttention(width, query_width) for _ in range(DEPTH))
         self.networks = nn.ModuleList(small_network(width) for _ in range(DEPTH))
         self.last = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.LayerNorm(width))
-        self.answer = nn.Linear(width, answers)
-        self.spread = nn.Linear(width, 1) if answers == 1 else None
+        self.output = nn.Linear(width, outputs)
+        self.spread = nn.Linear(width, 1) if outputs == 1 else None
 
     def forward(self, x: Tensor, queries: Tensor) -> Tensor:
         pixels = (x + sine_positions(x)).flatten(2).transpose(1, 2)
@@ -271,17 +275,17 @@ class Reader(nn.Module):
             pixels = pixels + attention(pixels, queries)
             pixels = pixels + network(pixels)
         pixels = self.last(pixels)
-        answer = self.answer(pixels)
+        output = self.output(pixels)
         if self.spread is not None:
-            answer = torch.cat([answer, self.spread(pixels.detach())], -1)
-        return answer.transpose(1, 2).unflatten(2, x.shape[-2:])  # type: ignore[no-any-return]
+            output = torch.cat([output, self.spread(pixels.detach())], -1)
+        return output.transpose(1, 2).unflatten(2, x.shape[-2:])  # type: ignore[no-any-return]
 
 
 class CrossAttention(nn.Module):
-    """What `sink` [B, I, C] takes from `source` [B, J, S], through one head.
+    """Attention of `sink` `[B, I, C]` to `source` `[B, J, S]`, with one head.
 
     compete: the sinks compete for each source (slot attention, Locatello et al. 2020, arXiv
-    2006.15055), instead of each choosing among the sources.
+    2006.15055). Otherwise each sink chooses among the sources.
     """
 
     def __init__(self, width: int, source_width: int, *, compete: bool = False) -> None:
@@ -306,7 +310,7 @@ class CrossAttention(nn.Module):
 
 
 def small_network(width: int, *, bias: bool = True) -> nn.Sequential:
-    """A normalised network with one wide hidden layer. bias: of what it answers."""
+    """A normalised network with one wide hidden layer. bias: of what it outputs."""
     wide = EXPANSION * width
     return nn.Sequential(
         nn.LayerNorm(width), nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width, bias=bias)
