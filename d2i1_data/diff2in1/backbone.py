@@ -63,7 +63,9 @@ class Backbone:
         """The ends of prompts that are too long for the text encoder."""
         most = self.tokenizer.model_max_length
         with TOKENIZING:
-            whole = self.tokenizer(prompts, padding=False, truncation=False).input_ids
+            whole = self.tokenizer(
+                prompts, padding=False, truncation=False, verbose=False
+            ).input_ids
         # a prompt that is cut still ends with the end token
         return [self.tokenizer.decode(ids[most - 1 : -1]) for ids in whole if len(ids) > most]
 

@@ -189,14 +189,14 @@ class Examples:
         """The conditioning of one caption, on the CPU; kept in memory up to a limit."""
         if caption in self.captions:
             return self.captions[caption]
-        tokens = tuple(self.pipe.backbone.tokenize([caption])[0].tolist())
-        found = Conditioning(
-            **self.cache.get_named(
-                self.pipe.text_encoder,
-                tokens,
-                lambda: self.pipe.encode_prompt([caption]).select(0).named(),
-            )
-        )
+        backbone = self.pipe.backbone
+        ids = backbone.tokenize([caption])
+
+        def encode() -> dict[str, Tensor]:
+            return backbone.encode_tokens(ids.to(self.pipe.device)).select(0).named()
+
+        made_of = tuple(ids[0].tolist())
+        found = Conditioning(**self.cache.get_named(self.pipe.text_encoder, made_of, encode))
         if len(self.captions) * found.nbytes < MEMORY:
             self.captions[caption] = found
         return found
