@@ -68,6 +68,7 @@ class ReportSettings:
     max_samples: int = 2000
     """Read at most this many rows, and as many images of the source, evenly spaced."""
     batch_size: int = 16
+    """Images in one batch."""
     copy_threshold: float = 0.98
     """A created image counts as a copy of a source image from this cosine on."""
 
@@ -96,6 +97,7 @@ class JudgeSettings:
     rounds: int = 1000
     """Rounds of the bootstrap and of random choices of rows."""
     seed: int = 0
+    """Decides all random draws."""
 
     def __post_init__(self) -> None:
         require_positive(self, "max_samples", "rounds")
