@@ -38,9 +38,9 @@ class Entry(NamedTuple):
     def classes(self, task: Task) -> NDArray[np.uint8]:
         """Class ids of a label map, 255 unknown, [H, W]; InputError for other values."""
         ids = task.family.from_png(self.maps[task.name])
-        complaint = task.family.complaint(ids)
-        if complaint:
-            raise InputError(f"row {self.facts['id']!r}: {task.name} {complaint}")
+        problem = task.family.find_problem(ids)
+        if problem:
+            raise InputError(f"row {self.facts['id']!r}: {task.name} {problem}")
         return ids.astype(np.uint8)
 
 

@@ -188,9 +188,9 @@ class Folder(Source):
         target = _read(
             path, partial(family.from_file, scale=self.columns[name].scale, ignore=ignore)
         )
-        complaint = family.complaint(target)
-        if complaint:
-            raise InputError(f"{path}: {name} {complaint}")
+        problem = family.find_problem(target)
+        if problem:
+            raise InputError(f"{path}: {name} {problem}")
         if lost := family.count_too_large(target):
             self.note(f"{name} pixels too far to store, unknown", identity, lost)
         if target.shape[:2] == size:

@@ -1,8 +1,8 @@
-"""Meters: how predictions are scored. Every figure is over pooled pixels.
+"""Meters: how predictions are scored. Every metric is over pooled pixels.
 
-A meter has no state. `measure` gives sums per sample, [B, S] float64, and `summary` turns their
-total into figures; so samples, batches and ranks merge by addition, and a bootstrap is a weighted
-sum.
+A meter has no state. `measure` gives sums of each sample, [B, S] float64. `summary` computes the
+metrics from their total. So samples, batches and processes merge by addition, and a bootstrap is a
+weighted sum.
 """
 
 import math
@@ -16,9 +16,9 @@ from torch import Tensor
 class Meter(ABC):
     """The scoring of one task.
 
-    headline: the one metric that stands for the task. table_metrics: those that tables show.
-    higher_better_prefixes: beginnings of the names of metrics that are better when higher; of all
-    others, lower is better. unit: of a pixel's error.
+    headline: the main metric of the task. table_metrics: those that tables show.
+    higher_better_prefixes: beginnings of the names of metrics that are better when higher; all
+    others are better when lower. unit: of the error of a pixel.
     """
 
     headline: ClassVar[str]
@@ -26,9 +26,9 @@ class Meter(ABC):
     higher_better_prefixes: ClassVar[tuple[str, ...]]
     unit: ClassVar[str]
 
-    def higher_is_better(self, figure: str) -> bool:
-        """Whether a figure is better when higher."""
-        return figure.startswith(self.higher_better_prefixes)
+    def higher_is_better(self, metric: str) -> bool:
+        """Whether a metric is better when higher."""
+        return metric.startswith(self.higher_better_prefixes)
 
     def with_classes(self, count: int) -> "Meter":
         """The same meter for maps with this many classes."""
@@ -36,19 +36,35 @@ class Meter(ABC):
 
     @abstractmethod
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """How wrong each pixel is, at least 0, [B, 1, H, W]; says nothing of unknown pixels."""
+        """Error of each pixel, at least 0, [B, 1, H, W]; undefined for unknown pixels.
+
+        Args:
+            prediction: [B, C, H, W].
+            target: [B, C, H, W].
+        """
 
     @abstractmethod
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Sums of each sample over its valid pixels, [B, S] float64; maps are [B, C, H, W]."""
+        """Sums of each sample over its valid pixels, [B, S] float64.
+
+        Args:
+            prediction: [B, C, H, W].
+            target: [B, C, H, W].
+            valid: [B, 1, H, W] bool.
+        """
 
     @abstractmethod
     def summary(self, total: Tensor) -> dict[str, float]:
-        """Figures from summed sums [S]; nan where no pixel was valid."""
+        """The metrics of a total of sums [S]; nan if no pixel was valid."""
 
 
 def pixel_sums(valid: Tensor, *columns: Tensor) -> Tensor:
-    """Count of valid pixels, then the sum of each column over them, [B, 1 + columns]."""
+    """Number of valid pixels, then the sum of each column over them, [B, 1 + columns].
+
+    Args:
+        valid: [B, 1, H, W] bool.
+        columns: values of pixels, [B, 1, H, W] each.
+    """
     maps = torch.cat(
         [torch.ones_like(valid, dtype=torch.float64), *(c.double() for c in columns)], 1
     )
@@ -56,7 +72,13 @@ def pixel_sums(valid: Tensor, *columns: Tensor) -> Tensor:
 
 
 def pixel_histogram(bins: Tensor, valid: Tensor, count: int) -> Tensor:
-    """How many valid pixels of each sample fall into each bin, [B, count] float64."""
+    """Number of valid pixels of each sample in each bin, [B, count] float64.
+
+    Args:
+        bins: bin of each pixel; others than 0 to count - 1 go to the nearest, [B, 1, H, W].
+        valid: [B, 1, H, W] bool.
+        count: number of bins.
+    """
     batch = torch.arange(len(bins), device=bins.device).view(-1, 1, 1, 1)
     flat = (batch * count + bins.clamp(0, count - 1))[valid]
     return torch.bincount(flat, minlength=len(bins) * count).view(-1, count).double()
@@ -65,14 +87,14 @@ def pixel_histogram(bins: Tensor, valid: Tensor, count: int) -> Tensor:
 class AngularError(Meter):
     """Angle between unit vectors in degrees: mean, median (to 0.01), RMSE, share under thresholds.
 
-    Exact thresholds and pi, unlike several released evaluations.
+    Thresholds and pi are exact, unlike in several released evaluations.
     """
 
     headline = "mean"
     table_metrics = ("mean", "median", "rmse", "under_11.25", "under_22.5", "under_30")
     higher_better_prefixes = ("under_",)
     unit = "degrees"
-    thresholds = (5.0, 7.5, 11.25, 11.5, 22.5, 30.0)  # 11.5: what iDisc's evaluation calls 11.25
+    thresholds = (5.0, 7.5, 11.25, 11.5, 22.5, 30.0)  # iDisc's evaluation calls 11.5 11.25
     bins = 18_000
 
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -89,18 +111,21 @@ class AngularError(Meter):
     def summary(self, total: Tensor) -> dict[str, float]:
         n, angle, square, *under = (total[: 3 + len(self.thresholds)] / total[0]).tolist()
         half = torch.searchsorted(total[3 + len(self.thresholds) :].cumsum(0), total[0] / 2)
-        figures = {
+        metrics = {
             "mean": angle,
             "median": (half.item() + 0.5) * 180 / self.bins if n == n else math.nan,
             "rmse": math.sqrt(square) if n == n else math.nan,
         }
-        return figures | {f"under_{t:g}": u for t, u in zip(self.thresholds, under, strict=True)}
+        return metrics | {f"under_{t:g}": u for t, u in zip(self.thresholds, under, strict=True)}
 
 
 class DepthError(Meter):
-    """RMSE in metres, mean absolute and squared relative error, share of pixels within factors of
-    1.25^k; of the log of prediction over truth its mean size to base 10, its RMSE, and silog, 100
-    times its standard deviation."""
+    """Errors of distances.
+
+    RMSE in metres, mean absolute and squared relative error, share of pixels within factors of
+    1.25^k. Of the log of prediction over truth: its mean absolute value to base 10, its RMSE, and
+    silog, 100 times its standard deviation.
+    """
 
     headline = "abs_rel"
     table_metrics = ("rmse", "abs_rel", "delta1")
@@ -120,7 +145,7 @@ class DepthError(Meter):
 
     def summary(self, total: Tensor) -> dict[str, float]:
         _, square, over, relative, size, log, log_square, *within = (total / total[0]).tolist()
-        figures = {
+        metrics = {
             "rmse": square**0.5,
             "abs_rel": relative,
             "sq_rel": over,
@@ -128,7 +153,7 @@ class DepthError(Meter):
             "rmse_log": log_square**0.5,
             "silog": 100 * max(log_square - log**2, 0.0) ** 0.5,
         }
-        return figures | {f"delta{k}": share for k, share in enumerate(within, 1)}
+        return metrics | {f"delta{k}": share for k, share in enumerate(within, 1)}
 
 
 class IntersectionOverUnion(Meter):
@@ -164,8 +189,8 @@ class IntersectionOverUnion(Meter):
 class FMeasure(Meter):
     """Maximal F-measure with beta^2 = 0.3 over thresholds 0.05 apart, and mean absolute error.
 
-    Truth above 0.5 counts as positive. The protocol of InvPT and TaskPrompter without their second
-    sigmoid.
+    Truth above 0.5 counts as positive. This is the evaluation of InvPT and TaskPrompter without
+    their second sigmoid.
     """
 
     headline = "max_f"
@@ -212,7 +237,7 @@ class AveragePrecision(Meter):
         return torch.cat([positives, pixel_histogram(level, valid & ~edge, self.bins)], 1)
 
     def summary(self, total: Tensor) -> dict[str, float]:
-        positives, negatives = total.view(2, -1).flip(1).cumsum(1)  # from the surest level down
+        positives, negatives = total.view(2, -1).flip(1).cumsum(1)  # from the highest level down
         precision = positives / (positives + negatives).clamp(min=1)
         recall = positives / positives[-1]
         steps = torch.diff(recall, prepend=recall.new_zeros(1))

@@ -1,4 +1,4 @@
-"""Saliency: how likely a pixel belongs to what people look at."""
+"""Saliency: the probability that a pixel belongs to an object that people look at."""
 
 from ..diff2in1.families import ProbabilityMap
 from .meters import FMeasure

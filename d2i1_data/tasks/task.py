@@ -1,4 +1,4 @@
-"""Task: one modality and what it means. Behaviour is its family's and its meter's."""
+"""Task: one modality. Its behaviour is in its family and its meter."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,10 +10,16 @@ from .meters import Meter
 
 @dataclass(frozen=True)
 class Task:
-    """Everything the project knows about one modality.
+    """One modality.
 
-    metric: the meter's headline figure. weight: of its loss among those of other tasks. sentence:
-    how cards state its convention. tags: on the Hub, beside `categories`, the Hub's own task ids.
+    Args:
+        name: of its column, flag and directory.
+        family: the kind of its maps, with its classes.
+        meter: how it is scored.
+        sentence: its convention, as cards state it.
+        tags: on the Hub.
+        categories: ids of tasks that the Hub defines.
+        weight: of its loss among those of other tasks.
     """
 
     name: str
@@ -43,7 +49,7 @@ class Task:
         """The same task with the family that a checkpoint or a dataset states.
 
         Args:
-            config: what `Family.config` gave.
+            config: a config of `Family.config`.
 
         Raises:
             ValueError: if the config is of another family.

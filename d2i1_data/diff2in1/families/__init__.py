@@ -1,7 +1,7 @@
 """The four kinds of dense map: how each is predicted, scored, stored and shown.
 
 A map has two forms. As an array it is [H, W] or [H, W, 3] in physical units; as a tensor it is
-[B, C, H, W]. In both, unknown pixels hold the family's unknown value: there is no second mask.
+[B, C, H, W]. In both forms unknown pixels have the unknown value of the family. There is no mask.
 B batch, C channels of the map, R channels of the raw prediction, H W pixels.
 """
 
@@ -54,7 +54,14 @@ CONFIDENCE: Family = ProbabilityMap()  # how maps of confidence are stored and d
 
 
 def make_family(config: dict[str, Any]) -> Family:
-    """The family a checkpoint's config names, such as `{"family": "label_map", "names": [...]}`."""
+    """Build a family.
+
+    Args:
+        config: as `Family.config` gives it, such as `{"family": "label_map", "names": [...]}`.
+
+    Raises:
+        ValueError: if there is no such family.
+    """
     options = {key: value for key, value in config.items() if key != "family"}
     if config.get("family") not in FAMILIES:
         raise ValueError(f"unknown family {config.get('family')!r}: choose from {sorted(FAMILIES)}")

@@ -1,4 +1,4 @@
-"""What is common to all families of dense maps, and their stored form."""
+"""Family: the base class of all kinds of dense maps, and the PNG files they are stored as."""
 
 import io
 from abc import ABC, abstractmethod
@@ -16,8 +16,9 @@ from .distribution import Distribution
 
 
 def encode_png(pixels: NDArray[np.generic]) -> bytes:
-    """PNG bytes of uint8 or uint16 pixels; level 1 is three times as fast as the default."""
+    """PNG bytes of uint8 or uint16 pixels, [H, W] or [H, W, 3]."""
     file = io.BytesIO()
+    # level 1 is three times as fast as the default
     Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", compress_level=1)
     return file.getvalue()
 
@@ -31,10 +32,10 @@ Colour = tuple[int, ...]  # red, green, blue, 0 to 255
 
 
 class Legend(NamedTuple):
-    """What the colours of a picture stand for.
+    """The meaning of the colours of a picture.
 
-    entries: colours and what each means, the most important first. ramp: colours from one end of a
-    scale to the other, whose ends are then the two entries.
+    entries: colours and their meanings, the most important first. ramp: colours from one end of a
+    scale to the other; the two entries are then its ends.
     """
 
     entries: list[tuple[Colour, str]]
@@ -42,20 +43,29 @@ class Legend(NamedTuple):
 
 
 def precise(x: Tensor) -> Tensor:
-    """In float32, or in float64 if it is."""
+    """The tensor in float32, or unchanged if it is float64."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def mean_over(error: Tensor, valid: Tensor) -> Tensor:
-    """Mean of error [B, 1, H, W] over each sample's valid pixels, 0 where there are none, [B]."""
+    """Mean of an error over the valid pixels of each sample, 0 without any, [B].
+
+    Args:
+        error: [B, 1, H, W].
+        valid: [B, 1, H, W] bool.
+    """
     total = torch.where(valid, error, 0.0).sum((1, 2, 3))
     return total / valid.sum((1, 2, 3)).clamp(min=1)
 
 
 def pooled_over(error: Tensor, valid: Tensor) -> Tensor:
-    """Mean of error [B, 1, H, W] over the batch's valid pixels, said of every sample, [B].
+    """Mean of an error over the valid pixels of the batch, the same for every sample, [B].
 
-    What many released codes train with; samples with more valid pixels weigh more.
+    Many released codes train with this mean. Samples with more valid pixels have more weight in it.
+
+    Args:
+        error: [B, 1, H, W].
+        valid: [B, 1, H, W] bool.
     """
     mean = torch.where(valid, error, 0.0).sum() / valid.sum().clamp(min=1)
     return mean.expand(len(error))
@@ -84,10 +94,10 @@ class Family(ABC):
     @property
     @abstractmethod
     def raw_channels(self) -> int:
-        """R: how many channels a host predicts for this family."""
+        """R, the number of channels that a host predicts for this family."""
 
     def config(self) -> dict[str, Any]:
-        """What `make_family` needs to build this family again."""
+        """The config that `make_family` builds this family from."""
         return {"family": self.name}
 
     def with_classes(
@@ -109,60 +119,91 @@ class Family(ABC):
         return tensor[0].float().cpu().numpy()
 
     def blank(self, size: tuple[int, int]) -> Tensor:
-        """A map of which nothing is known, [C, H, W]."""
+        """A map without known pixels, [C, H, W].
+
+        Args:
+            size: height and width.
+        """
         return torch.full((self.channels, *size), self.unknown, dtype=self.dtype)
 
     @abstractmethod
     def valid(self, target: Tensor) -> Tensor:
-        """Where the truth is known, [B, 1, H, W] bool."""
+        """The known pixels of a map [B, C, H, W], as [B, 1, H, W] bool."""
 
     @abstractmethod
     def finish(self, raw: Tensor) -> Tensor:
-        """Raw prediction [B, R, H, W] to a map [B, C, H, W] in physical units."""
+        """The map [B, C, H, W], in physical units, of a raw prediction [B, R, H, W]."""
 
     def to_linear(self, raw: Tensor) -> Tensor:
-        """What of a raw prediction may be averaged or enlarged, [B, R, H, W]."""
+        """A form of a raw prediction that may be averaged and resized, [B, R, H, W]."""
         return precise(raw)
 
-    def from_linear(self, settled: Tensor) -> Tensor:
-        """The raw prediction that an average of settled ones stands for."""
-        return settled
+    def from_linear(self, linear: Tensor) -> Tensor:
+        """The raw prediction of such a form, the inverse of `to_linear`."""
+        return linear
 
     def expected_error(self, raw: Tensor) -> Tensor | None:
-        """How far off the prediction is expected to be, in a unit of the family, [B, 1, H, W]; None
-        where it says nothing of that."""
+        """Expected error of a raw prediction, in a unit of the family, [B, 1, H, W].
+
+        None if the family does not predict it.
+        """
         return None
 
     @abstractmethod
     def uncertainty(self, raw: Tensor) -> Tensor:
-        """How unsure the prediction is, in [0, 1], [B, 1, H, W]."""
+        """Uncertainty of a raw prediction, in [0, 1], [B, 1, H, W]; see `unsure`."""
 
     @abstractmethod
     def loss(self, raw: Tensor, target: Tensor) -> Tensor:
-        """Loss of a raw prediction, mean over the valid pixels of each sample, [B].
+        """Loss of a raw prediction, the mean over the valid pixels of each sample, [B].
 
-        The negative log-likelihood of the target; where the family predicts a spread, each pixel's
-        is weighted by that spread (beta-NLL, beta = 1; Seitzer et al. 2022, arXiv 2203.09168).
-        Else the gradients of a sure task grow without bound and starve the others: 600 steps on 24
-        rooms give a mean IoU of 0.22 without the weight and 0.56 with it, for normals of 10.4 and
-        10.8 degrees.
+        It is the negative log-likelihood of the target. If the family predicts a spread, the loss
+        of each pixel is weighted by that spread. Without this weight the gradients of a task with
+        low uncertainty grow without bound, and the other tasks learn little: 600 steps on 24 rooms
+        give a mean IoU of 0.22 without the weight and 0.56 with it, for normals of 10.4 and 10.8
+        degrees.
+
+        Args:
+            raw: [B, R, H, W].
+            target: [B, C, H, W].
+
+        Source: beta-NLL with beta = 1, Seitzer et al. 2022, arXiv 2203.09168.
         """
 
     @abstractmethod
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:
-        """Where two maps count as equal, [B, 1, H, W] bool."""
+        """The pixels where two maps [B, C, H, W] count as equal, [B, 1, H, W] bool."""
 
     def agreement(self, one: Tensor, other: Tensor) -> Tensor:
-        """Share of the pixels known in both maps on which they agree, nan without such, [B]."""
+        """Share of the pixels where two maps agree, among those known in both, [B].
+
+        It is nan for a sample without such pixels.
+        """
         both = self.valid(one) & self.valid(other)
         return (self.agrees(one, other) & both).sum((1, 2, 3)) / both.sum((1, 2, 3))
 
     @abstractmethod
     def average(self, targets: Tensor) -> Tensor:
-        """What is best said of each pixel of N maps [N, C, H, W], unknown where none is known."""
+        """The average of N maps over their known pixels; unknown where no map is known.
+
+        Args:
+            targets: [N, C, H, W].
+
+        Returns:
+            [C, H, W].
+        """
 
     def within(self, prediction: Tensor, target: Tensor, metres: float) -> tuple[Tensor, Tensor]:
-        """The prediction clipped to a distance, the truth unknown beyond; else both as they are."""
+        """Limit maps to a distance; without effect on a family that is not in metres.
+
+        Args:
+            prediction: [B, C, H, W].
+            target: [B, C, H, W].
+            metres: the distance.
+
+        Returns:
+            The prediction clipped to the distance, and the target, unknown beyond it.
+        """
         return prediction, target
 
     def flip(self, tensor: Tensor) -> Tensor:
@@ -170,11 +211,14 @@ class Family(ABC):
         return tensor.flip(-1)
 
     def resize(self, target: Tensor, size: tuple[int, int]) -> Tensor:
-        """Bring a map to another size without mixing pixels (nearest)."""
+        """Resize a map [B, C, H, W] without mixing pixels (nearest)."""
         return F.interpolate(target.float(), size, mode="nearest-exact").to(target.dtype)
 
     def scaled(self, target: Tensor, factor: float) -> Tensor:
-        """What a map says of the same image with its sides times `factor`, at the map's size."""
+        """The values of a map after its image is enlarged by a factor; its size stays.
+
+        A camera of the same focal length sees enlarged things at a shorter distance.
+        """
         return target
 
     def largest_share(self, target: Tensor) -> float:
@@ -190,12 +234,12 @@ class Family(ABC):
         """Empty counts of what reports show of many arrays."""
 
     @abstractmethod
-    def complaint(self, array: NDArray[np.generic]) -> str | None:
-        """What is wrong with the values of an array, None if nothing is."""
+    def find_problem(self, array: NDArray[np.generic]) -> str | None:
+        """What is wrong with the values of an array, as the end of a sentence; None if nothing."""
 
     @abstractmethod
     def to_png(self, array: NDArray[np.generic]) -> bytes:
-        """The stored form."""
+        """The stored form of an array, PNG bytes."""
 
     @abstractmethod
     def from_png(self, data: bytes) -> NDArray[np.generic]:
@@ -226,8 +270,8 @@ class Family(ABC):
 
     @abstractmethod
     def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """A picture for people, unknown pixels black, [H, W, 3]."""
+        """A coloured picture of an array, [H, W, 3]; unknown pixels are black."""
 
     @abstractmethod
     def legend(self, array: NDArray[np.generic]) -> Legend:
-        """What the colours of `colorize(array)` stand for."""
+        """The meaning of the colours of `colorize(array)`."""

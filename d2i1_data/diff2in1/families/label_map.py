@@ -14,7 +14,12 @@ from .family import Family, Legend, decode_png, encode_png, mean_over, precise
 
 
 class LabelMap(Family):
-    """Class ids, 0 to K - 1; unknown is 255. Raw: K logits. PNG: 8 bit, mode L, the ids."""
+    """Class ids, 0 to K - 1; unknown is 255. Raw: K logits. PNG: 8 bit, mode L, the ids.
+
+    Args:
+        names: of the classes, 1 to 255.
+        palette: red, green and blue of each class, 0 to 255; None chooses colours.
+    """
 
     name = "label_map"
     unknown = 255.0
@@ -65,8 +70,8 @@ class LabelMap(Family):
         """Probabilities, [B, K, H, W]."""
         return precise(raw).softmax(1)
 
-    def from_linear(self, settled: Tensor) -> Tensor:
-        return settled.clamp(min=1e-12).log()
+    def from_linear(self, linear: Tensor) -> Tensor:
+        return linear.clamp(min=1e-12).log()
 
     def uncertainty(self, raw: Tensor) -> Tensor:
         """One minus the probability of the predicted class."""
@@ -95,7 +100,7 @@ class LabelMap(Family):
         counts = target[self.valid(target)].bincount()
         return (counts.max() / counts.sum()).item() if len(counts) else 0.0
 
-    def complaint(self, array: NDArray[np.generic]) -> str | None:
+    def find_problem(self, array: NDArray[np.generic]) -> str | None:
         if array.ndim != 2:
             return f"has shape {array.shape}, expected height x width"
         if array.dtype.kind not in "iub":
@@ -123,13 +128,13 @@ class LabelMap(Family):
         return table[np.asarray(array, np.uint8)]
 
     def legend(self, array: NDArray[np.generic]) -> Legend:
-        """The classes that are there, largest first."""
-        shown = self.present(np.asarray(array), 1e-9)
-        return Legend([(self.palette[label], self.names[label]) for label in shown], [])
+        """The classes of the array, largest first."""
+        labels = self.present(np.asarray(array), 1e-9)
+        return Legend([(self.palette[label], self.names[label]) for label in labels], [])
 
 
 def _palette(count: int) -> list[tuple[int, int, int]]:
-    """Well separated colours: the bits of the class number spread over the three channels (VOC)."""
+    """Distinct colours, as PASCAL VOC has them: bits of the class number in three channels."""
     return [
         tuple(sum((i >> (3 * b + c) & 1) << (7 - b) for b in range(3)) for c in range(3))  # type: ignore[misc]
         for i in range(1, count + 1)

@@ -16,7 +16,7 @@ class MetricMap(Family):
     """Distances in metres, greater than 0; unknown is 0.
 
     Raw: mean and log-scale of a Laplace distribution over the log of the distance. PNG: 16 bit,
-    millimetres; what is beyond 65.535 m becomes unknown.
+    millimetres; distances beyond 65.535 m become unknown.
     """
 
     name = "metric_map"
@@ -37,8 +37,8 @@ class MetricMap(Family):
         """Metres and raw log-scale, [B, 2, H, W]."""
         return torch.cat([self.finish(raw), precise(raw[:, 1:2])], 1)
 
-    def from_linear(self, settled: Tensor) -> Tensor:
-        return torch.cat([settled[:, :1].log(), settled[:, 1:2]], 1)
+    def from_linear(self, linear: Tensor) -> Tensor:
+        return torch.cat([linear[:, :1].log(), linear[:, 1:2]], 1)
 
     def within(self, prediction: Tensor, target: Tensor, metres: float) -> tuple[Tensor, Tensor]:
         return prediction.clamp(max=metres), torch.where(target > metres, self.unknown, target)
@@ -48,7 +48,7 @@ class MetricMap(Family):
         return 5 * torch.tanh(precise(raw[:, 1:2]) / 5)
 
     def expected_error(self, raw: Tensor) -> Tensor:
-        """The expected size of the log of prediction over truth: 0.1 is about 10 % off."""
+        """The expected absolute log of prediction over truth; 0.1 is an error of about 10 %."""
         return self._log_scale(raw).exp()
 
     def uncertainty(self, raw: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class MetricMap(Family):
         return torch.exp(-math.log(1.25) / self._log_scale(raw).exp())
 
     def log_ratio(self, raw: Tensor, target: Tensor) -> Tensor:
-        """Log of prediction over truth, [B, 1, H, W]; means nothing where the truth is unknown."""
+        """Log of prediction over truth, [B, 1, H, W]; undefined where the truth is unknown."""
         return precise(raw[:, :1]) - torch.where(self.valid(target), target, 1.0).log()
 
     def loss(self, raw: Tensor, target: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class MetricMap(Family):
         return mean_over(error * log_scale.detach().exp(), self.valid(target))
 
     def scale_loss(self, raw: Tensor, target: Tensor) -> Tensor:
-        """What teaches only the scale: how likely the error is, which is taken as given, [B]."""
+        """Loss of the scale only: the likelihood of the error, without its gradient, [B]."""
         log_scale = self._log_scale(raw)
         error = self.log_ratio(raw, target).detach().abs() / log_scale.exp() + log_scale
         return mean_over(error, self.valid(target))
@@ -73,12 +73,18 @@ class MetricMap(Family):
     def silog(self, raw: Tensor, target: Tensor, keep: float, *, pooled: bool = False) -> Tensor:
         """Scale-invariant error sqrt(variance + keep * mean^2) of the log ratio, [B].
 
-        Eigen et al. 2014, arXiv 1406.2283. pooled: over all pixels of the batch.
+        Args:
+            raw: [B, 2, H, W].
+            target: [B, 1, H, W].
+            keep: the share of the squared mean that stays.
+            pooled: over all pixels of the batch instead of each sample's.
+
+        Source: Eigen et al. 2014, arXiv 1406.2283.
         """
         over = pooled_over if pooled else mean_over
         ratio, valid = self.log_ratio(raw, target), self.valid(target)
         mean, square = over(ratio, valid), over(ratio**2, valid)
-        # nothing known: zero, and no gradient of a root at zero
+        # without known pixels the loss is zero and has no gradient of a root at zero
         return (square - (1 - keep) * mean**2 + 1e-6).sqrt() - 1e-3
 
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:
@@ -92,7 +98,7 @@ class MetricMap(Family):
         return torch.where(known.any(0), mean, self.unknown)
 
     def scaled(self, target: Tensor, factor: float) -> Tensor:
-        """To a camera of the same focal length, what looks larger is nearer."""
+        """Distances divided by the factor."""
         return target / factor
 
     def distribution(self) -> Distribution:
@@ -109,7 +115,7 @@ class MetricMap(Family):
             drawn=0.995,
         )
 
-    def complaint(self, array: NDArray[np.generic]) -> str | None:
+    def find_problem(self, array: NDArray[np.generic]) -> str | None:
         if array.ndim != 2:
             return f"has shape {array.shape}, expected height x width"
         if not np.isfinite(array).all():
@@ -128,7 +134,7 @@ class MetricMap(Family):
         return decode_png(data).astype(np.float32) / 1000
 
     def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """Near is bright: inverse depth between its 2nd and 98th percentile."""
+        """Inverse depth between its 2nd and 98th percentile; near pixels are bright."""
         known = np.asarray(array) > 0
         if not known.any():
             return np.zeros((*known.shape, 3), np.uint8)
@@ -139,8 +145,10 @@ class MetricMap(Family):
         return np.round(np.clip(warm, 0, 1) * known[..., None] * 255).astype(np.uint8)
 
     def legend(self, array: NDArray[np.generic]) -> Legend:
-        """Metres from the nearest to the farthest; as colours depend on the whole map, those of
-        its own pixels."""
+        """Metres from the nearest to the farthest pixel.
+
+        Colours depend on the whole map, so the ramp has the colours of its pixels.
+        """
         known = np.asarray(array) > 0
         if not known.any():
             return Legend([], [])

@@ -29,8 +29,8 @@ class ProbabilityMap(Family):
         """The probability, [B, 1, H, W]."""
         return self.finish(raw)
 
-    def from_linear(self, settled: Tensor) -> Tensor:
-        return settled.logit(1e-6)
+    def from_linear(self, linear: Tensor) -> Tensor:
+        return linear.logit(1e-6)
 
     def uncertainty(self, raw: Tensor) -> Tensor:
         """Twice the probability of the less likely answer."""
@@ -63,7 +63,7 @@ class ProbabilityMap(Family):
             logarithmic=True,
         )
 
-    def complaint(self, array: NDArray[np.generic]) -> str | None:
+    def find_problem(self, array: NDArray[np.generic]) -> str | None:
         if array.ndim != 2:
             return f"has shape {array.shape}, expected height x width"
         if not np.isfinite(array).all():

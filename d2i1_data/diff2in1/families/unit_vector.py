@@ -47,10 +47,10 @@ class UnitVector(Family):
         """Unit vector and concentration, [B, 4, H, W]."""
         return torch.cat([self.finish(raw), self.kappa(raw)], 1)
 
-    def from_linear(self, settled: Tensor) -> Tensor:
-        excess = settled[:, 3:] - 1.01
+    def from_linear(self, linear: Tensor) -> Tensor:
+        excess = linear[:, 3:] - 1.01
         negative = torch.log1p(excess.clamp(-1 + 1e-6, 0))  # the inverse of elu
-        return torch.cat([settled[:, :3], torch.where(excess > 0, excess, negative)], 1)
+        return torch.cat([linear[:, :3], torch.where(excess > 0, excess, negative)], 1)
 
     @staticmethod
     def angle(one: Tensor, other: Tensor) -> Tensor:
@@ -78,8 +78,14 @@ class UnitVector(Family):
         return kappa * angle - torch.log(kappa**2 + 1) + F.softplus(-kappa * math.pi)
 
     def nll_loss(self, raw: Tensor, target: Tensor, *, pooled: bool = False) -> Tensor:
-        """Mean `nll` of each sample, [B]; pooled: of all pixels of the batch, without those whose
-        cosine is beyond 0.999, as the released codes of Bae et al. and of iDisc have it."""
+        """Mean `nll` of each sample, [B].
+
+        Args:
+            raw: [B, 4, H, W].
+            target: [B, 3, H, W].
+            pooled: the mean over all pixels of the batch instead, without those whose cosine is
+                beyond 0.999, as in the released codes of Bae et al. and of iDisc.
+        """
         error, valid = self.nll(raw, target), self.valid(target)
         if not pooled:
             return mean_over(error, valid)
@@ -94,7 +100,7 @@ class UnitVector(Family):
         return self.angle(one, other) < math.radians(11.25)
 
     def average(self, targets: Tensor) -> Tensor:
-        """The direction of the mean vector; unknown too where the vectors cancel."""
+        """The direction of the mean vector; also unknown where the vectors cancel."""
         total = targets.sum(0, dtype=torch.float64)
         length = total.norm(dim=0)
         return torch.where(length > 1e-6, total / length.clamp(min=1e-6), self.unknown).float()
@@ -107,7 +113,7 @@ class UnitVector(Family):
     def distribution(self) -> Distribution:
         return DirectionDensity()
 
-    def complaint(self, array: NDArray[np.generic]) -> str | None:
+    def find_problem(self, array: NDArray[np.generic]) -> str | None:
         if array.ndim != 3 or array.shape[2] != 3:
             return f"has shape {array.shape}, expected height x width x 3"
         if not np.isfinite(array).all():
@@ -130,7 +136,7 @@ class UnitVector(Family):
         return np.where(np.any(array != 0, -1, keepdims=True), pixels, np.uint8(0))
 
     def legend(self, array: NDArray[np.generic]) -> Legend:
-        """The directions along the axes, as a camera sees surfaces that face there."""
+        """The colours of surfaces that face along the axes of the camera."""
         facing = {
             "right": (1, 0, 0),
             "left": (-1, 0, 0),

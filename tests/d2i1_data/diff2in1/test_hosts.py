@@ -731,7 +731,7 @@ def assert_physical(pipe: Diff2in1Pipeline, found: Diff2in1Output, size: tuple[i
     for name, family in pipe.perception.families.items():
         (array,), (unsure,) = found.predictions[name], found.uncertainty[name]
         assert array.shape[:2] == unsure.shape == size
-        assert family.complaint(array) is None
+        assert family.find_problem(array) is None
         assert family.valid(family.to_tensor(array)[None]).all()
         assert unsure.min() >= 0 and unsure.max() <= 1
 

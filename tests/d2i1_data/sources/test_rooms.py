@@ -62,7 +62,7 @@ def test_any_resolution(size: tuple[int, int]) -> None:
     assert set(sample.targets) == set(rooms.tasks)
     for name, task in rooms.tasks.items():
         assert sample.targets[name].shape[:2] == size
-        assert task.family.complaint(sample.targets[name]) is None
+        assert task.family.find_problem(sample.targets[name]) is None
         assert task.family.valid(task.family.to_tensor(sample.targets[name])[None]).all(), name
 
 

@@ -429,19 +429,19 @@ def test_distances_alone_end_somewhere(task: Task) -> None:
 
 
 @each_task
-def test_complaint_names_what_is_wrong(task: Task) -> None:
+def test_problem_names_what_is_wrong(task: Task) -> None:
     family, good = task.family, random_map(task.family, 0)
-    assert family.complaint(good) is None
+    assert family.find_problem(good) is None
     outside = good.astype(np.float32) if good.dtype != np.uint8 else good.astype(np.int64)
     outside[0, 0] = CASES[family.name].outside
     nan = good.astype(np.float32)
     nan[0, 0] = np.nan
     for wrong in (outside, nan, good[0], good[..., None], np.stack([good, good], -1)):
-        complaint = family.complaint(wrong)
-        assert complaint, wrong.shape
-        assert "\n" not in complaint
+        problem = family.find_problem(wrong)
+        assert problem, wrong.shape
+        assert "\n" not in problem
     if family.names:
-        assert f"0 to {len(family.names) - 1}" in str(family.complaint(outside))
+        assert f"0 to {len(family.names) - 1}" in str(family.find_problem(outside))
 
 
 @each_task
