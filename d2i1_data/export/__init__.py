@@ -1,1 +1,1 @@
-"""Exports: a dataset of ours in a layout that other tools read."""
+"""Exports: a dataset in our schema, written in a layout that other tools read."""

@@ -1,7 +1,8 @@
-"""COCO: images, and of every label map panoptic, semantic and mask annotations.
+"""COCO: images, and panoptic, semantic and mask annotations of every task with classes.
 
-There are no instances: each class of an image is one segment of "stuff". A category's id is its
-class id + 1; unknown pixels have none, they are 0 in panoptic and 255 in semantic pictures.
+There are no instances: each class of an image is one segment of "stuff". The id of a category is
+its class id + 1. Unknown pixels have no category; they are 0 in panoptic and 255 in semantic
+pictures.
 """
 
 from collections.abc import Iterator
@@ -20,8 +21,10 @@ from .json_list import JsonList, write_object
 
 
 def write_coco(folder: Path, selection: Selection) -> None:
-    """Write images/, and of each task in annotations/ panoptic_TASK.json with the pictures of
-    panoptic_TASK/, stuff_TASK.json with a mask of each class, and semantic_TASK/.
+    """Write images/ and annotations/.
+
+    For each task annotations/ has panoptic_TASK.json with its pictures in panoptic_TASK/,
+    stuff_TASK.json with a mask of each class, and pictures of class ids in semantic_TASK/.
     """
     tasks = selection.tasks
     place = folder / "annotations"
@@ -53,7 +56,7 @@ def write_coco(folder: Path, selection: Selection) -> None:
 
 
 def _segments(ids: NDArray[np.uint8]) -> Iterator[tuple[dict[str, Any], NDArray[np.bool_]]]:
-    """Every class of a map [H, W] as COCO says a segment, with its mask."""
+    """Every class of a map [H, W] as a segment of COCO, with its mask."""
     for number in np.unique(ids[ids != 255]).tolist():
         mask = ids == number
         rows, columns = (np.flatnonzero(mask.any(axis)).tolist() for axis in (1, 0))
@@ -65,7 +68,7 @@ def _segments(ids: NDArray[np.uint8]) -> Iterator[tuple[dict[str, Any], NDArray[
 
 
 def _panoptic_png(ids: NDArray[np.uint8]) -> bytes:
-    """Segment ids as R + 256 G + 256^2 B; as there are at most 255, all of it is R."""
+    """Segment ids as R + 256 G + 256^2 B; there are at most 255, so G and B are 0."""
     segments = np.zeros((*ids.shape, 3), np.uint8)
     segments[..., 0] = np.where(ids == 255, 0, ids + 1)
     return encode_png(segments)
@@ -80,13 +83,14 @@ def _categories(task: Task) -> list[dict[str, Any]]:
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """COCO's compressed run lengths of a mask [H, W], read down the columns, as pycocotools has it.
+    """Encode a mask [H, W] as COCO's compressed run lengths, equal to those of pycocotools.
 
-    A run is written as its difference to the run of the same kind before (but for the first three),
-    in characters of 48 + 5 bits and a sixth that says whether more follow, lowest first.
+    Runs go down the columns. From the fourth on, a run is stored as the difference to the run two
+    before. A number is stored in groups of 5 bits, lowest first; a character is 48 + its 5 bits,
+    + 32 if more follow.
     """
     line = mask.ravel(order="F")
-    ends = [0] if line[0] else []  # the first run is of pixels that are not in the mask
+    ends = [0] if line[0] else []  # the first run is outside the mask
     ends += [*(np.flatnonzero(line[1:] != line[:-1]) + 1).tolist(), line.size]
     runs = np.diff(ends, prepend=0).tolist()
     text = bytearray()

@@ -1,4 +1,4 @@
-"""Entries: the rows of a dataset as files, their pictures not decoded where nobody needs that."""
+"""Entries: the rows of a dataset as files. Pictures are decoded only if that is needed."""
 
 import hashlib
 import io
@@ -22,10 +22,11 @@ LONGEST = 128  # characters of a file name; systems allow 255 bytes with the end
 
 
 class Entry(NamedTuple):
-    """A row as files: `image`, `maps` and `confidence` are PNG bytes, as stored if they were PNG.
+    """A row as files.
 
-    name: of its files, without ending; no other row has it. size: height and width in pixels.
-    maps: of every exported task, all unknown where the row has none. facts: what is no picture.
+    name: of its files, without ending; unique. size: height and width in pixels. image: PNG bytes.
+    maps: PNG bytes by task, as stored; all unknown if the row has no label. confidence: PNG bytes
+    by task, if they are stored. facts: id, caption, quality and provenance.
     """
 
     name: str
@@ -36,7 +37,11 @@ class Entry(NamedTuple):
     facts: dict[str, Any]
 
     def classes(self, task: Task) -> NDArray[np.uint8]:
-        """Class ids of a label map, 255 unknown, [H, W]; InputError for other values."""
+        """Class ids of a task, 255 unknown, [H, W].
+
+        Raises:
+            InputError: if the map holds other values.
+        """
         ids = task.family.from_png(self.maps[task.name])
         problem = task.family.find_problem(ids)
         if problem:
@@ -45,7 +50,11 @@ class Entry(NamedTuple):
 
 
 class Selection(NamedTuple):
-    """What is exported: name of the dataset, its tasks, and an entry a row, to be read once."""
+    """The part of a dataset that is exported.
+
+    name: of the dataset. tasks: the exported tasks, by name. entries: one for each row; they can be
+    read once.
+    """
 
     name: str
     tasks: Mapping[str, Task]
@@ -53,10 +62,10 @@ class Selection(NamedTuple):
 
 
 def file_name(identity: str) -> str:
-    """An id as a file name without ending: no dots, slashes or spaces, and no two ids share one.
+    """A file name, without ending, for an id.
 
-    It is percent-encoded, as in an address. One that is empty or long is cut and gets `~` and a
-    hash, and there is no `~` in others.
+    It has no dots, slashes or spaces, and no two ids have the same. It is percent-encoded as in a
+    URL. An empty or long name is cut and gets `~` and a hash; other names have no `~`.
     """
     name = quote(identity, safe="").replace(".", "%2E").replace("~", "%7E")
     if 0 < len(name) <= LONGEST:
@@ -66,7 +75,11 @@ def file_name(identity: str) -> str:
 
 
 def check_ids(source: Dataset) -> None:
-    """Refuse ids that cannot name files because two rows have the same."""
+    """Check that ids can name files.
+
+    Raises:
+        InputError: if two rows have the same id.
+    """
     seen: dict[str, int] = {}
     for row, identity in enumerate(source.ids):
         other = seen.setdefault(identity, row)
@@ -78,11 +91,15 @@ def check_ids(source: Dataset) -> None:
 
 
 def entries(source: Dataset, tasks: Mapping[str, Task]) -> Iterator[Entry]:
-    """Every row of a dataset with the maps of these tasks; InputError for unusable pictures."""
+    """Every row of a dataset with the maps of some tasks.
+
+    Raises:
+        InputError: if a picture cannot be read, or has another size than its image.
+    """
     for index in range(len(source)):
         try:
             yield _entry(source.stored(index), source.identity(index), tasks)
-        except (OSError, SyntaxError, ValueError) as error:  # what Pillow raises for broken files
+        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises these for broken files
             identity = source.identity(index)
             raise InputError(f"dataset {source.name}: row {identity!r}: {error}") from error
 
@@ -92,13 +109,13 @@ def _entry(row: Mapping[str, Any], identity: str, tasks: Mapping[str, Task]) -> 
     maps: dict[str, bytes] = {}
     confidence: dict[str, bytes] = {}
     for name, task in tasks.items():
-        for stored, family, held in (
+        for stored, family, files in (
             (row[name], task.family, maps),
             (row["confidence"][name], CONFIDENCE, confidence),
         ):
             if stored is None:
                 continue
-            held[name], found = _as_png(stored, family.from_png, family.to_png)
+            files[name], found = _as_png(stored, family.from_png, family.to_png)
             if found != size:
                 raise ValueError(f"{name} is {_sides(found)}, its image {_sides(size)}")
         if name not in maps:
@@ -122,7 +139,7 @@ def _as_png(
     data = stored_bytes(stored)
     with Image.open(io.BytesIO(data)) as picture:
         kind, (width, height) = picture.format, picture.size
-        picture.verify()  # that it is whole: what is copied is not decoded
+        picture.verify()  # a copied file is not decoded, so check that it is complete
     return (data if kind == "PNG" else encode(decode(data))), (height, width)
 
 

@@ -1,4 +1,4 @@
-"""Exports: a dataset of ours in a layout that other tools read."""
+"""Export: write a dataset in our schema in a layout that other tools read."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -78,7 +78,7 @@ def choose_tasks(exporter: Exporter, source: Dataset, names: str | None) -> dict
 
 
 def _listed(rows: Iterable[Entry], listing: TextIO) -> Iterator[Entry]:
-    """The same entries, with all that is no picture written down, a line of JSON each."""
+    """The same entries; the facts of each are written to a file as a line of JSON."""
     for entry in rows:
         listing.write(json.dumps({"name": entry.name, **entry.facts}) + "\n")
         yield entry

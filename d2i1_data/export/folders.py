@@ -1,4 +1,4 @@
-"""Folders: one a column, and the YAML file with which the source `folder:` reads them back."""
+"""Folders: one for each column, and a YAML file with which the source `folder:` reads them."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,7 @@ LAYOUT = "folder.yaml"
 
 
 def write_folders(folder: Path, selection: Selection) -> None:
-    """Write image/, a folder a task, confidence/TASK/ where it is known, captions/, folder.yaml."""
+    """Write image/, TASK/ for each task, confidence/TASK/ if stored, captions/, folder.yaml."""
     licences, captioned = set(), False
     for entry in selection.entries:
         confidence = {f"confidence/{name}": data for name, data in entry.confidence.items()}

@@ -1,4 +1,4 @@
-"""JSON whose lists are too long for memory."""
+"""JSON with lists that are too long for memory."""
 
 import json
 import shutil
@@ -8,7 +8,11 @@ from typing import IO, Any
 
 
 class JsonList:
-    """A list that is kept in an open file, one of its own, for `write_object`."""
+    """A list that is kept in an open file, for `write_object`.
+
+    Args:
+        file: an empty file for this list alone.
+    """
 
     def __init__(self, file: IO[str]) -> None:
         self.file, self.count = file, 0
@@ -30,7 +34,12 @@ class JsonList:
 
 
 def write_object(file: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object whose values may be `JsonList`s; its keys must be plain words."""
+    """Write a JSON object.
+
+    Args:
+        file: a new file.
+        content: its keys and values; values may be `JsonList`.
+    """
     with file.open("x") as out:
         for place, (key, value) in enumerate(content.items()):
             out.write(f"{', ' if place else '{'}{json.dumps(key)}: ")

@@ -1,7 +1,8 @@
 """Polygons: the outline of every connected region of a mask, its holes included.
 
-The outline runs along the edges of pixels with the region on its right. A hole is joined to what
-lies left of it by a bridge, which the outline crosses both ways, so that one polygon says all.
+The outline runs along the edges of pixels with the region on its right. A hole is connected to the
+next outline on its left by a bridge, which the polygon passes in both directions. So one polygon
+describes a region with its holes.
 """
 
 from collections.abc import Iterator
@@ -11,15 +12,21 @@ from numpy.typing import NDArray
 
 EAST, SOUTH, WEST, NORTH = range(4)  # y points down: the next direction is a turn to the right
 STEPS = np.array([(0, 1), (1, 0), (0, -1), (-1, 0)])  # rows and columns
-# Pixels by which outlines lie inside the region: bridges and corners then touch nothing, and who
-# cuts coordinates to whole pixels and draws the outline too, as OpenCV does, gets the same mask.
+# Distance in pixels by which outlines lie inside the region. Bridges and corners then do not touch,
+# and a reader that cuts coordinates to whole pixels and draws the outline, as OpenCV does, gets the
+# same mask.
 INSET = 0.05
 
 
 def polygons(mask: NDArray[np.bool_]) -> Iterator[tuple[NDArray[np.float64], int]]:
-    """Corners (x, y) in pixels [N, 2], and area in pixels, of each 4-connected region.
+    """The polygon of each 4-connected region of a mask.
 
-    mask: [H, W]. The first pixel reaches from 0 to 1.
+    Args:
+        mask: [H, W].
+
+    Returns:
+        For each region its corners (x, y) in pixels [N, 2], and its area in pixels. The first pixel
+        reaches from 0 to 1.
     """
     rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
     if not len(rows):

@@ -20,7 +20,7 @@ def staged(folder: Path) -> Iterator[Path]:
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty: choose another --output_dir")
     if folder.is_mount():
-        raise InputError(f"{folder} is a mount point, which nothing can replace: name one in it")
+        raise InputError(f"{folder} is a mount point and cannot be replaced: choose a folder in it")
     beside = temporary_path(folder, unique=True)
     try:  # before the first row is read
         beside.mkdir(parents=True, exist_ok=True)

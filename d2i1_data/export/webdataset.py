@@ -1,4 +1,4 @@
-"""WebDataset: tar files of samples, for reading in order over a network."""
+"""WebDataset: tar files of samples, which are read in order over a network."""
 
 import io
 import json
@@ -14,7 +14,12 @@ from .entries import Selection
 def write_webdataset(folder: Path, selection: Selection, *, shard_size: int) -> None:
     """Write data/train-00000.tar and so on, and the classes in diff2in1.json.
 
-    A sample is KEY.image.png, KEY.TASK.png, KEY.confidence.TASK.png where it is stored, KEY.json.
+    A sample is KEY.image.png, KEY.TASK.png, KEY.confidence.TASK.png if it is stored, and KEY.json.
+
+    Args:
+        folder: empty.
+        selection: the samples.
+        shard_size: samples in a tar file.
     """
     (folder / "data").mkdir()
     shards = groupby(enumerate(selection.entries), lambda pair: pair[0] // shard_size)
@@ -29,6 +34,8 @@ def write_webdataset(folder: Path, selection: Selection, *, shard_size: int) -> 
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    header = tarfile.TarInfo(name)  # of nobody, at time 0: the same samples are the same bytes
+    header = tarfile.TarInfo(
+        name
+    )  # no user and time 0, so that the same samples give the same bytes
     header.size = len(data)
     tar.addfile(header, io.BytesIO(data))

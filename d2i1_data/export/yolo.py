@@ -1,4 +1,4 @@
-"""YOLO: images, and a text file of polygons for each."""
+"""YOLO: images, and a text file of polygons for each image."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,17 +12,23 @@ from .polygons import polygons
 
 
 def write_yolo(folder: Path, selection: Selection, *, min_region: int, outline: str) -> None:
-    """Write images/train/, labels/train/ and data.yaml for the one label map among the tasks.
+    """Write images/train/, labels/train/ and data.yaml.
 
     A line is a connected region: its class, then x and y of its corners as shares of the sides.
     Unknown pixels are in no region.
+
+    Args:
+        folder: empty.
+        selection: with one task, which has classes.
+        min_region: regions of fewer pixels are left out.
+        outline: `exact`, or `pixels` for polygons through the outer pixels.
     """
     (task,) = selection.tasks.values()
     for entry in selection.entries:
         lines = "".join(_lines(entry.classes(task), min_region, outline))
         write_new(folder / "images/train" / f"{entry.name}.png", entry.image)
         write_new(folder / "labels/train" / f"{entry.name}.txt", lines.encode())
-    # readers ask for both parts; only the user knows what to hold out
+    # readers need both parts; the user may change `val`
     layout = {"train": "images/train", "val": "images/train"}
     names = dict(enumerate(task.family.names))
     text = yaml.safe_dump({**layout, "names": names}, sort_keys=False)

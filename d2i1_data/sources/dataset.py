@@ -138,8 +138,11 @@ class Dataset(Source):
 
 
 def _load(path: str, split: str) -> datasets.Dataset:
-    """The rows of a split. The shards of a folder are named: by the folder alone, `datasets` takes
-    one of the same name, rows and bytes for the same, and gives what it keeps of that."""
+    """The rows of a split.
+
+    For a folder the shards are named, because `datasets` identifies a folder only by its name, rows
+    and bytes, and may return another folder from its cache.
+    """
     pattern = f"data/{split}-*.parquet"
     here = Path(path).is_dir() and any(Path(path).glob(pattern))
     return datasets.load_dataset(path, split=split, data_files={split: pattern} if here else None)

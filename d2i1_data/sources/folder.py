@@ -1,4 +1,4 @@
-"""Your own images and labels in folders, described by a few lines of YAML.
+"""Your own images and labels in folders, described by a YAML file.
 
     name: camvid
     licence: cc-by-nc-4.0
@@ -12,9 +12,9 @@
     caption: {template: "a street with {classes}", of: semseg, at_least: 0.01}
                                     # or {folder: texts}, one .txt per image
 
-An id is a file's path in its folder without the ending. `ignore` lists ids that mean unknown.
-`scale` is the stored value of one unit: 1000 (depth in millimetres), 254 (probabilities), 255 for
-masks of 0 and 255; masks of one bit need none.
+An id is the path of a file in its folder, without the ending. `ignore` lists class ids that mean
+unknown. `scale` is the stored value of one unit: 1000 for depth in millimetres, 254 for
+probabilities, 255 for masks of 0 and 255. Masks of one bit need none.
 """
 
 import os
@@ -44,7 +44,7 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Column:
-    """Where a column's files lie."""
+    """The folder of a column's files, and the stored value of one unit."""
 
     folder: str
     scale: float | None = None
@@ -61,7 +61,7 @@ class Classes:
 
 @dataclass(frozen=True)
 class Caption:
-    """Where captions come from: text files, or a template over the class names of a label map."""
+    """Captions: text files in a folder, or a template over the classes of a column."""
 
     folder: str | None = None
     template: str | None = None
@@ -71,7 +71,7 @@ class Caption:
 
 @dataclass(frozen=True)
 class Layout:
-    """The YAML file."""
+    """The content of the YAML file; the docstring of this module describes it."""
 
     columns: dict[str, Any]
     name: str = "folder"
@@ -139,7 +139,7 @@ class Folder(Source):
             raise InputError(f"{self.file}: column {name!r} needs its class names under `classes`")
         for label in self.classes[name].names:
             if not isinstance(label, str):
-                raise InputError(f"{self.file}: classes: {name}: names: {label!r} is no text")
+                raise InputError(f"{self.file}: classes: {name}: names: {label!r} is not a text")
         try:
             return task.with_classes(self.classes[name].names, self.classes[name].palette)
         except ValueError as error:
@@ -216,7 +216,15 @@ class Folder(Source):
 
 
 def read_layout(file: str, split: str | None) -> Layout:
-    """The YAML file with `{split}` filled in; a folder stands for unlabelled images in it."""
+    """Read the YAML file.
+
+    Args:
+        file: the YAML file, or a folder of images without labels.
+        split: what `{split}` stands for.
+
+    Raises:
+        InputError: if there is no such file, or its content is wrong.
+    """
     if Path(file).is_dir():
         return Layout(columns={"image": "."}, name=Path(file).resolve().name, root=".")
     if not Path(file).is_file():
@@ -256,7 +264,7 @@ def _fill(value: Any, split: str | None, file: str) -> Any:
 
 
 def _build(kind: Any, content: Any, where: str) -> Any:
-    """A dataclass from a mapping; an unknown key stops with the nearest known one."""
+    """A dataclass from a mapping; the error for an unknown key names the nearest known one."""
     known = [f.name for f in fields(kind)]
     if not isinstance(content, dict):
         raise InputError(f"{where}: expected the keys {', '.join(known)}, got {content!r}")
@@ -281,7 +289,7 @@ def _read(path: Path, decode: Any) -> Any:
     try:
         return decode(path.read_bytes())
     except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not a readable image (of no format that is known)") from error
+        raise InputError(f"{path}: not a readable image (unknown format)") from error
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for broken files
         raise InputError(f"{path}: not a readable image ({error})") from error
 

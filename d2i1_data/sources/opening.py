@@ -24,7 +24,7 @@ def open_source(
         min_quality: `TASK.SCORE` -> least value; keeps the rows that reach all of them.
 
     Raises:
-        InputError: if the spec is wrong, or what it names cannot be read.
+        InputError: if the spec is wrong, or its place cannot be read.
     """
     found = parse_spec(spec)
     kind = SOURCES[found.kind]

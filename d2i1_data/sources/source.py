@@ -26,11 +26,11 @@ NOTING = Lock()  # samples may be read by several threads
 class Source(ABC):
     """Base class of all sources. A source implements `__len__`, `identity` and `read`.
 
-    name: in provenance and cards. tasks: what its samples have labels of, by name; empty for a
-    source without labels. fingerprint: of what it is told to read and how (see `fingerprint`), so
-    that a plan recognises it; not of every image. has_images: False for a source of captions, whose
-    images are one blank pixel until a resolution is given. notes: counts of what was done to the
-    data, such as resized maps.
+    name: in provenance and cards. tasks: the tasks that its samples have labels of, by name; empty
+    for a source without labels. fingerprint: of the settings that choose its samples (see
+    `fingerprint`), by which a plan recognises it; images are not read for it. has_images: False for
+    a source of captions, whose images are one blank pixel until a resolution is given. notes: how
+    often the data was changed, such as resized maps.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Source(ABC):
             tasks: names of those whose targets are needed; others may be left out.
 
         Raises:
-            InputError: if it cannot be used, in one line with the place.
+            InputError: if it cannot be used; the message names the file or row.
         """
 
     def __getitem__(self, index: int) -> Sample:
@@ -136,7 +136,7 @@ class Rows(NamedTuple):
 
 
 def fingerprint(*parts: object) -> str:
-    """sha256 of what a source is told to read."""
+    """sha256 of the settings that choose the samples of a source."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

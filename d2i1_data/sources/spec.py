@@ -1,4 +1,4 @@
-"""Spec: what a `--source` says, and the record of a kind of source."""
+"""Spec: the parts of a `--source`, and the record of a kind of source."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -20,7 +20,7 @@ class Spec(NamedTuple):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What the class of the kind is built from: place and split, those that are given."""
+        """The arguments of the kind's class: place and split, if they are given."""
         return tuple(part for part in self[1:] if part is not None)
 
 
@@ -30,11 +30,11 @@ class SourceKind:
 
     Args:
         name: the first word of its specs.
-        target: `module:Class` of a `Source`, built from place and split, those that a spec gives.
+        target: `module:Class` of a `Source`, built from place and split, if a spec gives them.
         help: one line that says what it reads.
         place: how help spells the place; None if the kind has no place.
         split: whether a spec may name a split.
-        is_file: whether the place is a file, which cards name by its last part only.
+        is_file: whether the place is a file; cards show its last part only.
         quality: whether its samples have scores; the class then takes `min_quality` as well.
         images: False if it has captions only, so that a resolution must be given.
     """

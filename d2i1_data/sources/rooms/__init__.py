@@ -19,7 +19,7 @@ PALETTE = (
 )
 SPLITS = {"train": 20_000, "val": 500, "test": 500}
 MAIN_OBJECTS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
-VISIBLE = 0.012  # a thing counts as seen when it covers this share of the picture
+VISIBLE = 0.012  # a thing is visible if it covers at least this share of the image
 
 
 class Rooms(Source):
@@ -75,18 +75,18 @@ def _targets(room: Room, view: View, size: tuple[int, int]) -> dict[str, np.ndar
 
 
 def main_object(caption: str | None) -> str:
-    """The colour and shape a caption names first: the object that covers most of the picture."""
+    """The colour and shape that a caption names first, which cover most of the image."""
     colour, shape = re.findall(r"\w+", caption or "")[4:6]
     return f"{colour} {shape}"
 
 
 def describe(room: Room, view: View) -> str | None:
-    """Caption naming visible objects, largest first, then furniture; None without an object."""
+    """A caption that names visible objects, largest first, then furniture; None without objects."""
     share = np.bincount(view.things + 1, minlength=len(room.solids) + 1)[1:] / view.things.size
-    seen = [room.solids[i] for i in np.argsort(-share, kind="stable") if share[i] >= VISIBLE]
-    objects = [f"{solid.colour_name} {solid.kind}" for solid in seen if solid.colour_name]
+    visible = [room.solids[i] for i in np.argsort(-share, kind="stable") if share[i] >= VISIBLE]
+    objects = [f"{solid.colour_name} {solid.kind}" for solid in visible if solid.colour_name]
     if not objects:
         return None
-    furniture = sorted({solid.kind for solid in seen if not solid.colour_name})
+    furniture = sorted({solid.kind for solid in visible if not solid.colour_name})
     *first, last = [f"a {thing}" for thing in (*objects, *furniture)]
     return f"a room with {', '.join(first)} and {last}" if first else f"a room with {last}"

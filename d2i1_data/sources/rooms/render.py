@@ -30,7 +30,7 @@ class View:
 
 
 def render(room: Room, size: tuple[int, int]) -> tuple[NDArray[np.uint8], View]:
-    """The picture [H, W, 3] and what its centre rays see."""
+    """The image [H, W, 3], and what the rays through the centres of its pixels hit."""
     height, width = size
     fine = cast(room, rays(room, (height * SUPERSAMPLE, width * SUPERSAMPLE)))
     colour = shade(room, fine).reshape(height, SUPERSAMPLE, width, SUPERSAMPLE, 3).mean((1, 3))
