@@ -13,6 +13,7 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 import hub_cards
 
 from ..diff2in1.hosts import HOSTS
+from ..diff2in1.registry import find_host_class
 from ..tasks import Task
 from .links import Links
 
@@ -120,8 +121,8 @@ def title(tasks: Iterable[str]) -> Markdown:
 
 def host_name(class_name: str) -> str:
     """The name of a host from its class name in `model_index.json`; of unknown hosts the latter."""
-    names = {kind.__name__: name for name, kind in HOSTS.items()}
-    return names.get(class_name, class_name)
+    host = find_host_class(class_name)
+    return class_name if host is None else str(host.name)
 
 
 def citations(bases: Iterable[str], hosts: Iterable[str]) -> Markdown:

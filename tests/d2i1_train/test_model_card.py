@@ -158,6 +158,9 @@ def test_the_card_of_an_adapter(tuned: Path) -> None:
     )
     assert "lora" in adapter.data.tags and "lora" not in whole.data.tags
     assert adapter.data.license == whole.data.license == "creativeml-openrail-m"
+    for card, name in ((adapter, "adapter"), (whole, "pipeline")):
+        version = json.loads((tuned / name / "model_index.json").read_text())["format_version"]
+        assert f"Format version of this folder: {version}." in card.text
     assert "creativeml-openrail-m, inherited from the base" in adapter.text
     assert 'from_adapter("adapter", base="path/to/base")' in adapter.text
     assert 'load_lora_weights("adapter")' in adapter.text
