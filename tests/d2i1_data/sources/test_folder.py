@@ -198,6 +198,18 @@ BAD_FOLDERS = {
         settings(classes={"semseg": {"names": NAMES, "palette": [[1, 2, 3]]}}),
         ["photos.yaml", "1 palette colours for 3"],
     ),
+    "a scale of classes": (
+        settings(columns={"image": "image", "semseg": {"folder": "label", "scale": 2}}),
+        ["photos.yaml", "columns: semseg", "a label_map has no scale"],
+    ),
+    "classes of distances": (
+        settings(
+            columns={"image": "image", "depth": "label"},
+            classes={"depth": {"names": NAMES}},
+            caption=None,
+        ),
+        ["photos.yaml", "classes: depth", "a metric_map has no classes"],
+    ),
     "two captions": (
         settings(caption={"template": "{classes}", "folder": "texts"}),
         ["photos.yaml", "either `template` or `folder`"],
