@@ -1,1 +1,1 @@
-"""How theta gets better: warm-up and self-improving, and what compares them."""
+"""Training: warm-up, self-improving, and acts that compare them."""

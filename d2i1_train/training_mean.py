@@ -1,4 +1,4 @@
-"""Training mean: the line of a study for a prediction that looks at no image, as a reference."""
+"""Training mean: the metrics of a prediction that ignores the image, as a reference in studies."""
 
 import json
 from pathlib import Path

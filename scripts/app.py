@@ -1,4 +1,4 @@
-"""The page of a pipeline: scripts/app.py --pipeline P"""
+"""A web page for a pipeline: python scripts/app.py --pipeline P"""
 
 import sys
 

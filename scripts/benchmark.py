@@ -98,7 +98,7 @@ def memory(base: str, folder: Path) -> None:
             _row(line, __file__, "step", f"--base={base}", f"--train_unet={mode}", *flags)
 
 
-def _row(shown: str, *arguments: str) -> None:
+def _row(label: str, *arguments: str) -> None:
     """Run Python to its end and print its time and memory."""
     command, start = [sys.executable, *arguments], time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -108,7 +108,7 @@ def _row(shown: str, *arguments: str) -> None:
     if status:
         sys.exit(f"{' '.join(command)}\n{errors.decode()[-3000:]}")
     peak = usage.ru_maxrss / 2**20
-    print(f"| `{shown}` | {time.perf_counter() - start:.0f} | {peak:.1f} |", flush=True)
+    print(f"| `{label}` | {time.perf_counter() - start:.0f} | {peak:.1f} |", flush=True)
 
 
 # --- speed: the steps of the loops ---

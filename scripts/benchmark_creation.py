@@ -1,4 +1,4 @@
-"""What creation costs beside the U-Net, and what faster ways change, for docs/benchmarks.md.
+"""Cost of creation besides the U-Net, and effects of faster ways, for docs/benchmarks.md.
 
 python scripts/benchmark_creation.py costs --pipeline runs/demo/pipeline
 python scripts/benchmark_creation.py ways --pipeline runs/demo/pipeline
@@ -66,11 +66,11 @@ def _ignore(count: int) -> None:
     pass
 
 
-# --- costs: what comes on top of the images alone ---
+# --- costs: labels, quality scores and writing, compared with images alone ---
 
 
 def costs(options: argparse.Namespace) -> None:
-    """Seconds a sample of images alone, with labels, with quality, and written; arms take turns."""
+    """Print the time of a sample: the image alone, with labels, with quality, and written."""
     producer, items = _creator(options)
     arms: dict[str, Callable[[], object]] = {"images alone": partial(_images, producer, items)}
     for quality, name in (("none", "and labels"), ("fast", "and quality fast"), ("full", "full")):
@@ -83,7 +83,7 @@ def costs(options: argparse.Namespace) -> None:
             act()
             if producer.pipe.device.type == "cuda":
                 torch.cuda.synchronize()
-            if turn:  # the first is to warm up
+            if turn:  # the first turn is not timed
                 spent[name].append((time.perf_counter() - start) / len(items))
     middle = {name: statistics.median(times) for name, times in spent.items()}
     alone = middle["images alone"]
@@ -97,8 +97,8 @@ def costs(options: argparse.Namespace) -> None:
 
 
 def _images(producer: Creator, items: list[Item]) -> None:
-    begun = map(producer.denoise, producer.batches(items, {}))
-    for _ in prefetch(producer.decode, begun, bound=1):
+    denoised = map(producer.denoise, producer.batches(items, {}))
+    for _ in prefetch(producer.decode, denoised, bound=1):
         pass
 
 
@@ -114,11 +114,11 @@ def _written(producer: Creator, items: list[Item]) -> None:
         write_shard(path, producer.make(items, {}, _ignore), producer.schema)
 
 
-# --- ways: what half precision and compilation change ---
+# --- ways: half precision and compilation ---
 
 
 def ways(options: argparse.Namespace) -> None:
-    """How far samples made in faster ways are from those in float32, and how fast they come."""
+    """Print the speed of faster ways to create, and the difference from float32."""
     plain, items = _creator(options, quality="none")
     truth = _samples(plain, items, "none")
     names = " | ".join(plain.tasks)
@@ -145,11 +145,11 @@ def _agreement(producer: Creator, name: str, one: Sample, other: Sample) -> floa
     return float(family.agreement(a, b))
 
 
-# --- memory: whether it grows ---
+# --- memory: does it grow? ---
 
 
 def memory(options: argparse.Namespace) -> None:
-    """Resident memory of the process after every tenth of the samples."""
+    """Print the resident memory of the process after every tenth of the samples."""
     producer, items = _creator(options)
     print("| samples | resident MiB | peak MiB |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:

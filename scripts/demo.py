@@ -1,4 +1,4 @@
-"""The whole loop on the embedded default: python scripts/demo.py --output_dir D"""
+"""The whole loop on the embedded base: python scripts/demo.py --output_dir D"""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""How right the labels of a dataset are: scripts/judge.py DATASET --source S ..."""
+"""Scores of the labels of a dataset: python scripts/judge.py DATASET --source S ..."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""A base of Stable Diffusion v1-5's exact size with random weights, where the real one is not.
+"""A base of Stable Diffusion v1-5's exact size with random weights, if the real one is not at hand.
 
 python scripts/random_base.py runs/random-v1-5
-It creates and perceives noise, at the cost of the real thing: 860 M parameters in the U-Net, 123 M
+It creates and perceives noise at the cost of the real base: 860 M parameters in the U-Net, 123 M
 in the text encoder, 84 M in the autoencoder. The tokenizer is a small one, as CLIP's is data.
 """
 
@@ -38,7 +38,9 @@ def main() -> None:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)  # the defaults are v1-5's
+    unet = UNet2DConditionModel(
+        sample_size=64, cross_attention_dim=768
+    )  # v1-5's defaults
     vae = AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         down_block_types=("DownEncoderBlock2D",) * 4,

@@ -1,4 +1,4 @@
-"""The page of a dataset: scripts/report.py DATASET ..."""
+"""A report page of a dataset: python scripts/report.py DATASET ..."""
 
 import sys
 
