@@ -17,7 +17,7 @@ from d2i1_data.creation.create import create
 from d2i1_data.creation.settings import CreateSettings
 from d2i1_data.dataset.files import require_folder, write_json, write_png
 from d2i1_data.dataset.preview import PREVIEW, grid
-from d2i1_data.dataset.shards import RUN
+from d2i1_data.dataset.record import RUN
 from d2i1_data.errors import InputError
 from d2i1_data.inspection.evaluation.measure import (
     bootstrap,

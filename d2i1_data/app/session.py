@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..card import write_card
 from ..creation.plan import Item
-from ..creation.producers import Creator, Labeller, Skipped, prepare
+from ..creation.producers import Creator, Labeller, Skipped, open_checkpoint
 from ..creation.settings import CreateSettings, LabelSettings
 from ..dataset.sample import Provenance, Sample, image_sha256
 from ..dataset.schema import PROVENANCE, Schema, read_tasks
@@ -92,7 +92,7 @@ class PipelineSession:
             "on_bad_row": "skip",  # other errors advise flags, which a visitor does not have
         }
         self.label_settings = LabelSettings(**self.common)
-        self.pipe, self.info = prepare(self.label_settings)
+        self.pipe, self.info = open_checkpoint(self.label_settings)
         folder = Path(settings.pipeline).expanduser()
         self.name = folder.resolve().name if folder.is_dir() else settings.pipeline
         self.strength: float = self.pipe.config.default_strength

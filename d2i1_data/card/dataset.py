@@ -15,7 +15,7 @@ from huggingface_hub import DatasetCardData
 from ..dataset.columns import describe_counts
 from ..dataset.files import write_png, write_text
 from ..dataset.preview import PREVIEW, preview
-from ..dataset.record import read_json, read_record
+from ..dataset.record import read_json, read_run
 from ..dataset.schema import METADATA, SCORES, Schema, read_schema
 from ..dataset.shards import PLAN, dataset_shards
 from ..tasks import Task
@@ -222,17 +222,17 @@ def _command(folder: Path, maker: str | None) -> str | None:
 
     maker: the id of the pipeline on the Hub, if it has one.
     """
-    given, plan = read_record(str(folder)).run, read_json(folder / PLAN)
-    flags = given.get("command")
-    if not flags:
+    run, plan = read_run(folder), read_json(folder / PLAN)
+    if run is None:
         return None
+    flags = run.command
     found = dict(zip(flags[::2], flags[1::2], strict=True))
     # the plan keeps ids of the Hub
     found["--source"] = command.public_source(found["--source"], plan.get("source"))
     if "--pipeline" in found:
         found["--pipeline"] = maker or plan.get("checkpoint") or Path(found["--pipeline"]).name
     found["--output_dir"] = folder.resolve().name
-    return command.shell_command(str(given["act"]), [*chain.from_iterable(found.items())])
+    return command.shell_command(run.act, [*chain.from_iterable(found.items())])
 
 
 def _pictures(folder: Path, tasks: Mapping[str, Task]) -> dict[str, str]:

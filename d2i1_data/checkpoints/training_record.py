@@ -5,13 +5,12 @@ The file stands beside the weights. Cards show it, and people copy its commands.
 
 import json
 import re
-import types
-from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
-from ..dataset.files import write_text
+from ..dataset.files import write_json
+from ..dataset.typed_json import from_json, to_json
 from ..errors import InputError
 
 TRAINING = "training.json"
@@ -87,12 +86,12 @@ def read_training(folder: Path) -> TrainingRecord:
         return TrainingRecord()
     try:
         found = json.loads(file.read_text())
-        stages = tuple(_read_record(Stage, one) for one in found["stages"])
+        stages = tuple(from_json(Stage, one) for one in found["stages"])
         for stage in stages:
             if not _is_command(stage.command):
                 raise ValueError("command: expected flags and values in turns")
         base = {key: value for key, value in found.items() if key != "stages"}
-        record: TrainingRecord = _read_record(TrainingRecord, base)
+        record: TrainingRecord = from_json(TrainingRecord, base)
         return TrainingRecord(record.base_licence, record.base_embedded, stages)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{file}: not a training file of ours ({error!r})") from error
@@ -100,51 +99,7 @@ def read_training(folder: Path) -> TrainingRecord:
 
 def write_training(folder: Path, record: TrainingRecord) -> None:
     """Write the training record of a pipeline or an adapter into its folder."""
-    write_text(folder / TRAINING, json.dumps(_to_json(record), indent=2) + "\n")
-
-
-def _to_json(value: Any) -> Any:
-    """Records as objects of JSON. What a record does not know is left out."""
-    if isinstance(value, tuple):
-        return [_to_json(one) for one in value]
-    if not is_dataclass(value):
-        return value
-    known = {field.name: getattr(value, field.name) for field in fields(value)}
-    return {name: _to_json(one) for name, one in known.items() if one is not None}
-
-
-def _read_record(kind: Any, found: Any) -> Any:
-    """An object of JSON as a record; keys that it does not know are left out."""
-    if not isinstance(found, Mapping):
-        raise TypeError(f"expected an object, got {found!r}")
-    hints, values = get_type_hints(kind), {}
-    for field in fields(kind):
-        if field.name in found:
-            values[field.name] = _read_value(hints[field.name], found[field.name], field.name)
-        elif field.default is MISSING:
-            raise KeyError(field.name)
-    return kind(**values)
-
-
-def _read_value(kind: Any, found: Any, name: str) -> Any:
-    """A value of JSON that must be of a type, with its name for the message."""
-    origin, inner = get_origin(kind), get_args(kind)
-    if kind is Any:
-        return found
-    if origin in (Union, types.UnionType):
-        return None if found is None else _read_value(inner[0], found, name)
-    if is_dataclass(kind):
-        try:
-            return _read_record(kind, found)
-        except (TypeError, KeyError) as error:
-            raise TypeError(f"{name}: {error}") from error
-    if origin is list and isinstance(found, list):
-        return [_read_value(inner[0], one, name) for one in found]
-    if origin is dict and isinstance(found, dict):
-        return {str(key): _read_value(inner[1], one, name) for key, one in found.items()}
-    if origin is None and isinstance(found, (int, float) if kind is float else kind):
-        return found
-    raise TypeError(f"{name}: got {found!r}")
+    write_json(folder / TRAINING, to_json(record))
 
 
 def _is_command(parts: list[str]) -> bool:

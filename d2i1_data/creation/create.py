@@ -1,7 +1,7 @@
-"""Writing datasets: theta_C creates and labels, labels images as they are, or truth is imported.
+"""Writing datasets: theta_C creates and labels images, labels given images, or labels are imported.
 
-Each is a pure function of (checkpoint, source, settings, seed). The plan lists every sample and
-shard before the first image is made, so an interrupted run continues where it stopped.
+A dataset is a pure function of (checkpoint, source, settings, seed). The plan lists every sample
+and shard before the first image is made, so an interrupted run continues where it stopped.
 """
 
 from contextlib import ExitStack
@@ -16,69 +16,84 @@ from .settings import CreateSettings, ImportSettings, LabelSettings, WriteSettin
 if TYPE_CHECKING:
     from .plan import Plan
     from .producers import Producer
-    from .workers import RayCluster
+    from .ray import RayCluster
 
-PATIENCE = timedelta(days=7)  # of processes that wait for others to end their shards
+PROCESS_TIMEOUT = timedelta(days=7)  # how long processes wait for others to finish their shards
 
 
 def import_source(settings: ImportSettings) -> Path:
-    """Write a dataset of real samples with their labels; its folder."""
+    """Write a dataset of real samples with their labels.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        InputError: if the settings, the source or the folder cannot be used.
+    """
     return _write_dataset(settings)
 
 
 def label(settings: LabelSettings) -> Path:
-    """Write a dataset of the source's own images, labelled by theta_C; its folder."""
+    """Write a dataset of the images of a source, labelled by theta_C.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        InputError: if the settings, the source, the pipeline or the folder cannot be used.
+    """
     return _write_dataset(settings)
 
 
 def create(settings: CreateSettings) -> Path:
-    """Write a dataset of created, labelled images; its folder."""
+    """Write a dataset of images that theta_C created and labelled.
+
+    Returns:
+        Its folder.
+
+    Raises:
+        InputError: if the settings, the source, the pipeline or the folder cannot be used.
+
+    Source: paper Sec. 3.
+    """
     return _write_dataset(settings)
 
 
 def _write_dataset(settings: WriteSettings) -> Path:
     from accelerate import PartialState
 
-    from ..card.command import changed_flags
-    from ..dataset.files import explain_full_disk, require_folder, write_json
-    from ..dataset.shards import RUN, write_metadata
-    from .plan import claim_folder, locked, read_plan
+    from ..dataset.files import explain_full_disk, require_folder
+    from .plan import locked, read_plan
     from .producers import make_producer
-    from .workers import RayCluster, make_in_processes
+    from .ray import RayCluster
+    from .workers import make_in_processes
 
-    folder, state = Path(settings.output_dir), PartialState(timeout=PATIENCE)
+    folder, state = Path(settings.output_dir), PartialState(timeout=PROCESS_TIMEOUT)
     if settings.engine == "ray" and state.num_processes > 1:
         raise InputError("--engine ray starts its own workers: run it in one process")
     require_folder(folder)
     producer = make_producer(settings)
     cluster = RayCluster(settings) if settings.engine == "ray" else None
-    with ExitStack() as held:
-        held.enter_context(explain_full_disk(folder))
+    with ExitStack() as stack:
+        stack.enter_context(explain_full_disk(folder))
         if state.is_main_process:
             plan = _plan(producer, settings, cluster)
             folder.mkdir(parents=True, exist_ok=True)
-            held.enter_context(locked(folder))
-            claim_folder(folder, plan, settings.overwrite)
-            given = asdict(settings)
-            for key in ("output_dir", "overwrite"):
-                del given[key]
-            record = {"act": producer.act, "command": changed_flags(given, type(settings)), **given}
-            write_json(folder / RUN, record)
+            stack.enter_context(locked(folder))
+            _begin(folder, producer, plan, settings)
         state.wait_for_everyone()
         plan = read_plan(folder)
-        if state.is_main_process:
-            write_metadata(folder, plan.schema)
         if cluster is not None:
             cluster.make(plan, folder)
         else:
             make_in_processes(producer, plan, folder)
         if state.is_main_process:
-            _finish(folder, producer, plan)
+            _finish(folder, plan)
     return folder
 
 
 def _plan(producer: "Producer", settings: WriteSettings, cluster: "RayCluster | None") -> "Plan":
-    """Every sample in its shard, and all else that decides their bytes."""
+    """Plan every sample and its shard, and everything else that decides their bytes."""
     from ..dataset.shards import library_versions
     from .plan import Plan, plan_shards
 
@@ -97,21 +112,35 @@ def _plan(producer: "Producer", settings: WriteSettings, cluster: "RayCluster | 
     return Plan(facts, shards, producer.schema)
 
 
-def _finish(folder: Path, producer: "Producer", plan: "Plan") -> None:
-    """What is said of all shards together: the skipped samples, the card."""
+def _begin(folder: Path, producer: "Producer", plan: "Plan", settings: WriteSettings) -> None:
+    """Write everything that is known before the first shard."""
+    from ..card.command import changed_flags
+    from ..dataset.record import RunRecord, write_run
+    from ..dataset.shards import write_metadata
+    from .plan import claim_folder, read_plan
+
+    claim_folder(folder, plan, settings.overwrite)
+    own = ("output_dir", "overwrite")  # not part of what is made
+    given = {name: value for name, value in asdict(settings).items() if name not in own}
+    write_run(folder, RunRecord(producer.act, changed_flags(given, type(settings)), given))
+    write_metadata(folder, read_plan(folder).schema)
+
+
+def _finish(folder: Path, plan: "Plan") -> None:
+    """Write everything about all shards together: the list of skipped samples, and the card."""
     from ..card import write_card
     from ..dataset.files import write_json
     from ..dataset.record import read_record
     from ..dataset.shards import SKIPPED, dataset_shards, read_shard_record
-    from .workers import missing_shards
+    from .plan import missing_shards
 
     if missing := missing_shards(plan, folder):
         raise InputError(f"{folder}: {len(missing)} shards are not there; do all see this folder?")
     skipped: dict[str, str] = {}
     for shard in dataset_shards(folder):
         skipped |= read_shard_record(shard).skipped
-    for entry in read_record(str(folder)).logs:  # which know more, unless they were left behind
-        skipped |= {name: why for name, why in entry["skipped"].items() if name in skipped}
+    for entry in read_record(str(folder)).logs:  # logs give full reasons, but may be lost
+        skipped |= {name: why for name, why in entry.skipped.items() if name in skipped}
     (folder / SKIPPED).unlink(missing_ok=True)
     if skipped:
         write_json(folder / SKIPPED, skipped)

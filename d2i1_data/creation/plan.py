@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..dataset.files import require_folder, temporary_path, write_text
+from ..dataset.record import RUN
 from ..dataset.schema import FORMAT_VERSION, Schema, check_format, differing_columns
-from ..dataset.shards import LOGS, PLAN, RUN, SKIPPED, shard_path
+from ..dataset.shards import LOGS, PLAN, SKIPPED, dataset_shards, shard_path
 from ..errors import InputError
 from ..sources import Source
 
-SHOWN = 4  # differences between two plans that an error lists
+MAX_DIFFERENCES = 4  # that an error lists
 
 
 class Item(NamedTuple):
@@ -61,44 +62,55 @@ class Plan:
         now = json.loads(json.dumps(facts))
         changed = [key for key in {**self.facts, **now} if self.facts.get(key) != now.get(key)]
         found = {
-            key: f"{_shown(self.facts.get(key))}, now {_shown(now.get(key))}" for key in changed
+            key: f"{_value(self.facts.get(key))}, now {_value(now.get(key))}" for key in changed
         }
         own, other = (json.loads(json.dumps(one.config())) for one in (self.schema, schema))
         for name in {**own["tasks"], **other["tasks"]}:
             then, new = own["tasks"].get(name), other["tasks"].get(name)
             if then != new:
-                found[f"task {name}"] = f"{_shown(then)}, now {_shown(new)}"
+                found[f"task {name}"] = f"{_value(then)}, now {_value(new)}"
         lost = differing_columns(own["columns"], other["columns"], added=False)
         return found or ({"columns": lost} if lost else {})
 
     def check(self, facts: Mapping[str, Any], schema: Schema, where: str) -> None:
         """Raise InputError for facts or a schema that would make something else."""
         if differences := self.difference(facts, schema):
-            raise InputError(f"{where} differs from the plan in {listed(differences)}")
+            raise InputError(f"{where} differs from the plan in {list_differences(differences)}")
 
 
-def listed(differences: Mapping[str, str]) -> str:
-    """The first differences, for an error."""
-    more = len(differences) - SHOWN
-    told = "; ".join(f"{key}: {what}" for key, what in list(differences.items())[:SHOWN])
-    return told + (f"; and {more} more" if more > 0 else "")
+def list_differences(differences: Mapping[str, str]) -> str:
+    """The first differences of two plans, for an error."""
+    more = len(differences) - MAX_DIFFERENCES
+    first = list(differences.items())[:MAX_DIFFERENCES]
+    text = "; ".join(f"{name}: {values}" for name, values in first)
+    return text + (f"; and {more} more" if more > 0 else "")
 
 
-def _shown(value: Any) -> str:
+def _value(value: Any) -> str:
     return "none" if value is None else json.dumps(value)
 
 
 def plan_shards(
     source: Source, rows: Sequence[int], count: int, size: int, balance: str | None = None
 ) -> list[list[Item]]:
-    """Which samples go into which shard: all images once, then their next variant.
+    """Choose the samples of each shard: all images once, then their next variant.
 
-    balance: a label map of the source, whose classes are then shown as evenly as they can be;
-    images that cannot be read are not chosen.
+    Args:
+        source: where the samples come from.
+        rows: indices of the images that are used.
+        count: number of samples.
+        size: samples of a shard.
+        balance: a label map of the source. Images are then chosen so that its classes come as
+            evenly as possible; images that cannot be read are not chosen.
+
+    Raises:
+        InputError: if two images have the same id, or `balance` is no label map of the source.
     """
     ids = [source.identity(row) for row in rows]
-    if twice := [name for name, times in Counter(ids).items() if times > 1]:
-        raise InputError(f"source {source.name}: {len(twice)} ids occur twice, such as {twice[0]}")
+    if repeated := [name for name, times in Counter(ids).items() if times > 1]:
+        raise InputError(
+            f"source {source.name}: {len(repeated)} ids occur twice, such as {repeated[0]}"
+        )
     chosen = cycle(ids) if balance is None else balanced(source, rows, balance)
     used: Counter[str] = Counter()
     items = []
@@ -109,9 +121,9 @@ def plan_shards(
 
 
 def balanced(source: Source, rows: Sequence[int], task: str) -> Iterator[str]:
-    """Ids without end: the class that was shown least chooses next, and each its images in turn.
+    """Ids without end. The class that came least often is next; its images come in turns.
 
-    An image shows a class that covers at least a hundredth of it.
+    A class counts for an image if it covers at least a hundredth of it.
     """
     from tqdm import tqdm
 
@@ -122,27 +134,27 @@ def balanced(source: Source, rows: Sequence[int], task: str) -> Iterator[str]:
             f"--balance {task}: source {source.name} has no such label map;"
             f" it has {', '.join(maps) or 'none'}"
         )
-    shows: dict[str, list[int]] = {}
+    classes: dict[str, list[int]] = {}
     for row in tqdm(rows, desc=f"classes of {task}", unit="image"):
         try:
             target = source[row].targets.get(task)
         except InputError:
             continue
         if target is not None:
-            shows[source.identity(row)] = found.family.present(target, 0.01)
-    labels = sorted({label for present in shows.values() for label in present})
+            classes[source.identity(row)] = found.family.present(target, 0.01)
+    labels = sorted({label for present in classes.values() for label in present})
     if not labels:
         raise InputError(f"--balance {task}: no image of source {source.name} shows any class")
-    turns = {label: cycle([name for name in shows if label in shows[name]]) for label in labels}
-    shown = dict.fromkeys(labels, 0)
+    turns = {label: cycle([name for name in classes if label in classes[name]]) for label in labels}
+    counts = dict.fromkeys(labels, 0)
     while True:
-        name = next(turns[min(labels, key=shown.__getitem__)])
+        name = next(turns[min(labels, key=counts.__getitem__)])
         yield name
-        for label in shows[name]:
-            shown[label] += 1
+        for label in classes[name]:
+            counts[label] += 1
 
 
-# --- what a sample is made with, drawn from its place in the plan ---
+# --- random numbers of a sample, from its place in the plan ---
 
 
 def noise_seed(source_id: str, variant: int, seed: int) -> int:
@@ -150,9 +162,15 @@ def noise_seed(source_id: str, variant: int, seed: int) -> int:
     return _bits(source_id, variant, seed) >> 1
 
 
-def draw(item: Item, seed: int, what: str) -> float:
-    """A number in [0, 1) for each use, even and independent."""
-    return (_bits(*item, seed, what) >> 11) / 2**53
+def draw(item: Item, seed: int, purpose: str) -> float:
+    """A random number in [0, 1), evenly distributed.
+
+    Args:
+        item: the sample.
+        seed: of the command.
+        purpose: what the number is for; numbers for two purposes are independent.
+    """
+    return (_bits(*item, seed, purpose) >> 11) / 2**53
 
 
 def _bits(*parts: object) -> int:
@@ -163,12 +181,24 @@ def _bits(*parts: object) -> int:
 # --- the folder ---
 
 
+def missing_shards(plan: Plan, folder: Path) -> list[int]:
+    """Indices of the shards that are not written yet."""
+    there = {file.name for file in dataset_shards(folder)}
+    return [k for k in range(len(plan.shards)) if shard_path(folder, k).name not in there]
+
+
 def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
-    """Make the folder ours: new, or holding the same plan; otherwise refuse and touch nothing.
+    """Make a folder the one of this plan.
 
-    A folder with the same plan keeps its own file, and so its own schema.
+    A folder with the same plan keeps its own `plan.json`, and with it its own schema.
 
-    overwrite: a dataset of ours with another plan is replaced; what is not ours never is.
+    Args:
+        folder: new, empty, or with the same plan.
+        plan: of the dataset.
+        overwrite: replace a dataset of ours that has another plan.
+
+    Raises:
+        InputError: for any other folder, which is left as it is.
     """
     require_folder(folder)
     resumed = False
@@ -180,7 +210,7 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
             differences = {"shards": "other samples, or the same in another order"}
         if differences and not overwrite:
             raise InputError(
-                f"{folder} holds another dataset ({listed(differences)}):"
+                f"{folder} holds another dataset ({list_differences(differences)}):"
                 " choose another --output_dir, or replace it with --overwrite"
             )
         resumed = not differences
@@ -199,7 +229,7 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Keep a folder for one run at a time; the lock goes with the process that holds it."""
+    """Lock a folder, so that one run at a time writes it. The lock ends with its process."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -214,7 +244,15 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def read_plan(folder: Path, advice: str = "was it written by d2i1 create?") -> Plan:
-    """The plan of a dataset's folder."""
+    """Read `plan.json`.
+
+    Args:
+        folder: of a dataset.
+        advice: ends the message for a folder without a plan.
+
+    Raises:
+        InputError: if there is no plan of ours, or it has a newer format.
+    """
     file = folder / PLAN
     if not folder.exists():
         raise InputError(f"{folder}: no such folder")

@@ -1,4 +1,4 @@
-"""Quality: how far a checkpoint trusts its own labels."""
+"""Quality: scores that say how far a checkpoint trusts its own labels."""
 
 import math
 from collections.abc import Mapping
@@ -15,12 +15,19 @@ Raw = Mapping[str, Tensor]  # raw maps [B, R, H, W] by task
 def score(
     families: Mapping[str, Family], raw: Raw, mirrored: Raw, stored: Raw | None
 ) -> list[dict[str, Quality]]:
-    """Quality per image and task of labels, from their raw maps.
+    """Score the labels of a batch.
 
-    confidence: mean over the pixels of one minus the family's uncertainty. flip: agreement with
-    `mirrored`, the labels of the mirrored latent (image, where labels come from the image).
-    reencode: agreement with `stored`, the labels of the stored 8-bit image, which are what anybody
-    who runs `predict` on it gets; None where that was not looked at.
+    Args:
+        families: of the tasks.
+        raw: raw predictions of the labels.
+        mirrored: raw predictions on the mirrored latents (images, if labels come from images).
+        stored: raw predictions on the stored 8-bit images, which anyone gets who runs `predict` on
+            them; None if they are not measured.
+
+    Returns:
+        For each image the scores by task. `confidence` is the mean over the pixels of one minus
+        the uncertainty of the family, `flip` the agreement with `mirrored`, `reencode` the
+        agreement with `stored`.
     """
     scores: list[dict[str, Quality]] = [{} for _ in next(iter(raw.values()))]
     for name, family in families.items():

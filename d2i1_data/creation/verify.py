@@ -1,6 +1,5 @@
-"""Verification: rows of a dataset made again from its plan, and compared."""
+"""Verification: rows of a dataset are made again from its plan and compared."""
 
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -12,15 +11,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..dataset.record import RUN, read_run
 from ..dataset.sample import Provenance, Quality, Sample
 from ..dataset.schema import Schema
-from ..dataset.shards import RUN, library_versions, read_shard_record, shard_path
+from ..dataset.shards import library_versions, read_shard_record, shard_path
 from ..errors import InputError
-from .plan import Plan, listed, read_plan
+from .plan import Plan, list_differences, read_plan
 from .producers import Job, Labeller, Skipped, make_producer
 from .settings import CreateSettings, LabelSettings, VerifySettings
 
-# what only rounds differently; anything else that differs makes another dataset
+# facts that affect rounding only; any other difference makes another dataset
 ROUNDING = ("device", "versions")
 BYTES = 0.001  # share of an image's bytes that may then be off by more than one
 PIXELS = 0.999  # share of a label's pixels that must then agree
@@ -29,21 +29,28 @@ IN_SETTINGS = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
 
 
 def verify(settings: VerifySettings) -> str:
-    """Make rows again and compare; what was compared, in one line.
+    """Make rows again and compare them with the stored ones.
 
-    Byte for byte where plan and place are the same, else within the bounds above. Raises InputError
-    that names the row and what of it differs, or the checkpoint or source image that has changed.
+    They must be equal byte for byte on the same kind of machine with the same library versions,
+    otherwise within the bounds of this file.
+
+    Returns:
+        One line that says how many rows were compared, and how.
+
+    Raises:
+        InputError: names the first row that differs and how, or the checkpoint or source image that
+            has changed.
     """
     folder = Path(settings.verify)
     plan = read_plan(folder)
     if plan.facts["act"] not in ("create", "label"):
-        raise InputError(f"{folder} holds real labels, which nothing makes again")
+        raise InputError(f"{folder} holds real labels, which cannot be made again")
     producer = make_producer(_as_made(folder, plan, settings))
     assert isinstance(producer, Labeller)
     now = {**plan.facts, **producer.facts(), "versions": library_versions()}
     differences = plan.difference(now, producer.schema)
     if other := {key: what for key, what in differences.items() if key not in ROUNDING}:
-        raise InputError(f"{folder} was made with something else: {listed(other)}")
+        raise InputError(f"{folder} was made with something else: {list_differences(other)}")
     items = [(k, item) for k, shard in enumerate(plan.shards) for item in shard]
     chosen = random.Random(settings.seed).sample(items, min(settings.rows, len(items)))
     compared = 0
@@ -57,17 +64,18 @@ def verify(settings: VerifySettings) -> str:
                 compared += _compare_batch(producer, plan, jobs, stored, exact=not differences)
     if not compared:
         raise InputError(f"{folder}: all of the rows that were chosen are skipped ones")
-    how = "byte for byte" if not differences else f"within rounding ({listed(differences)})"
+    how = (
+        "byte for byte" if not differences else f"within rounding ({list_differences(differences)})"
+    )
     return f"{folder}: {compared} rows made again, as they are {how}"
 
 
 def _as_made(folder: Path, plan: Plan, settings: VerifySettings) -> LabelSettings:
-    """The settings that a dataset was made with: its plan, and where source and checkpoint are."""
-    file = folder / RUN
-    run = json.loads(file.read_text()) if file.is_file() else {}
+    """The settings of a dataset: those of its plan, and where source and checkpoint are now."""
+    run = read_run(folder)
     places = {}
     for name in ("source", "pipeline"):
-        places[name] = getattr(settings, name) or run.get(name)
+        places[name] = getattr(settings, name) or (run.settings.get(name) if run else None)
         if places[name] is None:
             raise InputError(f"{folder} has no {RUN} that says where its {name} is: use --{name}")
     kind = CreateSettings if plan.facts["act"] == "create" else LabelSettings
@@ -98,7 +106,7 @@ def _read_shard(
 
 
 def _require_made(stored: Mapping[str, Any], skipped: Skipped) -> None:
-    """Refuse what is stored and cannot be made any more."""
+    """Raise InputError for a stored row that cannot be made any more."""
     for name, why in skipped.items():
         if name in stored:
             raise InputError(f"row {name}: {why}")
@@ -107,7 +115,7 @@ def _require_made(stored: Mapping[str, Any], skipped: Skipped) -> None:
 def _compare_batch(
     producer: Labeller, plan: Plan, jobs: list[Job], stored: Mapping[str, Any], exact: bool
 ) -> int:
-    """How many rows of a batch were made again and are what is stored."""
+    """Make a batch again and compare its rows; how many there were."""
     for job in jobs:
         row = stored.get(producer.identity(job.item))
         then, now = row and row["provenance"].get("source_sha256"), producer.provenance(job)
@@ -140,7 +148,7 @@ def _columns(
 def _bounds(
     producer: Labeller, schema: Schema, sample: Sample, row: Mapping[str, Any]
 ) -> Iterator[str]:
-    """What differs by more than rounding does."""
+    """Columns that differ by more than rounding."""
     then = schema.from_row(row)
     known = {name: getattr(sample.provenance, name) for name in schema.inner("provenance")}
     if "caption" in schema.columns and sample.caption != then.caption:

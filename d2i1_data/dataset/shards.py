@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -11,14 +11,13 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import InputError
 from .files import atomic_file, require_folder, write_json
 from .prefetch import prefetch
 from .sample import Sample
 from .schema import FORMAT_VERSION, METADATA, Schema
+from .typed_json import from_json, to_json
 
 PLAN = "plan.json"
-RUN = "run.json"
 SKIPPED = "skipped.json"
 LOGS = "logs"  # holds a line of JSON for every finished shard
 ROWS_A_GROUP = 32  # small groups stream soon, see docs of `datasets` on row groups
@@ -92,17 +91,14 @@ def write_shard(
             writer.write_table(pa.Table.from_pylist(group, arrow))
             count += len(group)
         if record is not None:
-            own = {k: v for k, v in asdict(record()).items() if v is not None}
-            writer.add_key_value_metadata({RECORD: json.dumps(own)})
+            writer.add_key_value_metadata({RECORD: json.dumps(to_json(record()))})
     return count
 
 
 def read_shard_record(shard: Path | IO[bytes]) -> ShardRecord:
     """The record of a shard, an empty one where it has none."""
     stored = (pq.read_metadata(shard).metadata or {}).get(RECORD.encode())
-    content = json.loads(stored) if stored else {}
-    known = {one.name for one in fields(ShardRecord)}
-    return ShardRecord(**{key: value for key, value in content.items() if key in known})
+    return from_json(ShardRecord, json.loads(stored)) if stored else ShardRecord()
 
 
 def library_versions() -> dict[str, str]:
@@ -114,18 +110,3 @@ def write_metadata(folder: Path, schema: Schema) -> None:
     """Write the metadata file of a dataset: its schema, and the library versions."""
     content = {"format_version": FORMAT_VERSION, **schema.config(), "versions": library_versions()}
     write_json(folder / METADATA, content)
-
-
-def claim_run(folder: Path, settings: Mapping[str, Any], resume: str | None) -> None:
-    """Make a training folder ours: new, or a run of ours that is to be resumed."""
-    require_folder(folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / RUN).is_file():
-            raise InputError(f"{folder} is not empty and holds no run: choose another --output_dir")
-        if not resume:
-            raise InputError(
-                f"{folder} holds a run already: continue it with --resume_from_checkpoint latest,"
-                " or choose another --output_dir"
-            )
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / RUN, settings)

@@ -52,7 +52,7 @@ def judge(settings: JudgeSettings) -> dict[str, Any]:
         InputError: if the source has no truth for the images of the dataset.
     """
     rows = open_dataset(settings.dataset)
-    resolution = settings.resolution or read_record(settings.dataset).run.get("resolution")
+    resolution = settings.resolution or read_record(settings.dataset).resolution
     truth = open_source(settings.source, resolution)
     tasks = agreeing_tasks(rows.tasks, f"dataset {rows.name}", truth)
     chosen = evenly_spaced(len(rows), settings.max_samples)

@@ -9,8 +9,7 @@ from pathlib import Path
 from huggingface_hub import HfFileSystem
 
 from ..card import Links, dataset_card
-from ..creation.plan import read_plan
-from ..creation.workers import missing_shards
+from ..creation.plan import missing_shards, read_plan
 from ..dataset.preview import PREVIEW
 from ..dataset.schema import METADATA, differing_columns, read_schema
 from ..dataset.shards import PLAN, dataset_shards, shard_path

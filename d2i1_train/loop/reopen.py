@@ -1,6 +1,5 @@
 """Opening the results of a run again: to train further, or as theta_E instead of theta_C."""
 
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -11,7 +10,7 @@ from safetensors import safe_open
 from d2i1_data.checkpoints.bases import find_base
 from d2i1_data.checkpoints.files import fetch, read_index
 from d2i1_data.checkpoints.pipelines import open_pipeline
-from d2i1_data.dataset.shards import RUN
+from d2i1_data.dataset.record import read_run
 from d2i1_data.diff2in1 import Base, Diff2in1Pipeline
 from d2i1_data.errors import InputError
 
@@ -57,8 +56,8 @@ def open_trainable(
 
 def _base_beside(pipeline: Path, moved: str | None) -> Base | None:
     """The base that the first stage behind a pipeline started from. moved: where it lies now."""
-    file = pipeline.parent / RUN
-    run = json.loads(file.read_text()) if file.is_file() else {}
+    record = read_run(pipeline.parent)
+    run = record.settings if record else {}
     if run.get("pipeline"):  # this run improved the result of another run
         return _base_beside(Path(run["pipeline"]), moved or run.get("base"))
     place = moved or run.get("base")

@@ -11,7 +11,8 @@ from accelerate.utils import DistributedType
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from d2i1_data.dataset.shards import claim_run
+from d2i1_data.card.command import changed_flags
+from d2i1_data.dataset.record import RunRecord, claim_run
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.sources import Rows, open_rows, write_report
 
@@ -73,7 +74,7 @@ class Run:
         if settings.gradient_checkpointing:
             pipe.unet.enable_gradient_checkpointing()
         self.accelerator = open_accelerator(settings)
-        self.pusher = _claim_folder(settings, self.accelerator, rows)
+        self.pusher = _claim_folder(name, settings, self.accelerator, rows)
         self.accelerator.wait_for_everyone()
         self.device = self.accelerator.device
         self.exploitation = make_theta(pipe.to(self.device), denoises=settings.denoise_weight > 0)
@@ -245,14 +246,16 @@ class Run:
 
 
 def _claim_folder(
-    settings: TrainSettings, accelerator: Accelerator, rows: Sequence[Rows]
+    name: str, settings: TrainSettings, accelerator: Accelerator, rows: Sequence[Rows]
 ) -> Pusher | None:
     """Make the folder of a run ours, and the repository that it is pushed to."""
     if not accelerator.is_main_process:
         return None
     folder = Path(settings.output_dir)
     pusher = Pusher(settings) if settings.push_to_hub else None
-    claim_run(folder, asdict(settings), resume=settings.resume_from_checkpoint)
+    given = asdict(settings)
+    record = RunRecord(name, changed_flags(given, type(settings)), given)
+    claim_run(folder, record, resume=settings.resume_from_checkpoint)
     write_report(folder / "skipped.json", *rows)
     if pusher and settings.resume_from_checkpoint == "latest":
         pusher.fetch_latest()

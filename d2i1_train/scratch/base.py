@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from d2i1_data.card.command import changed_flags
+from d2i1_data.dataset.record import RunRecord, claim_run
 from d2i1_data.dataset.sample import Sample
-from d2i1_data.dataset.shards import claim_run
 from d2i1_data.diff2in1.images import pad_to_stride
 from d2i1_data.errors import InputError
 from d2i1_data.sources import open_source
@@ -43,7 +44,9 @@ def train_base(settings: BaseSettings) -> Path:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(settings.seed)
     images, captions = gather(settings)
-    claim_run(folder, asdict(settings), resume=settings.resume_from_checkpoint)
+    given = asdict(settings)
+    record = RunRecord("base", changed_flags(given, type(settings)), given)
+    claim_run(folder, record, resume=settings.resume_from_checkpoint)
     tokenizer = train_tokenizer(captions, settings, folder / "tokenizer")
     vae = build_vae(settings, (images.shape[2], images.shape[3])).to(device)
     fit_vae(vae, images, settings, folder)

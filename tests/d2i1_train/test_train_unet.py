@@ -422,7 +422,7 @@ def test_the_base_may_have_moved(
 ) -> None:
     folder, moved = shutil.copytree(warm("lora"), tmp_path / "warm"), tmp_path / "moved"
     told = json.loads((folder / "run.json").read_text())
-    told["base"] = str(tmp_path / "gone")
+    told["settings"]["base"] = str(tmp_path / "gone")
     (folder / "run.json").write_text(json.dumps(told))
     shutil.copytree(tiny_base, moved)
     command = (*improving(folder / "pipeline"), *FLAGS["lora"][-2:])

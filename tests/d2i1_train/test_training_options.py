@@ -285,7 +285,7 @@ def test_moments_in_8_bit(train: Train, tmp_path: Path) -> None:
     shutil.rmtree(resumed / "checkpoint-4")
     shutil.rmtree(resumed / "pipeline")
     flags = (*FULL, "--use_8bit_adam", "true", "--resume_from_checkpoint", "latest")
-    base = json.loads((folder / "run.json").read_text())["base"]
+    base = json.loads((folder / "run.json").read_text())["settings"]["base"]
     command = ("warm-up", "--base", base, *REAL, *HOST, *STEPS, "--report_to", "none", *flags)
     assert main([str(part) for part in (*command, "--output_dir", resumed)]) == 0
     assert differing(theta(resumed), theta(folder)) == []

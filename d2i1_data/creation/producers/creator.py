@@ -9,7 +9,7 @@ from ...errors import InputError
 from ...sources import Source
 from ..plan import Item, draw, noise_seed
 from ..settings import CreateSettings
-from .labeller import CheckpointInfo, Job, JobBatch, Labeller, finite
+from .labeller import CheckpointInfo, Job, JobBatch, Labeller, finite_samples
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,17 @@ if TYPE_CHECKING:
 
 
 class Creator(Labeller):
-    """Creates variations of the images of a source, or images of its captions, and labels them."""
+    """Creates variations of the images of a source, or images of its captions, and labels them.
+
+    Args:
+        pipe: the pipeline, on its device.
+        source: of images or captions.
+        settings: of the command.
+        checkpoint: facts about the checkpoint of the pipeline.
+
+    Raises:
+        InputError: if the source or the checkpoint does not allow these settings.
+    """
 
     act = "create"
     settings: CreateSettings
@@ -28,12 +38,12 @@ class Creator(Labeller):
         pipe: "Diff2in1Pipeline",
         source: Source,
         settings: CreateSettings,
-        known: CheckpointInfo,
+        checkpoint: CheckpointInfo,
     ) -> None:
         from ...diff2in1.creation import Denoising, check_creation
         from ...diff2in1.ddim import timesteps
 
-        super().__init__(pipe, source, settings, known)
+        super().__init__(pipe, source, settings, checkpoint)
 
         def chosen(name: str) -> Any:
             value = getattr(settings, name)
@@ -53,7 +63,7 @@ class Creator(Labeller):
         if not source.has_images and self.lowest < 1:
             raise InputError(f"source {source.name} has no images to keep: use --strength 1")
         if settings.negative_prompt and guidance == 1:
-            raise InputError("--negative_prompt says nothing at --guidance_scale 1")
+            raise InputError("--negative_prompt has no effect at --guidance_scale 1")
         self.labels_from = settings.labels_from
         self.denoising = Denoising(steps, guidance, settings.negative_prompt, create_with)
         self.origin = replace(
@@ -93,7 +103,7 @@ class Creator(Labeller):
         return chosen.format(caption=job.source.caption or "")
 
     def strength(self, item: Item) -> float:
-        """The strength a sample is created with, to a timestep."""
+        """The strength of a sample, rounded to a timestep."""
         share = draw(item, self.settings.seed, "strength")
         return round(self.lowest + share * (self.highest - self.lowest), 3)
 
@@ -120,16 +130,16 @@ class Creator(Labeller):
         return batch
 
     def decode(self, batch: JobBatch) -> JobBatch:
-        """Decode, and round as the stored image is."""
+        """Decode the latents, and round the images as they are stored."""
         import torch
 
         from ...diff2in1.images import as_stored
 
         assert batch.latents is not None
         height, width = batch.size
-        with torch.no_grad():  # which every thread has for itself
+        with torch.no_grad():  # a setting of each thread
             images = self.pipe.decode_latents(batch.latents)[..., :height, :width]
-            batch.sound, batch.images = finite(images), as_stored(images)
+            batch.finite, batch.images = finite_samples(images), as_stored(images)
         return batch
 
     def labels(self, batch: JobBatch, mirrored: bool = False) -> "dict[str, Tensor]":
@@ -142,5 +152,7 @@ class Creator(Labeller):
             return perceive(self.pipe, batch.latents, (height, width), batch.pyramid)
         factor = self.pipe.vae_scale_factor
         padded = (batch.latents.shape[2] * factor, batch.latents.shape[3] * factor)
-        raw = perceive(self.pipe, batch.latents.flip(-1), padded)  # what was padded comes first
+        raw = perceive(
+            self.pipe, batch.latents.flip(-1), padded
+        )  # mirrored, the padding comes first
         return {name: one[..., :height, padded[1] - width :] for name, one in raw.items()}

@@ -1,6 +1,6 @@
 """The producer that labels images, batch by batch.
 
-Reading, decoding and storing go on in threads beside the next batch of the U-Net.
+Threads read, decode and store images while the U-Net works on the next batch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +14,7 @@ from ...dataset.schema import SCORES, Schema, read_tasks
 from ...sources import Source
 from ..plan import Item
 from ..settings import LabelSettings
-from .producer import READERS, UNMADE, Producer, Progress, Skipped
+from .producer import NOT_FINITE, READERS, Producer, Progress, Skipped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,13 +31,21 @@ class Job(NamedTuple):
 
 @dataclass
 class JobBatch:
-    """Samples in the making: images of one size."""
+    """Jobs of one batch, and how far they are. All images have one size.
+
+    Attributes:
+        jobs: the items with their source samples.
+        images: `[B, 3, H, W]` in [-1, 1]; those of the source, after `decode` those that are stored.
+        latents: `[B, C, h, w]`, scaled, of created images.
+        pyramid: features of the last denoising call.
+        finite: `[B]` bool, which created images have neither NaN nor infinite values.
+    """
 
     jobs: list[Job]
-    images: "Tensor"  # [B, 3, H, W] in [-1, 1]: the source's, then what is stored
-    latents: "Tensor | None" = None  # [B, C, h, w], scaled, of created images
-    pyramid: "tuple[Tensor, ...] | None" = None  # of the last denoising call
-    sound: "Tensor | None" = None  # [B] bool: which created images are finite
+    images: "Tensor"
+    latents: "Tensor | None" = None
+    pyramid: "tuple[Tensor, ...] | None" = None
+    finite: "Tensor | None" = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -46,14 +54,22 @@ class JobBatch:
 
 
 class CheckpointInfo(NamedTuple):
-    """What is known of a checkpoint: see `loading.fingerprint`; the licence of its base, if any."""
+    """Facts about a checkpoint: its fingerprint (`checkpoints.files.fingerprint`), and the licence
+    of its base, None if unknown."""
 
     fingerprint: str
     base_licence: str | None
 
 
 class Labeller(Producer):
-    """Labels the images of a source with one pipeline."""
+    """Labels the images of a source with one pipeline.
+
+    Args:
+        pipe: the pipeline, on its device.
+        source: of images.
+        settings: of the command.
+        checkpoint: facts about the checkpoint of the pipeline.
+    """
 
     act = "label"
 
@@ -62,7 +78,7 @@ class Labeller(Producer):
         pipe: "Diff2in1Pipeline",
         source: Source,
         settings: LabelSettings,
-        known: CheckpointInfo,
+        checkpoint: CheckpointInfo,
     ) -> None:
         import torch
 
@@ -70,13 +86,13 @@ class Labeller(Producer):
         self.pipe, self.settings, self.threads = pipe, settings, torch.get_num_threads()
         self.families = pipe.perception.families
         self.tasks = read_tasks({n: f.config() for n, f in self.families.items()}, "pipeline")
-        self.labels_from, self.base_licence = "image", known.base_licence
-        # what every sample of this run has in common
+        self.labels_from, self.base_licence = "image", checkpoint.base_licence
+        # the provenance that all samples of this run share
         self.origin = Provenance(
             kind="created",
             base=pipe.config.base,
             checkpoint=None if Path(settings.pipeline).exists() else settings.pipeline,
-            fingerprint=known.fingerprint,
+            fingerprint=checkpoint.fingerprint,
             host=pipe.perception.name,
             labels_from=self.labels_from,
             strength=0.0,
@@ -113,13 +129,18 @@ class Labeller(Producer):
         }
 
     def make(self, items: Sequence[Item], skipped: Skipped, progress: Progress) -> Iterator[Sample]:
-        begun = map(self.denoise, self.batches(items, skipped))
-        for batch in prefetch(self.decode, begun, bound=1):
+        denoised = map(self.denoise, self.batches(items, skipped))
+        for batch in prefetch(self.decode, denoised, bound=1):
             yield from self.label(batch, skipped)
             progress(len(batch.jobs))
 
     def batches(self, items: Sequence[Item], skipped: Skipped) -> Iterator[list[Job]]:
-        """Items with what they are made from, images of one size together."""
+        """Read the source samples of items, and group them by image size.
+
+        Args:
+            items: of one shard.
+            skipped: gets the ids of unreadable samples.
+        """
 
         def read(item: Item) -> tuple[Item, Sample | None]:
             return item, self.read(item, skipped)
@@ -136,7 +157,7 @@ class Labeller(Producer):
         yield from waiting.values()
 
     def denoise(self, jobs: list[Job]) -> JobBatch:
-        """A batch as far as the U-Net takes it before there are images."""
+        """The first part of a batch, in the thread of the U-Net: here the images of the source."""
         import torch
 
         from ...diff2in1.images import to_batches
@@ -145,17 +166,27 @@ class Labeller(Producer):
         return JobBatch(jobs, images.to(self.pipe.device))
 
     def decode(self, batch: JobBatch) -> JobBatch:
-        """A batch with the images that are stored; in a thread, beside the next one's beginning."""
+        """The batch with the images that are stored. It runs beside the next `denoise`."""
         return batch
 
     def labels(self, batch: JobBatch, mirrored: bool = False) -> "dict[str, Tensor]":
-        """Raw labels [B, R, H, W] of a batch, or those of its mirrored input."""
+        """Raw predictions of a batch, `[B, R, H, W]` by task.
+
+        Args:
+            batch: after `decode`.
+            mirrored: whether to predict on the mirrored input.
+        """
         from ...diff2in1.prediction import predict_raw
 
         return predict_raw(self.pipe, batch.images.flip(-1) if mirrored else batch.images)
 
     def label(self, batch: JobBatch, skipped: Skipped) -> Iterator[Sample]:
-        """Labels and their quality: the samples of a batch."""
+        """Label a batch and score its labels.
+
+        Args:
+            batch: after `decode`.
+            skipped: gets the ids of samples with NaN.
+        """
         import torch
 
         from ...diff2in1.images import to_uint8
@@ -164,22 +195,22 @@ class Labeller(Producer):
 
         with torch.no_grad():
             raw, scores = self.labels(batch), [dict[str, Quality]() for _ in batch.jobs]
-            sound = torch.stack([finite(one) for one in raw.values()]).all(0)
-            sound = sound if batch.sound is None else sound & batch.sound
+            finite = torch.stack([finite_samples(one) for one in raw.values()]).all(0)
+            finite = finite if batch.finite is None else finite & batch.finite
             if self.settings.quality != "none":
                 again = self.settings.quality == "full" and self.labels_from != "image"
                 stored = predict_raw(self.pipe, batch.images) if again else None
                 scores = score(self.families, raw, self.labels(batch, mirrored=True), stored)
             images = to_uint8(batch.images)
             maps = {name: f.finish(raw[name]).cpu() for name, f in self.families.items()}
-            sure = {}
+            confidence = {}
             if self.settings.confidence_maps:
-                sure = {n: 1 - f.uncertainty(raw[n]).cpu() for n, f in self.families.items()}
-        for n, (job, made) in enumerate(zip(batch.jobs, sound.tolist(), strict=True)):
-            if not made:
+                confidence = {n: 1 - f.uncertainty(raw[n]).cpu() for n, f in self.families.items()}
+        for n, (job, usable) in enumerate(zip(batch.jobs, finite.tolist(), strict=True)):
+            if not usable:
                 name = job.item.source_id
-                why = f"sample {name}, variant {job.item.variant}: {UNMADE}"
-                self.refuse(job.item, why, skipped)
+                reason = f"sample {name}, variant {job.item.variant}: {NOT_FINITE}"
+                self.refuse(job.item, reason, skipped)
                 continue
             yield Sample(
                 id=self.identity(job.item),
@@ -188,15 +219,15 @@ class Labeller(Producer):
                 caption=self.caption(job),
                 provenance=self.provenance(job),
                 quality=scores[n],
-                confidence={name: one[n, 0].numpy() for name, one in sure.items()},
+                confidence={name: one[n, 0].numpy() for name, one in confidence.items()},
             )
 
     def caption(self, job: Job) -> str | None:
-        """The caption of what is made."""
+        """The caption of the sample of a job."""
         return job.source.caption
 
     def provenance(self, job: Job) -> Provenance:
-        """Where what is made comes from; of an image that was created itself, from that image."""
+        """The provenance of the sample of a job. A created source image is a source of its own."""
         source = job.source.provenance
         name, sha256 = source.source_dataset, source.source_sha256
         if source.kind == "created":
@@ -211,6 +242,6 @@ class Labeller(Producer):
         )
 
 
-def finite(batch: "Tensor") -> "Tensor":
-    """Which samples of [B, ...] hold no NaN and nothing infinite, [B] bool."""
+def finite_samples(batch: "Tensor") -> "Tensor":
+    """Which samples of `[B, ...]` have neither NaN nor infinite values, `[B]` bool."""
     return batch.isfinite().flatten(1).all(1)

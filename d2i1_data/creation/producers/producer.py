@@ -1,4 +1,4 @@
-"""What all producers share, and the one that takes samples as they are."""
+"""The base class of all producers, and the producer that imports samples unchanged."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -12,17 +12,22 @@ from ...sources import Source
 from ..plan import Item
 from ..settings import WriteSettings
 
-Progress = Callable[[int], Any]  # is told how many more samples are made
-Skipped = dict[str, str]  # ids of samples that cannot be made, and why
+Progress = Callable[[int], Any]  # called with the number of samples that are done
+Skipped = dict[str, str]  # ids of samples that are left out, and why
 READERS = 2  # threads
-UNMADE = "the checkpoint gives NaN"
-UNREAD = "the source cannot be read there"
+NOT_FINITE = "the checkpoint gives NaN"
+UNREADABLE = "the source cannot be read there"
 
 
 class Producer:
-    """What all acts share: the source's rows by id, and what becomes of unusable ones.
+    """Makes the samples of a dataset from the rows of a source.
 
-    base_licence: of the base that makes the samples, if there is one and it is known.
+    Attributes:
+        act: name of the command.
+        base_licence: licence of the base that makes the samples, None without a base or if unknown.
+        source: where the samples come from.
+        tasks: the tasks of the dataset.
+        rows: indices of the rows of the source that are used.
     """
 
     act: str
@@ -39,23 +44,32 @@ class Producer:
         return self.source.schema
 
     def facts(self) -> dict[str, Any]:
-        """All that decides the bytes of a shard, beside what is in it."""
+        """Everything that decides the bytes of a shard beside its samples."""
         return {"source": self.source.name, "source_fingerprint": self.source.fingerprint}
 
     def notes(self) -> dict[str, int]:
-        """Counts so far of what was done to the source's data, as far as it is kept."""
+        """Counts of what was done to the data of the source so far, such as resized maps."""
         return {}
 
     def identity(self, item: Item) -> str:
-        """The id of what is made."""
+        """The id of the sample that is made of an item."""
         return f"{item.source_id}-{item.variant:03d}"
 
     def make(self, items: Sequence[Item], skipped: Skipped, progress: Progress) -> Iterator[Sample]:
-        """The samples of a shard; what is left out is added to `skipped`."""
+        """Make the samples of a shard.
+
+        Args:
+            items: the samples, as planned.
+            skipped: gets the ids of the samples that are left out, and why.
+            progress: called with the number of samples that are done.
+
+        Raises:
+            InputError: for an unusable sample, unless the settings leave it out.
+        """
         raise NotImplementedError
 
     def read(self, item: Item, skipped: Skipped) -> Sample | None:
-        """The image of the source behind an item, None if it cannot be read."""
+        """The image of the source for an item, None if it cannot be read and is left out."""
         try:
             return self.fetch(self._row[item.source_id])
         except InputError as error:
@@ -63,14 +77,18 @@ class Producer:
             return None
 
     def fetch(self, row: int) -> Sample:
-        """What is wanted of a row of the source."""
+        """The sample of a row of the source, without targets."""
         return self.source.picture(row)
 
-    def refuse(self, item: Item, why: str, skipped: Skipped) -> None:
-        """Stop at an unusable sample, or leave it out, as the settings say."""
+    def refuse(self, item: Item, reason: str, skipped: Skipped) -> None:
+        """Leave an unusable sample out.
+
+        Raises:
+            InputError: if the settings say that an unusable sample stops the run.
+        """
         if not self.skips:
-            raise InputError(f"{why}; --on_bad_row skip leaves it out")
-        skipped[self.identity(item)] = why
+            raise InputError(f"{reason}; --on_bad_row skip leaves it out")
+        skipped[self.identity(item)] = reason
 
     @cached_property
     def _row(self) -> dict[str, int]:
@@ -78,7 +96,7 @@ class Producer:
 
 
 class Importer(Producer):
-    """Takes the samples of a source as they are."""
+    """Imports the samples of a source unchanged."""
 
     act = "import"
 
@@ -103,6 +121,6 @@ class Importer(Producer):
 
 
 def require_images(source: Source) -> None:
-    """Refuse a source of captions alone."""
+    """Raise InputError for a source of captions alone."""
     if not source.has_images:
         raise InputError(f"source {source.name} has no images; d2i1 create makes them")

@@ -13,7 +13,7 @@ import hub_cards
 
 from ...dataset.columns import count_values
 from ...dataset.files import require_folder, write_json, write_text
-from ...dataset.record import Record, read_record
+from ...dataset.record import DatasetRecord, read_record
 from ...errors import InputError
 from ...sources import open_dataset
 from ...sources.dataset import Dataset
@@ -115,7 +115,7 @@ def _files_of(folder: Path) -> list[str]:
 
 
 def open_extractor(
-    rows: Dataset, source_images: SourceImages, settings: ReportSettings, record: Record
+    rows: Dataset, source_images: SourceImages, settings: ReportSettings, record: DatasetRecord
 ) -> tuple[FeatureExtractor | None, str | None]:
     """The extractor that images are compared with, or None and why they are not compared.
 
@@ -126,7 +126,7 @@ def open_extractor(
 
     from ...checkpoints.pipelines import open_pipeline
 
-    name = settings.pipeline or record.run.get("pipeline")
+    name = settings.pipeline or record.setting("pipeline")
     if not any(count_values(rows.column("provenance.strength")).keys() - {None, 0.0}):
         return None, "No image was created; all are images of the source."
     if source_images.source is None:

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from ...dataset.columns import count_values
 from ...dataset.files import atomic_file
-from ...dataset.record import Record
+from ...dataset.record import DatasetRecord
 from ...diff2in1.families import Distribution
 from ...sources.dataset import Dataset
 from ...sources.source import evenly_spaced
@@ -23,7 +23,7 @@ DPI = 150  # twice what a page 7.2 inches wide shows
 Section = dict[str, Any]
 
 
-def columns(rows: Dataset, record: Record, samples: ReadSamples, folder: Path) -> Section:
+def columns(rows: Dataset, record: DatasetRecord, samples: ReadSamples, folder: Path) -> Section:
     """Statistics of the columns without pictures, and of the files beside the shards."""
     captions = count_values(rows.column("caption"))
     captions.pop(None, None)

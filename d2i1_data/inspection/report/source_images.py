@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow.compute as pc
 
-from ...dataset.record import Record
+from ...dataset.record import DatasetRecord
 from ...dataset.sample import Provenance, Sample
 from ...errors import InputError
 from ...sources import Source, open_source
@@ -28,16 +28,16 @@ class SourceImages:
         InputError: if `--source` names a source that cannot be opened or is another one.
     """
 
-    def __init__(self, rows: Dataset, settings: ReportSettings, record: Record) -> None:
+    def __init__(self, rows: Dataset, settings: ReportSettings, record: DatasetRecord) -> None:
         self.source: Source | None = None
         self.missing: str | None = None
         self.place: dict[str, int] = {}
-        spec = settings.source or record.run.get("source")
+        spec = settings.source or record.setting("source")
         if spec is None:
             self.missing = "The dataset does not name its source; --source can."
             return
         try:
-            source = open_source(str(spec), record.run.get("resolution"))
+            source = open_source(str(spec), record.resolution)
             if not source.has_images:
                 self.missing = f"The source, {source.name}, has no images, only captions."
                 return

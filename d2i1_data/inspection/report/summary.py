@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ...dataset.columns import count_values, describe_counts
-from ...dataset.record import Record
+from ...dataset.record import DatasetRecord, LogEntry
 from ...dataset.sample import Provenance
 from ...dataset.schema import SCORES
 from ...sources.dataset import Dataset
@@ -27,7 +27,7 @@ OF_A_SAMPLE = (
 Facts = dict[str, str]
 
 
-def counts(rows: Dataset, record: Record, sizes: Mapping[str, int]) -> Facts:
+def counts(rows: Dataset, record: DatasetRecord, sizes: Mapping[str, int]) -> Facts:
     """Numbers of rows, shards, labels, images and captions.
 
     Args:
@@ -73,18 +73,18 @@ def licence(rows: Dataset) -> str:
     return describe_counts({value or "unknown": count for value, count in found.items()})
 
 
-def cost(record: Record) -> list[dict[str, Any]]:
+def cost(record: DatasetRecord) -> list[dict[str, Any]]:
     """Time that the finished shards took, by kind of device; seconds are summed over processes."""
-    devices: dict[str, list[dict[str, Any]]] = {}
+    devices: dict[str, list[LogEntry]] = {}
     for entry in record.logs:
-        devices.setdefault(str(entry["device"]), []).append(entry)
+        devices.setdefault(entry.device, []).append(entry)
     return [
         {
             "device": device,
-            "processes": len({entry["process"] for entry in entries}),
+            "processes": len({entry.process for entry in entries}),
             "shards": len(entries),
-            "images": (images := sum(int(entry["samples"]) for entry in entries)),
-            "seconds": (seconds := sum(float(entry["seconds"]) for entry in entries)),
+            "images": (images := sum(entry.samples for entry in entries)),
+            "seconds": (seconds := sum(entry.seconds for entry in entries)),
             "rate": images / seconds if seconds else 0.0,
         }
         for device, entries in devices.items()

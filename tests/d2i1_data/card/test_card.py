@@ -20,9 +20,10 @@ from d2i1_data.card import Links, dataset_card, write_card
 from d2i1_data.card.dataset import SIZES, size_category
 from d2i1_data.card.licence import metadata, read_licence
 from d2i1_data.card.text import code_block, is_repository
+from d2i1_data.dataset.record import RunRecord, read_run, write_run
 from d2i1_data.dataset.sample import Provenance, Quality, Sample
 from d2i1_data.dataset.schema import METADATA, Schema
-from d2i1_data.dataset.shards import RUN, ShardRecord, shard_path, write_metadata, write_shard
+from d2i1_data.dataset.shards import ShardRecord, shard_path, write_metadata, write_shard
 from d2i1_data.errors import InputError
 from d2i1_data.sources.rooms import CLASSES
 from d2i1_data.tasks import TASKS
@@ -52,7 +53,7 @@ def make_dataset(folder: Path, text: str = "word", **given: Any) -> Path:
     write_metadata(folder, Schema.of(tasks))
     command = ["--source", f"folder:{text}/x.yaml:{text}", "--pipeline", text]
     command += ["--prompt", json.dumps([text, "{caption}"]), "--negative_prompt", text]
-    (folder / RUN).write_text(json.dumps({"act": "create", "command": command}))
+    write_run(folder, RunRecord("create", command, {}))
     write_card(folder)
     return folder
 
@@ -132,10 +133,11 @@ def test_the_command_creates_the_same_dataset(made: Path) -> None:
     name, act, *flags = shlex.split(typed.replace("\\\n", ""))  # as a shell continues lines
     assert (name, act) == ("d2i1", "create")
     settings = ACTS["create"].read(flags)
-    given = json.loads((made / RUN).read_text())
+    record = read_run(made)
+    assert record is not None and record.act == "create"
     assert settings.output_dir == "created" and settings.pipeline == "pipeline"
-    for key, value in given.items():
-        if key not in ("act", "command", "pipeline"):
+    for key, value in record.settings.items():
+        if key != "pipeline":
             assert getattr(settings, key) == value, key
 
 

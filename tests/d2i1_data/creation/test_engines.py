@@ -118,7 +118,7 @@ def test_ray_takes_over_from_the_dead(
     if deaths < 3:
         assert shards(folder) == shards(whole)
     else:  # it is given up, and nothing else
-        assert "1 shards cost 3 workers each their lives and are left out" in said
+        assert "1 shards are left out because 3 workers died at each" in said
         assert len(shards(folder)) == 7 and shards(folder).items() <= shards(whole).items()
 
 

@@ -245,4 +245,4 @@ def test_a_torn_log_spoils_nothing(photos: Path, tmp_path: Path) -> None:
     log.write_text(log.read_text()[:-20])  # as a kill or a full disk leaves it
     (tmp_path / "made/data/train-00002.parquet").unlink()
     run(*command, "--output_dir", tmp_path / "made")
-    assert [entry["shard"] for entry in read_record(str(tmp_path / "made")).logs] == [0, 1, 2]
+    assert [entry.shard for entry in read_record(str(tmp_path / "made")).logs] == [0, 1, 2]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from d2i1_data.dataset.record import RunRecord, write_run
 from d2i1_data.dataset.sample import Quality, Sample
 from d2i1_data.inspection.judge import best_weights, ranks, spearman
 from d2i1_data.sources import open_source
@@ -174,7 +175,7 @@ def test_the_resolution_is_the_runs(
     labelled: Path, tmp_path: Path, judged: Callable[..., dict[str, Any]]
 ) -> None:
     folder = changed(labelled, tmp_path / "with", {})
-    (folder / "run.json").write_text(json.dumps({"act": "label", "resolution": "32"}))
+    write_run(folder, RunRecord("label", [], {"resolution": "32"}))
     found = judged(folder, "rooms:val", "--max_samples", 5)
     assert (found["rows"], found["judged"], found["tasks"]["depth"]["samples"]) == (COUNT, 5, 5)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from d2i1_data.dataset.columns import describe_counts
-from d2i1_data.dataset.record import Record
+from d2i1_data.dataset.record import DatasetRecord, RunRecord, write_run
 from d2i1_data.dataset.sample import Quality, Sample
 from d2i1_data.diff2in1.families import (
     DirectionDensity,
@@ -47,8 +47,8 @@ def created(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     flags = (*ROOMS, "--num_samples", "6", "--shard_size", "4", "--num_inference_steps", "1")
     arguments = ("create", "--pipeline", str(pipeline), *flags, "--output_dir", str(folder))
     assert main(arguments) == 0
-    run = {"act": "create", "source": "rooms:train", "pipeline": str(pipeline), "resolution": "32"}
-    (folder / "run.json").write_text(json.dumps(run))
+    run = {"source": "rooms:train", "pipeline": str(pipeline), "resolution": "32"}
+    write_run(folder, RunRecord("create", [], run))
     (folder / "logs").mkdir(exist_ok=True)
     for file in (folder / "logs").iterdir():
         file.unlink()
@@ -410,8 +410,8 @@ def test_what_is_not_there_is_left_out(created: Path, run: dict[str, str], told_
 def test_captions_alone_have_nothing_to_compare(created: Path, tmp_path: Path) -> None:
     (tmp_path / "captions.txt").write_text("a room\n")
     settings, rows = ReportSettings(dataset=str(created)), Dataset(str(created))
-    run = {"source": f"text:{tmp_path / 'captions.txt'}", "resolution": "32"}
-    origin = SourceImages(rows, settings, Record(run, None, None, 0, []))
+    run = RunRecord("create", [], {"source": f"text:{tmp_path / 'captions.txt'}"})
+    origin = SourceImages(rows, settings, DatasetRecord(run, resolution="32"))
     assert origin.source is None and "has no images, only captions" in str(origin.missing)
 
 
@@ -494,7 +494,7 @@ def test_an_earlier_report_is_replaced(
     d2i1("report", folder)
     assert (folder / "report" / "copies.png").exists()
     (folder / "report" / "notes.txt").write_text("mine")
-    (folder / "run.json").write_text("{}")
+    (folder / "run.json").unlink()
     d2i1("report", folder)
     left = {file.name for file in (folder / "report").iterdir()}
     assert {"copies.png", "pairs.png"}.isdisjoint(left) and {"notes.txt", "index.html"} <= left
