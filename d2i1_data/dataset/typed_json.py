@@ -47,7 +47,7 @@ def _value(kind: Any, found: Any, name: str) -> Any:
         return found
     if origin in (Union, types.UnionType):
         return None if found is None else _value(inner[0], found, name)
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         try:
             return from_json(kind, found)
         except (TypeError, KeyError) as error:

@@ -152,7 +152,6 @@ class Creator(Labeller):
             return perceive(self.pipe, batch.latents, (height, width), batch.pyramid)
         factor = self.pipe.vae_scale_factor
         padded = (batch.latents.shape[2] * factor, batch.latents.shape[3] * factor)
-        raw = perceive(
-            self.pipe, batch.latents.flip(-1), padded
-        )  # mirrored, the padding comes first
+        # the padding of a mirrored image is on its left
+        raw = perceive(self.pipe, batch.latents.flip(-1), padded)
         return {name: one[..., :height, padded[1] - width :] for name, one in raw.items()}

@@ -35,7 +35,7 @@ class JobBatch:
 
     Attributes:
         jobs: the items with their source samples.
-        images: `[B, 3, H, W]` in [-1, 1]; those of the source, after `decode` those that are stored.
+        images: `[B, 3, H, W]` in [-1, 1]; of the source, and after `decode` as they are stored.
         latents: `[B, C, h, w]`, scaled, of created images.
         pyramid: features of the last denoising call.
         finite: `[B]` bool, which created images have neither NaN nor infinite values.

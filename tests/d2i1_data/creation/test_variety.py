@@ -130,7 +130,7 @@ def test_texts_are_refused(
         (("--variants", 2), "--num_samples how many in all"),
         (("--prompt", "[]"), "--prompt []: expected"),
         (("--prompt", "{caption:d}"), "has {caption:d}, the only one known is {caption}"),
-        (("--negative_prompt", "ugly"), "says nothing at --guidance_scale 1"),
+        (("--negative_prompt", "ugly"), "has no effect at --guidance_scale 1"),
         (("--workers", 2), "--workers is for --engine ray"),
         (("--threads", 0), "--threads 0"),
     ],

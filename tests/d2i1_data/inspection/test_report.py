@@ -401,7 +401,7 @@ def test_equal_images_are_listed(
 )
 def test_what_is_not_there_is_left_out(created: Path, run: dict[str, str], told_of: str) -> None:
     settings, rows = ReportSettings(dataset=str(created)), Dataset(str(created))
-    record = Record(run, None, None, 0, [])
+    record = DatasetRecord(RunRecord("create", [], run), run.get("resolution"))
     origin = SourceImages(rows, settings, record)
     extractor, blind = open_extractor(rows, origin, settings, record)
     assert extractor is None and told_of in f"{origin.missing} {blind}"
