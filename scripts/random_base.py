@@ -38,9 +38,7 @@ def main() -> None:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    unet = UNet2DConditionModel(
-        sample_size=64, cross_attention_dim=768
-    )  # v1-5's defaults
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)  # v1-5's defaults
     vae = AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
         down_block_types=("DownEncoderBlock2D",) * 4,
