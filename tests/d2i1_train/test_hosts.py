@@ -254,8 +254,8 @@ def test_the_whole_loop_by_one_line(
     d2i1("create", "--pipeline", warm / "pipeline", *few, "--output_dir", created)
     if host == "vpd":
         wrong = ("--labels_from", "last_step", "--output_dir", tmp_path / "wrong")
-        told = d2i1("create", "--pipeline", warm / "pipeline", *few, *wrong, code=2)
-        assert "error: labels_from='last_step' needs a host that reads" in told
+        message = d2i1("create", "--pipeline", warm / "pipeline", *few, *wrong, code=2)
+        assert "error: labels_from='last_step' needs a host that reads" in message
 
     lines = [x for x in YAML.splitlines() if not x.startswith(("host", "width"))]
     file.write_text("\n".join(lines))
@@ -300,12 +300,12 @@ def test_two_processes_equal_one_with_group_norm(tiny_base: Path, tmp_path: Path
     command = ("warm-up", "--base", tiny_base, *flags)
     one, two = tmp_path / "one", tmp_path / "two"
     run(*command, "--gradient_accumulation_steps", 2, "--output_dir", one)
-    run_two(*MODULE, *command, "--output_dir", two, told=tmp_path / "told.txt")
+    run_two(*MODULE, *command, "--output_dir", two, log=tmp_path / "log.txt")
     assert_same_training(two / "checkpoint-3", one / "checkpoint-3")
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         ("--host bae --tasks depth", "--tasks: Bae perceives one task of unit_vector, got depth"),
         ("--host bae --tasks normals,depth", "--tasks: Bae perceives one task of unit_vector"),
@@ -323,14 +323,14 @@ def test_two_processes_equal_one_with_group_norm(tiny_base: Path, tmp_path: Path
     ],
 )
 def test_what_a_host_cannot_do_is_told_in_one_line(
-    d2i1: Callable[..., str], tiny_base: Path, tmp_path: Path, flags: str, told: str
+    d2i1: Callable[..., str], tiny_base: Path, tmp_path: Path, flags: str, message: str
 ) -> None:
     real = ("--source", "rooms:train", "--max_train_samples", 2, "--resolution", 32)
     real += ("--report_to", "none", "--output_dir", tmp_path / "out")
     error = d2i1("warm-up", "--base", tiny_base, *real, *flags.split(), code=2)
     lines = [line for line in error.replace("\r", "\n").split("\n") if line and "%|" not in line]
     assert len(lines) == 1 and lines[0].startswith("d2i1 warm-up: error: ")
-    assert told in lines[0]
+    assert message in lines[0]
     assert not (tmp_path / "out").exists()
 
 
@@ -338,5 +338,5 @@ def test_a_source_without_what_a_host_learns(
     d2i1: Callable[..., str], photos: Path, tiny_base: Path, tmp_path: Path
 ) -> None:
     flags = ("--base", tiny_base, "--source", f"folder:{photos}", "--output_dir", tmp_path / "out")
-    told = d2i1("warm-up", "--host", "bae", *flags, code=2)
-    assert "source photos has labels of semseg: none that bae can learn" in told
+    message = d2i1("warm-up", "--host", "bae", *flags, code=2)
+    assert "source photos has labels of semseg: none that bae can learn" in message

@@ -42,11 +42,10 @@ END = 60  # seconds that the others may take to end once a process is gone
 OBSERVER = """
 import sys
 from safetensors.torch import save_file
+from d2i1_train import self_improve, warm_up
 from d2i1_train.cli import main
-from d2i1_train.loop.run import Run
+from d2i1_train.loop.finish import finish
 from d2i1_train.theta import trained_tensors
-
-finish = Run.finish
 
 def observed(run, *arguments):
     rank, own = run.accelerator.process_index, run.thetas["exploitation"]
@@ -55,16 +54,16 @@ def observed(run, *arguments):
         save_file(tensors, run.folder / f"rank{rank}-{name}.safetensors")
     return finish(run, *arguments)
 
-Run.finish = observed
+warm_up.finish = self_improve.finish = observed
 sys.exit(main())
 """  # the library saves the first rank's weights only
 
 
-def start(*command: object, told: Path, **environment: object) -> psutil.Popen:
+def start(*command: object, log: Path, **environment: object) -> psutil.Popen:
     """Begin a command whose processes have one thread each; what it prints goes to a file."""
     own = {name: str(value) for name, value in environment.items()}
     whole = {**os.environ, **own}
-    with told.open("wb") as file:
+    with log.open("wb") as file:
         line = [str(part) for part in command]
         return psutil.Popen(line, env=whole, stdout=file, stderr=file)
 
@@ -78,20 +77,20 @@ def end(processes: list[psutil.Process]) -> None:
     psutil.wait_procs(processes, timeout=END)
 
 
-def run_two(*command: object, told: Path) -> None:
+def run_two(*command: object, log: Path) -> None:
     """Run a script or module in two processes; both must succeed."""
-    launcher = start(*TORCHRUN, *command, told=told)
+    launcher = start(*TORCHRUN, *command, log=log)
     try:
-        assert launcher.wait(200) == 0, told.read_text()
+        assert launcher.wait(200) == 0, log.read_text()
     finally:
         end([launcher])
 
 
-def wait_for(sign: Path, process: psutil.Popen, told: Path) -> None:
+def wait_for(sign: Path, process: psutil.Popen, log: Path) -> None:
     """Return once a file is there; the process must not have ended before."""
     limit = time.monotonic() + 200
     while not sign.exists():
-        assert process.poll() is None and time.monotonic() < limit, told.read_text()
+        assert process.poll() is None and time.monotonic() < limit, log.read_text()
         time.sleep(0.01)
 
 
@@ -153,7 +152,7 @@ def test_warm_up_equals_one_process(
 ) -> None:
     folder = tmp_path / "two"
     command = (*warm_up("none", tiny_base), *SHORT, "--output_dir", folder)
-    run_two(observer, *command, told=tmp_path / "told.txt")
+    run_two(observer, *command, log=tmp_path / "log.txt")
     assert_same_training(folder / LAST, lone / "none" / LAST)
     assert_ranks_agree(folder, "exploitation")
 
@@ -166,7 +165,7 @@ def test_self_improving_equals_one_process(
     command = ("self-improve", *inputs, "--follow_every", 8, *SIZE, *SHORT, *DENOISE[mode])
     one, two = tmp_path / "one", tmp_path / "two"
     run(*command, *ALONE, "--output_dir", one)
-    run_two(observer, *command, "--output_dir", two, told=tmp_path / "told.txt")
+    run_two(observer, *command, "--output_dir", two, log=tmp_path / "log.txt")
     assert_same_training(two / LAST, one / LAST)
     assert_ranks_agree(two, "exploitation", "creation")
     begun = load_file(lone / mode / LAST / "exploitation.safetensors")
@@ -177,13 +176,13 @@ def test_self_improving_equals_one_process(
 
 
 def test_a_killed_process_ends_the_run_which_resumes(tiny_base: Path, tmp_path: Path) -> None:
-    folder, told = tmp_path / "run", tmp_path / "told.txt"
+    folder, log = tmp_path / "run", tmp_path / "log.txt"
     command = (*warm_up("lora", tiny_base), "--checkpointing_steps", 2, "--max_train_steps")
     output = ("--output_dir", folder)
-    launcher = start(*TORCHRUN, *MODULE, *command, LONG, *output, told=told)
+    launcher = start(*TORCHRUN, *MODULE, *command, LONG, *output, log=log)
     workers: list[psutil.Process] = []
     try:
-        wait_for(folder / "checkpoint-4", launcher, told)
+        wait_for(folder / "checkpoint-4", launcher, log)
         workers = launcher.children(recursive=True)
         (second,) = [worker for worker in workers if worker.environ().get("LOCAL_RANK") == "1"]
         second.kill()
@@ -191,13 +190,13 @@ def test_a_killed_process_ends_the_run_which_resumes(tiny_base: Path, tmp_path: 
         assert psutil.wait_procs(workers, timeout=10)[1] == []
     finally:
         end([launcher, *workers])
-    assert f"Signal 9 (SIGKILL) received by PID {second.pid}" in told.read_text()
+    assert f"Signal 9 (SIGKILL) received by PID {second.pid}" in log.read_text()
     assert not (folder / "pipeline").exists()
 
     steps = int(complete_checkpoints(folder)[-1].name.removeprefix("checkpoint-")) + 2
     assert 6 <= steps < LONG
     latest = ("--resume_from_checkpoint", "latest")
-    run_two(*MODULE, *command, steps, *output, *latest, told=told)
+    run_two(*MODULE, *command, steps, *output, *latest, log=log)
     assert len(open_pipeline(str(folder / "pipeline")).perception.families) == 3
     run(*command, steps, *ALONE, "--output_dir", tmp_path / "whole")
     last = f"checkpoint-{steps}"
@@ -223,17 +222,17 @@ def test_a_process_tells_that_another_is_lost(tiny_base: Path, tmp_path: Path) -
         "WORLD_SIZE": 2,
         "LOCAL_WORLD_SIZE": 2,
     }
-    tolds = [tmp_path / f"told-{rank}.txt" for rank in (0, 1)]
+    logs = [tmp_path / f"log-{rank}.txt" for rank in (0, 1)]
     processes: list[psutil.Popen] = []
     try:
-        for rank, told in enumerate(tolds):
-            processes.append(start(*command, told=told, RANK=rank, LOCAL_RANK=rank, **place))
-        wait_for(tmp_path / "run/checkpoint-2", processes[0], tolds[0])
+        for rank, log in enumerate(logs):
+            processes.append(start(*command, log=log, RANK=rank, LOCAL_RANK=rank, **place))
+        wait_for(tmp_path / "run/checkpoint-2", processes[0], logs[0])
         processes[1].kill()
         assert processes[0].wait(END) == 1
     finally:
         end(processes)
-    message = tolds[0].read_text()
+    message = logs[0].read_text()
     assert f"d2i1 warm-up: error: {LOST.format(RESUME)} (" in message and "Traceback" not in message
 
 
@@ -245,7 +244,7 @@ def test_two_processes_evaluate_to_the_same_figures(lone: Path, tmp_path: Path) 
         drawn = ("--average", average, "--sparsification")
         run(*common, *drawn, one / "curves.png", "--output_file", one / "figures.json")
         command = (*common, *drawn, two / "curves.png", "--output_file", two / "figures.json")
-        run_two(*MODULE, *command, told=tmp_path / "told.txt")
+        run_two(*MODULE, *command, log=tmp_path / "log.txt")
         figures, other = (json.loads((at / "figures.json").read_text()) for at in (one, two))
         for name, values in figures["tasks"].items():
             assert other["tasks"][name] == pytest.approx(values, rel=1e-4, abs=1e-4), name
@@ -258,7 +257,7 @@ def test_two_processes_evaluate_to_the_same_figures(lone: Path, tmp_path: Path) 
 def test_two_processes_create_the_same_bytes(lone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "created"  # the card tells the folder's name
     command = ("create", "--pipeline", lone / "none/pipeline", *FEW, "--output_dir", folder)
-    run_two(*MODULE, *command, told=tmp_path / "told.txt")
+    run_two(*MODULE, *command, log=tmp_path / "log.txt")
     one, two = contents(lone / "created"), contents(folder)
     assert one.keys() == two.keys() and len([name for name in one if "parquet" in name]) == 3
     assert [name for name in one if one[name] != two[name]] == []

@@ -196,9 +196,12 @@ def test_header_says_rank_and_alpha_and_no_path(warm: Warm, tiny_base: Path) -> 
     folder = warm("lora") / "adapter"
     with safe_open(folder / "pytorch_lora_weights.safetensors", "pt") as file:
         header = file.metadata()
-    told = json.loads(header["lora_adapter_metadata"])
-    assert (told["unet.r"], told["unet.lora_alpha"], told["unet.use_rslora"]) == (4, 8, True)
-    assert told["unet.target_modules"] == sorted(told["unet.target_modules"])  # not by chance
+    metadata = json.loads(header["lora_adapter_metadata"])
+    values = (metadata["unet.r"], metadata["unet.lora_alpha"], metadata["unet.use_rslora"])
+    assert values == (4, 8, True)
+    assert metadata["unet.target_modules"] == sorted(
+        metadata["unet.target_modules"]
+    )  # not by chance
     texts = [f.read_text() for f in folder.rglob("*") if f.suffix in (".json", ".md")]
     assert len(texts) == 4
     for text in (str(header), *texts):
@@ -421,9 +424,9 @@ def test_the_base_may_have_moved(
     warm: Warm, improve: Improve, tiny_base: Path, tmp_path: Path, d2i1: Command
 ) -> None:
     folder, moved = shutil.copytree(warm("lora"), tmp_path / "warm"), tmp_path / "moved"
-    told = json.loads((folder / "run.json").read_text())
-    told["settings"]["base"] = str(tmp_path / "gone")
-    (folder / "run.json").write_text(json.dumps(told))
+    record = json.loads((folder / "run.json").read_text())
+    record["settings"]["base"] = str(tmp_path / "gone")
+    (folder / "run.json").write_text(json.dumps(record))
     shutil.copytree(tiny_base, moved)
     command = (*improving(folder / "pipeline"), *FLAGS["lora"][-2:])
     assert "gone" in d2i1(*command, "--output_dir", tmp_path / "out", code=2)
@@ -610,7 +613,7 @@ def test_presets_for_stable_diffusion_go_through_both_stages(
 
 
 def test_a_lora_of_the_user_creates_with_theta_only(warm: Warm, tiny_base: Path) -> None:
-    """The base's U-Net would create without it, and nobody be told."""
+    """The base's U-Net would create without it, and no message would say so."""
     pipe = Diff2in1Pipeline.from_adapter(str(warm("lora") / "adapter"), base=str(tiny_base))
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"]), "style")
     with pytest.raises(ValueError, match="leaves out your LoRA style"):

@@ -370,7 +370,7 @@ def test_best_weights_follow_the_metric(tmp_path: Path, higher: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "names"),
     [
         (("--best_metric", "depth.delta9", *VALIDATE), ["depth.abs_rel", "semseg.miou"]),
         (("--best_metric", "abs_rel", *VALIDATE), ["depth.abs_rel"]),
@@ -382,11 +382,11 @@ def test_a_metric_that_is_not_measured_is_refused(
     tiny_base: Path,
     tmp_path: Path,
     flags: tuple[object, ...],
-    told: list[str],
+    names: list[str],
 ) -> None:
     command = ("warm-up", "--base", tiny_base, *REAL, *HOST, "--report_to", "none", *flags)
     message = d2i1(*command, "--output_dir", tmp_path / "out", code=2).lower()
-    assert all(name in message for name in told) and not (tmp_path / "out").exists()
+    assert all(name in message for name in names) and not (tmp_path / "out").exists()
 
 
 def test_validation_is_without_dropout(tiny_pipe: Diff2in1Pipeline) -> None:

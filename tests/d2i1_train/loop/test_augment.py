@@ -444,7 +444,7 @@ CROP = {"random_crop": "512x512"}
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"random_scale": [0.5, 2.0]}, "--random_scale needs a --random_crop"),
         ({"random_scale": [2.0, 0.5], **CROP}, "--random_scale [2.0, 0.5]: expected [LOW, HIGH]"),
@@ -464,10 +464,10 @@ CROP = {"random_crop": "512x512"}
         ),
     ],
 )
-def test_wrong_augmentation_is_refused(wrong: dict[str, object], told: str) -> None:
+def test_wrong_augmentation_is_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(InputError) as error:
         settings(**wrong)
-    assert told in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_cache_goes_with_the_flip() -> None:

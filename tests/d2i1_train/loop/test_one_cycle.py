@@ -196,7 +196,7 @@ def test_what_is_of_a_cycle_is_refused_without_one(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wrong", "told"),
+    ("wrong", "message"),
     [
         ({"lr_warmup_steps": 5}, "--lr_warmup_steps has no effect with one_cycle"),
         ({"lr_div_factor": 0.0}, "--lr_div_factor 0.0: expected more than 0"),
@@ -205,8 +205,8 @@ def test_what_is_of_a_cycle_is_refused_without_one(name: str) -> None:
         ({"max_grad_norm": -1.0}, "--max_grad_norm -1.0: expected at least 0"),
     ],
 )
-def test_wrong_numbers_are_refused(wrong: dict[str, object], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_wrong_numbers_are_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         settings(lr_scheduler="one_cycle", **wrong)
 
 

@@ -28,14 +28,14 @@ LATEST = ("--resume_from_checkpoint", "latest")
 def kill_after(sign: Path, *arguments: object) -> None:
     """Run a command in a process of its own and SIGKILL it once a file is there."""
     command = [sys.executable, "-m", "d2i1_train.cli", *map(str, arguments)]
-    told = Path(f"{sign.parents[1]}.stderr")
-    told.parent.mkdir(parents=True, exist_ok=True)
-    with told.open("w") as file:
+    log = Path(f"{sign.parents[1]}.stderr")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=file)
     try:
         end = time.monotonic() + 200
         while not sign.exists():
-            assert process.poll() is None and time.monotonic() < end, told.read_text()
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
             time.sleep(0.005)
     finally:
         process.kill()
