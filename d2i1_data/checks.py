@@ -1,4 +1,4 @@
-"""Checks of settings that several acts share."""
+"""Checks of settings that several commands share."""
 
 from collections.abc import Sequence
 from string import Formatter
@@ -8,7 +8,16 @@ from .errors import InputError
 
 
 def check_template(template: str, allowed: Sequence[str], where: str) -> None:
-    """Refuse a text with broken braces, or with others than those of the allowed words."""
+    """Check the braces of a template.
+
+    Args:
+        template: a text such as `a street with {classes}`.
+        allowed: words that may stand in braces.
+        where: begins the message.
+
+    Raises:
+        InputError: for broken braces, or for a word that is not allowed.
+    """
     try:
         parts = [part for part in Formatter().parse(template) if part[1] is not None]
     except ValueError as error:
@@ -21,7 +30,7 @@ def check_template(template: str, allowed: Sequence[str], where: str) -> None:
 
 
 def require_positive(settings: Any, *names: str) -> None:
-    """Refuse numbers below 1; None is left to mean what it means."""
+    """Raise InputError for settings below 1. None is allowed."""
     for name in names:
         value = getattr(settings, name)
         if value is not None and value < 1:
@@ -29,7 +38,16 @@ def require_positive(settings: Any, *names: str) -> None:
 
 
 def refuse_without(settings: Any, names: Sequence[str], wanted: str) -> None:
-    """Refuse settings that differ from their default where they have no effect."""
+    """Check settings that have no effect without another one.
+
+    Args:
+        settings: all of them.
+        names: those to check; they must have their defaults.
+        wanted: what is missing, such as `--format yolo`.
+
+    Raises:
+        InputError: if one of them differs from its default.
+    """
     for name in names:
         if getattr(settings, name) != getattr(type(settings), name):
             raise InputError(f"--{name} has no effect without {wanted}")

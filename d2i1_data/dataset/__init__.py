@@ -1,1 +1,1 @@
-"""The dataset: samples, their columns, their shards, and the files beside these."""
+"""The dataset: samples, the schema of their columns, shards, and the files beside them."""

@@ -1,4 +1,4 @@
-"""Work in threads beside the consumer's own, in order and within bounds."""
+"""Working ahead in threads, in order and within bounds."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,11 +12,17 @@ R = TypeVar("R")
 def prefetch(
     function: Callable[[T], R], items: Iterable[T], bound: int, threads: int = 1
 ) -> Iterator[R]:
-    """`map`, but threads work on up to `bound` items while the consumer uses an earlier result.
+    """`map`, but threads work on the next items while the caller uses a result.
 
-    The items themselves are drawn in the consumer's thread. So with `prefetch(decode, map(draw,
-    ...))` the next item is drawn while the last one is decoded. Results come in order, and an
-    error comes at the place of its item.
+    Items are drawn in the thread of the caller. So `prefetch(decode, map(draw, ...))` draws the
+    next item while a thread decodes the last one. Results come in order. An error is raised at the
+    place of its item.
+
+    Args:
+        function: called in a thread, once for each item.
+        items: its arguments.
+        bound: how many results may wait.
+        threads: how many work at once.
     """
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -27,6 +33,6 @@ def prefetch(
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
-        finally:  # also when the consumer goes away
+        finally:  # also if the caller stops early
             for future in waiting:
                 future.cancel()

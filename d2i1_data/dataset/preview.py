@@ -1,4 +1,4 @@
-"""Preview pictures: every image beside its labels, coloured."""
+"""Preview pictures: images beside their labels in colours."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,21 +14,30 @@ PREVIEW = "preview.png"  # beside the card of a dataset or checkpoint
 
 
 def preview(samples: Sequence[Sample], tasks: Mapping[str, Task]) -> Image.Image:
-    """One row per sample: RGB, then each task's map; what a sample lacks stays black."""
+    """A picture with a row for each sample: the image, then its map of each task.
+
+    Args:
+        samples: at least one.
+        tasks: the columns; a map that a sample lacks is black.
+    """
     return grid(
         [[s.image, *(coloured(s, name, task) for name, task in tasks.items())] for s in samples]
     )
 
 
 def coloured(sample: Sample, name: str, task: Task) -> NDArray[np.uint8]:
-    """A sample's map as a picture, black if it has none."""
+    """The map of a sample as a picture `[H, W, 3]`, black if it has none."""
     if name not in sample.targets:
         return np.zeros_like(sample.image)
     return task.family.colorize(sample.targets[name])
 
 
 def grid(rows: Sequence[Sequence[NDArray[np.uint8]]]) -> Image.Image:
-    """Pictures of [H, W, 3] in rows, each scaled to a longer side of 192 pixels, 2 pixels apart."""
+    """Pictures in rows and columns, 2 pixels apart.
+
+    Args:
+        rows: pictures `[H, W, 3]`; each is scaled to a longer side of 192 pixels.
+    """
     scaled = [[_scaled(picture) for picture in row] for row in rows]
     gap = 2
     widths = [max(p.width for p in column) for column in zip(*scaled, strict=True)]

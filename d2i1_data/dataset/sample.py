@@ -1,4 +1,4 @@
-"""Sample and Provenance: the noun that sources make, creation writes and training reads."""
+"""Sample and Provenance: what sources give, creation writes and training reads."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -10,7 +10,30 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a sample comes from; real samples fill the first five fields, created ones all."""
+    """Where a sample comes from. Real samples fill the first five fields.
+
+    Attributes:
+        kind: `created` for everything that a model labelled.
+        source_dataset: name of the source.
+        source_id: id of the sample of the source.
+        source_sha256: of its pixels, see `image_sha256`.
+        licence: of the source image.
+        base: Hub id or name of the base.
+        checkpoint: Hub id of the pipeline, None for a folder.
+        fingerprint: of the weights and configs of the pipeline.
+        host: name of the host.
+        labels_from: `latent`, `last_step` or `image`.
+        create_with: whose U-Net denoised.
+        strength: noise level T / 1000, 0 for a labelled real image.
+        steps: calls of the U-Net.
+        guidance: scale of classifier-free guidance, 1 is none.
+        negative_prompt: as given.
+        scheduler: class of the scheduler.
+        precision: of the weights.
+        seed: of the command.
+        variant: number of the variation of the source image, from 0.
+        noise_seed: of the noise of this sample.
+    """
 
     kind: Literal["real", "created"] = "real"
     source_dataset: str | None = None
@@ -36,7 +59,13 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Quality:
-    """Three scores in [0, 1] of one task of one sample, higher is better, None if not measured."""
+    """Scores of the labels of one task of one sample, in [0, 1]. Higher is better.
+
+    Attributes:
+        confidence: mean over the pixels of one minus the predicted uncertainty.
+        flip: agreement with the labels of the mirrored input.
+        reencode: agreement with the labels of the stored image. None is not measured.
+    """
 
     confidence: float | None = None
     flip: float | None = None
@@ -47,10 +76,16 @@ class Quality:
 class Sample:
     """One image with its targets.
 
-    image: [H, W, 3] uint8. targets: task name -> map of the task's family at the image's size, in
-    physical units, its unknown pixels holding the family's unknown value (see `diff2in1.families`).
-    quality and confidence: of created targets, by task; confidence is [H, W] in [0, 1], one minus
-    the predicted uncertainty, and is there if it was asked for.
+    Attributes:
+        id: unique within its dataset.
+        image: `[H, W, 3]` uint8.
+        targets: maps by task, at the size of the image and in physical units. Unknown pixels have
+            the unknown value of the family of the task.
+        caption: what is in the image, or the prompt of a created one.
+        provenance: where the sample comes from.
+        quality: scores of created targets, by task.
+        confidence: maps `[H, W]` in [0, 1] by task, one minus the predicted uncertainty, if they
+            were asked for.
     """
 
     id: str
@@ -68,7 +103,7 @@ class Sample:
 
 
 def image_sha256(image: NDArray[np.uint8]) -> str:
-    """Hash of the pixels and their shape: the same picture in another file is the same image."""
+    """Hash of the pixels and their shape. The same picture in another file has the same hash."""
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(np.ascontiguousarray(image).tobytes())
     return digest.hexdigest()

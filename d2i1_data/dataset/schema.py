@@ -228,7 +228,7 @@ def _stored(png: bytes) -> dict[str, Any]:
 
 
 def stored_bytes(stored: Mapping[str, Any]) -> bytes:
-    """The file behind an undecoded image, which a dataset may also keep as a path."""
+    """The bytes of an undecoded image. A dataset may also keep the path of its file."""
     return stored["bytes"] or Path(stored["path"]).read_bytes()
 
 
@@ -243,7 +243,15 @@ def describe_tasks(tasks: Mapping[str, Task]) -> dict[str, Any]:
 
 
 def read_tasks(configs: Mapping[str, Any], where: str) -> dict[str, Task]:
-    """Tasks with the classes that a checkpoint or a metadata file gives them."""
+    """Tasks with the classes that a checkpoint or a dataset gives them.
+
+    Args:
+        configs: configs of their families, by task.
+        where: begins the message.
+
+    Raises:
+        InputError: for an unknown task, or a config that its family does not take.
+    """
     for name in configs:
         if name not in TASKS:
             raise InputError(f"{where}: unknown task {name!r}, known are {', '.join(TASKS)}")

@@ -30,12 +30,12 @@ LIBRARIES = (
 
 
 def shard_path(folder: Path, index: int) -> Path:
-    """Where a shard lies."""
+    """The file of a shard."""
     return folder / "data" / f"train-{index:05d}.parquet"
 
 
 def dataset_shards(folder: Path) -> list[Path]:
-    """The shards of a dataset's folder that are there, in order."""
+    """The finished shards of a dataset's folder, in order."""
     return sorted((folder / "data").glob("train-*.parquet"))
 
 
@@ -102,7 +102,7 @@ def read_shard_record(shard: Path | IO[bytes]) -> ShardRecord:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions that what we write depends on."""
+    """The versions of this package and of the libraries that decide the bytes of what it writes."""
     return {name: version(name) for name in LIBRARIES}
 
 

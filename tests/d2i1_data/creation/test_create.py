@@ -81,7 +81,7 @@ def test_provenance_says_how_a_sample_was_made(created: Path, pipeline: Path) ->
         assert (origin.base, origin.guidance) == ("base", 1.0)
 
 
-def test_strength_is_the_checkpoints_unless_told(pipeline: Path, tmp_path: Path) -> None:
+def test_strength_is_the_checkpoints_unless_given(pipeline: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(pipeline, tmp_path / "pipeline")
     index = json.loads((copy / "model_index.json").read_text())
     (copy / "model_index.json").write_text(json.dumps(index | {"default_strength": 0.3}))

@@ -35,8 +35,8 @@ def whole(pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start(*arguments: object) -> psutil.Popen:
     line = [sys.executable, *map(str, arguments)]
-    told = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    return psutil.Popen(line, start_new_session=True, **told)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return psutil.Popen(line, start_new_session=True, **pipes)
 
 
 def kill(process: psutil.Popen) -> None:
@@ -112,18 +112,18 @@ def test_ray_takes_over_from_the_dead(
     killer = threading.Thread(target=kill_at, args=(folder / "data", 3, deaths))
     killer.start()
     command = ("create", "--pipeline", pipeline, *SIZE, "--engine", "ray", "--workers", 1)
-    said = d2i1(*command, "--output_dir", folder, code=0 if deaths < 3 else 2)
+    output = d2i1(*command, "--output_dir", folder, code=0 if deaths < 3 else 2)
     killer.join(timeout=10)
     assert not killer.is_alive()
     if deaths < 3:
         assert shards(folder) == shards(whole)
     else:  # it is given up, and nothing else
-        assert "1 shards are left out because 3 workers died at each" in said
+        assert "1 shards are left out because 3 workers died at each" in output
         assert len(shards(folder)) == 7 and shards(folder).items() <= shards(whole).items()
 
 
 def kill_at(folder: Path, shard: int, deaths: int) -> None:
-    """Kill Ray's workers as often as told when they are at a shard."""
+    """Kill Ray's workers a number of times while they make a shard."""
     begin = time.monotonic()
     while deaths and time.monotonic() - begin < 200:
         time.sleep(0.002)
@@ -148,5 +148,5 @@ def threads() -> Iterator[None]:
 @pytest.mark.usefixtures("ray", "threads")
 def test_ray_needs_room(pipeline: Path, tmp_path: Path, d2i1: Callable[..., str]) -> None:
     command = ("create", "--pipeline", pipeline, *SIZE, "--threads", 3, "--engine", "ray")
-    said = d2i1(*command, "--output_dir", tmp_path / "made", code=2)
-    assert "a worker has 3 threads, but no node more than 2 CPUs" in said
+    output = d2i1(*command, "--output_dir", tmp_path / "made", code=2)
+    assert "a worker has 3 threads, but no node more than 2 CPUs" in output

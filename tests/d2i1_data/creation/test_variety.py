@@ -80,23 +80,23 @@ def test_images_from_captions_alone(pipeline: Path, captions: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "expected"),
     [
         (("--strength", 0.5), "has no images to keep: use --strength 1"),
         (("--balance", "semseg"), "has no such label map; it has none"),
     ],
 )
 def test_captions_alone_cannot(
-    pipeline: Path, captions: Path, d2i1: D2i1, tmp_path: Path, flags: tuple[object], said: str
+    pipeline: Path, captions: Path, d2i1: D2i1, tmp_path: Path, flags: tuple[object], expected: str
 ) -> None:
     source = ("--source", f"text:{captions}", "--resolution", 32, "--num_inference_steps", 2)
     where = ("--pipeline", pipeline, "--output_dir", tmp_path / "out")
-    assert said in d2i1("create", *where, *source, *flags, code=2)
+    assert expected in d2i1("create", *where, *source, *flags, code=2)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("act", "spec", "said"),
+    ("act", "spec", "expected"),
     [
         ("create", "text:captions.txt", "captions have no size, give one with --resolution"),
         ("create", "text:nowhere.txt", "no such file"),
@@ -106,20 +106,20 @@ def test_captions_alone_cannot(
     ],
 )
 def test_texts_are_refused(
-    pipeline: Path, captions: Path, d2i1: D2i1, act: str, spec: str, said: str
+    pipeline: Path, captions: Path, d2i1: D2i1, act: str, spec: str, expected: str
 ) -> None:
     (captions.parent / "empty.txt").write_text("\n \n")
     spec = spec.replace("text:", f"text:{captions.parent}/")
-    size = () if "give one" in said else ("--resolution", 32)
+    size = () if "give one" in expected else ("--resolution", 32)
     where = () if act == "import" else ("--pipeline", pipeline)
     message = d2i1(
         act, *where, "--source", spec, *size, "--output_dir", captions.parent / "o", code=2
     )
-    assert said in message
+    assert expected in message
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "expected"),
     [
         (("--strength", "[0.8, 0.2]"), "expected a number or [LOW, HIGH]"),
         (("--strength", "[0.2]"), "expected a number or [LOW, HIGH]"),
@@ -136,10 +136,10 @@ def test_texts_are_refused(
     ],
 )
 def test_wrong_settings_are_refused(
-    pipeline: Path, d2i1: D2i1, tmp_path: Path, flags: tuple[object, ...], said: str
+    pipeline: Path, d2i1: D2i1, tmp_path: Path, flags: tuple[object, ...], expected: str
 ) -> None:
     where = ("--pipeline", pipeline, "--output_dir", tmp_path / "out")
-    assert said in d2i1("create", *where, *SEVEN, *flags, code=2)
+    assert expected in d2i1("create", *where, *SEVEN, *flags, code=2)
     assert not (tmp_path / "out").exists()
 
 

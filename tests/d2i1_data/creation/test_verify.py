@@ -43,8 +43,8 @@ def change(folder: Path, edit: Callable[[dict], None], shard: int = 1) -> None:
 def test_what_was_made_is_made_again(made: Path, d2i1: D2i1) -> None:
     before = {file: file.read_bytes() for file in made.rglob("*") if file.is_file()}
     assert "6 rows made again, as they are byte for byte" in d2i1("create", "--verify", made, *ALL)
-    said = d2i1("create", f"--verify={made}", "--rows", 1)
-    assert any(f"{count} rows made again" in said for count in (1, 2, 3))  # of one batch
+    output = d2i1("create", f"--verify={made}", "--rows", 1)
+    assert any(f"{count} rows made again" in output for count in (1, 2, 3))  # of one batch
     assert before == {file: file.read_bytes() for file in made.rglob("*") if file.is_file()}
 
 
@@ -112,8 +112,8 @@ def test_on_other_machines_rounding_is_allowed(made: Path, tmp_path: Path, d2i1:
     plan = json.loads((made / "plan.json").read_text())
     plan["versions"]["torch"] = "2.0"
     (made / "plan.json").write_text(json.dumps(plan))
-    said = d2i1("create", "--verify", made, *ALL)
-    assert "6 rows made again, as they are within rounding (versions" in said
+    output = d2i1("create", "--verify", made, *ALL)
+    assert "6 rows made again, as they are within rounding (versions" in output
     schema = Dataset(str(made)).schema
 
     def edit(row: dict) -> None:
@@ -129,7 +129,7 @@ def test_on_other_machines_rounding_is_allowed(made: Path, tmp_path: Path, d2i1:
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "said"),
+    ("column", "value", "expected"),
     [
         ("depth", None, "depth is missing"),
         ("depth", "unknown", "depth agrees in 0.00% of the pixels"),
@@ -138,7 +138,7 @@ def test_on_other_machines_rounding_is_allowed(made: Path, tmp_path: Path, d2i1:
     ],
 )
 def test_rounding_does_not_excuse(
-    made: Path, d2i1: D2i1, column: str, value: object, said: str
+    made: Path, d2i1: D2i1, column: str, value: object, expected: str
 ) -> None:
     plan = json.loads((made / "plan.json").read_text())
     plan["versions"]["torch"] = "2.0"
@@ -153,7 +153,7 @@ def test_rounding_does_not_excuse(
             row[column] = value
 
     change(made, edit)
-    assert said in d2i1("create", "--verify", made, *ALL, code=2)
+    assert expected in d2i1("create", "--verify", made, *ALL, code=2)
 
 
 def test_what_was_skipped_is_not_missed(
@@ -172,7 +172,7 @@ def test_what_was_skipped_is_not_missed(
     assert "row 4-000 was left out, and can be made" in message
 
 
-def test_places_may_be_told(made: Path, photos: Path, tmp_path: Path, d2i1: D2i1) -> None:
+def test_places_may_be_given(made: Path, photos: Path, tmp_path: Path, d2i1: D2i1) -> None:
     (tmp_path / "pipeline").rename(tmp_path / "moved")
     (made / "run.json").unlink()
     assert "use --source" in d2i1("create", "--verify", made, code=2)

@@ -109,11 +109,11 @@ def test_an_interrupted_shard_is_not_there(tmp_path: Path) -> None:
     assert not shard_path(tmp_path, 0).exists()
 
 
-def test_a_shard_says_what_it_leaves_out(tmp_path: Path) -> None:
-    said = ShardRecord({"b": "the checkpoint gives NaN"}, {"depth resized": 3})
-    write_shard(shard_path(tmp_path, 0), made()[:1], SCHEMA, lambda: said)
+def test_a_shard_records_what_it_leaves_out(tmp_path: Path) -> None:
+    record = ShardRecord({"b": "the checkpoint gives NaN"}, {"depth resized": 3})
+    write_shard(shard_path(tmp_path, 0), made()[:1], SCHEMA, lambda: record)
     write_shard(shard_path(tmp_path, 1), made()[1:2], SCHEMA)
-    assert [read_shard_record(shard_path(tmp_path, n)) for n in range(2)] == [said, ShardRecord()]
+    assert [read_shard_record(shard_path(tmp_path, n)) for n in range(2)] == [record, ShardRecord()]
     rows = datasets.load_dataset("parquet", data_files=f"{tmp_path}/data/*", split="train")
     assert len(rows) == 2 and rows.features == SCHEMA.features
 

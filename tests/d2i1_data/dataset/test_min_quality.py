@@ -92,7 +92,7 @@ def test_no_picture_is_looked_at(written: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("least", "told"),
+    ("least", "expected"),
     [
         (
             {"smell.flip": 0.5},
@@ -113,8 +113,10 @@ def test_no_picture_is_looked_at(written: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_wrong_thresholds_are_refused(written: Path, least: dict[str, float], told: str) -> None:
-    with pytest.raises(InputError, match=told):
+def test_wrong_thresholds_are_refused(
+    written: Path, least: dict[str, float], expected: str
+) -> None:
+    with pytest.raises(InputError, match=expected):
         open_source(f"dataset:{written}", None, least)
 
 
@@ -137,5 +139,5 @@ def test_the_flag_as_typed(d2i1: Callable[..., str], written: Path, tmp_path: Pa
     settings.write_text(f"source: dataset:{written}\nmin_quality: {{semseg.flip: 2}}\n")
     where = ("--pipeline", tmp_path, "--source", f"dataset:{written}")
     for flags in (("--min_quality", "{semseg.flip: 2}"), ("--config", settings)):
-        told = d2i1("evaluate", *where, *flags, code=2)
-        assert "--min_quality: semseg.flip 2.0: expected 0 to 1" in told
+        output = d2i1("evaluate", *where, *flags, code=2)
+        assert "--min_quality: semseg.flip 2.0: expected 0 to 1" in output
