@@ -68,6 +68,12 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Commands that ran in this process may have changed the number of threads (--threads)."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
     """The Hub, empty; nothing of it is cached, and alice is logged in."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-PATIENCE = 60  # seconds
+LIMIT = 120  # seconds
 
 
 def free_port() -> int:
@@ -42,7 +42,7 @@ def served(
     try:
         yield _address(process, said)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 0, "".join(said)
+        assert process.wait(LIMIT) == 0, "".join(said)
         reader.join()
         wrong = [line for line in said if line.startswith("Traceback")]
         assert len(wrong) == sum(f"{refused}: " in line for line in said), "".join(said)
@@ -53,10 +53,10 @@ def served(
 
 
 def _address(process: "subprocess.Popen[str]", said: list[str]) -> str:
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + LIMIT
     while process.poll() is None and time.monotonic() < until:
         for line in list(said):
             if " is served at " in line:
                 return line.partition(" is served at ")[2].partition(",")[0]
         time.sleep(0.05)
-    raise AssertionError("".join(said) or f"silent for {PATIENCE} seconds")
+    raise AssertionError("".join(said) or f"silent for {LIMIT} seconds")

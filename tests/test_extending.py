@@ -2,12 +2,9 @@
 
 import ast
 import json
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +12,8 @@ import numpy as np
 import pytest
 from datasets import load_dataset
 from PIL import Image
+
+from tests.processes import start
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "extending.md"
@@ -87,19 +86,16 @@ def extended(tmp_path: Path) -> Callable[[str], set[str]]:
 @pytest.fixture
 def use(tmp_path: Path) -> Use:
     """Run commands of `d2i1` with the copy, in one process; what they print, errors too."""
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "tree"), "OMP_NUM_THREADS": "1"}
+    script, log = tmp_path / "commands.py", tmp_path / "log.txt"
+    script.write_text(COMMANDS)
 
     def run(*commands: str, fails: bool = False) -> str:
         arguments = json.dumps([shlex.split(command) for command in commands])
-        done = subprocess.run(
-            [sys.executable, "-c", COMMANDS, arguments],
-            capture_output=True,
-            text=True,
-            cwd=tmp_path,
-            env=environment,
-        )
-        assert bool(done.returncode) == fails, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        log.unlink(missing_ok=True)
+        process = start(*(script, arguments), log=log, cwd=tmp_path, PYTHONPATH=tmp_path / "tree")
+        process.join()
+        assert bool(process.exitcode) == fails, log.read_text()
+        return log.read_text()
 
     return run
 
@@ -235,10 +231,10 @@ pipe = Diff2in1Pipeline.from_pretrained("run/pipeline")
 assert type(pipe.perception).__name__ == "OneConv" and pipe.perception.config.bias is False
 print(*pipe.predict(Image.new("RGB", (32, 32))).predictions)
 """
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "tree")}
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert done.stdout.split() == ["normals", "semseg"], done.stderr
+    script, log = tmp_path / "use.py", tmp_path / "used.txt"
+    script.write_text(code)
+    start(script, log=log, cwd=tmp_path, PYTHONPATH=tmp_path / "tree").join()
+    assert log.read_text().splitlines()[-1] == "normals semseg", log.read_text()
     rows = load_dataset("parquet", data_files=f"{tmp_path}/created/data/*.parquet", split="train")
     assert {row["provenance"]["host"] for row in rows} == {"one_conv"}
     assert "one_conv" in (tmp_path / "run/pipeline/README.md").read_text()

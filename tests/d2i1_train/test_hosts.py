@@ -17,8 +17,9 @@ from d2i1_data.diff2in1.attention import RecordingProcessor
 from d2i1_train.loop.lora import add_lora
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.theta import Follower, Theta, make_theta, twin
-from tests.d2i1_train.test_processes import MODULE, assert_same_training, run_two
+from tests.d2i1_train.test_processes import MODULE, assert_same_training
 from tests.made import run
+from tests.processes import run_ranks
 from tests.tiny import MOUNTS, mount_tiny
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (20, 28, 3), np.uint8)
@@ -300,7 +301,7 @@ def test_two_processes_equal_one_with_group_norm(tiny_base: Path, tmp_path: Path
     command = ("warm-up", "--base", tiny_base, *flags)
     one, two = tmp_path / "one", tmp_path / "two"
     run(*command, "--gradient_accumulation_steps", 2, "--output_dir", one)
-    run_two(*MODULE, *command, "--output_dir", two, log=tmp_path / "log.txt")
+    run_ranks(*MODULE, *command, "--output_dir", two, log=tmp_path / "log.txt")
     assert_same_training(two / "checkpoint-3", one / "checkpoint-3")
 
 

@@ -18,6 +18,7 @@ from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_train.cli import LOST, RESUME
 from d2i1_train.loop.checkpoint import Counters, complete_checkpoints, read_counters
 from tests.made import contents, run
+from tests.processes import run_ranks
 
 MODES = ("none", "lora", "full")
 HOST = ("--host", "light", "--width", 16, "--tasks", "normals,depth,semseg")
@@ -75,15 +76,6 @@ def end(processes: list[psutil.Process]) -> None:
             for one in (*process.children(recursive=True), process):
                 one.kill()
     psutil.wait_procs(processes, timeout=END)
-
-
-def run_two(*command: object, log: Path) -> None:
-    """Run a script or module in two processes; both must succeed."""
-    launcher = start(*TORCHRUN, *command, log=log)
-    try:
-        assert launcher.wait(200) == 0, log.read_text()
-    finally:
-        end([launcher])
 
 
 def wait_for(sign: Path, process: psutil.Popen, log: Path) -> None:
@@ -152,7 +144,7 @@ def test_warm_up_equals_one_process(
 ) -> None:
     folder = tmp_path / "two"
     command = (*warm_up("none", tiny_base), *SHORT, "--output_dir", folder)
-    run_two(observer, *command, log=tmp_path / "log.txt")
+    run_ranks(observer, *command, log=tmp_path / "log.txt")
     assert_same_training(folder / LAST, lone / "none" / LAST)
     assert_ranks_agree(folder, "exploitation")
 
@@ -165,7 +157,7 @@ def test_self_improving_equals_one_process(
     command = ("self-improve", *inputs, "--follow_every", 8, *SIZE, *SHORT, *DENOISE[mode])
     one, two = tmp_path / "one", tmp_path / "two"
     run(*command, *ALONE, "--output_dir", one)
-    run_two(observer, *command, "--output_dir", two, log=tmp_path / "log.txt")
+    run_ranks(observer, *command, "--output_dir", two, log=tmp_path / "log.txt")
     assert_same_training(two / LAST, one / LAST)
     assert_ranks_agree(two, "exploitation", "creation")
     begun = load_file(lone / mode / LAST / "exploitation.safetensors")
@@ -196,7 +188,7 @@ def test_a_killed_process_ends_the_run_which_resumes(tiny_base: Path, tmp_path: 
     steps = int(complete_checkpoints(folder)[-1].name.removeprefix("checkpoint-")) + 2
     assert 6 <= steps < LONG
     latest = ("--resume_from_checkpoint", "latest")
-    run_two(*MODULE, *command, steps, *output, *latest, log=log)
+    run_ranks(*MODULE, *command, steps, *output, *latest, log=log)
     assert len(open_pipeline(str(folder / "pipeline")).perception.families) == 3
     run(*command, steps, *ALONE, "--output_dir", tmp_path / "whole")
     last = f"checkpoint-{steps}"
@@ -244,7 +236,7 @@ def test_two_processes_evaluate_to_the_same_figures(lone: Path, tmp_path: Path) 
         drawn = ("--average", average, "--sparsification")
         run(*common, *drawn, one / "curves.png", "--output_file", one / "figures.json")
         command = (*common, *drawn, two / "curves.png", "--output_file", two / "figures.json")
-        run_two(*MODULE, *command, log=tmp_path / "log.txt")
+        run_ranks(*MODULE, *command, log=tmp_path / "log.txt")
         figures, other = (json.loads((at / "figures.json").read_text()) for at in (one, two))
         for name, values in figures["tasks"].items():
             assert other["tasks"][name] == pytest.approx(values, rel=1e-4, abs=1e-4), name
@@ -257,7 +249,7 @@ def test_two_processes_evaluate_to_the_same_figures(lone: Path, tmp_path: Path) 
 def test_two_processes_create_the_same_bytes(lone: Path, tmp_path: Path) -> None:
     folder = tmp_path / "created"  # the card tells the folder's name
     command = ("create", "--pipeline", lone / "none/pipeline", *FEW, "--output_dir", folder)
-    run_two(*MODULE, *command, log=tmp_path / "log.txt")
+    run_ranks(*MODULE, *command, log=tmp_path / "log.txt")
     one, two = contents(lone / "created"), contents(folder)
     assert one.keys() == two.keys() and len([name for name in one if "parquet" in name]) == 3
     assert [name for name in one if one[name] != two[name]] == []

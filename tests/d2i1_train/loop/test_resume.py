@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
 from tests.made import contents, run
+from tests.processes import start
 
 ROOMS = (
     *("--source", "rooms:train", "--max_train_samples", 4, "--resolution", 32),
@@ -27,20 +26,18 @@ LATEST = ("--resume_from_checkpoint", "latest")
 
 def kill_after(sign: Path, *arguments: object) -> None:
     """Run a command in a process of its own and SIGKILL it once a file is there."""
-    command = [sys.executable, "-m", "d2i1_train.cli", *map(str, arguments)]
-    log = Path(f"{sign.parents[1]}.stderr")
+    log = Path(f"{sign.parents[1]}.txt")
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w") as file:
-        process = subprocess.Popen(command, stdout=file, stderr=file)
+    process = start("-m", "d2i1_train.cli", *arguments, log=log)
     try:
         end = time.monotonic() + 200
         while not sign.exists():
-            assert process.poll() is None and time.monotonic() < end, log.read_text()
+            assert process.exitcode is None and time.monotonic() < end, log.read_text()
             time.sleep(0.005)
     finally:
         process.kill()
-        process.wait()
-    assert process.returncode == -9
+        process.join()
+    assert process.exitcode == -9
 
 
 @pytest.fixture(scope="module")
