@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ...dataset.sample import Provenance, image_sha256
+from ...dataset.sample import Provenance, Sample, image_sha256
 from ...diff2in1.families import Distribution
 from ...sources import Source
 from ...tasks import Task
@@ -31,6 +31,16 @@ class ReadSamples(NamedTuple):
     sizes: Counter[str]
     distributions: dict[str, Distribution]
     features: Tensor | None
+
+    def add(self, sample: Sample) -> None:
+        """Count a sample that was read."""
+        self.ids.append(sample.id)
+        self.origins.append(sample.provenance)
+        self.hashes.append(image_sha256(sample.image))
+        self.sizes["x".join(map(str, sample.size))] += 1
+        for name, distribution in self.distributions.items():
+            if name in sample.targets:
+                distribution.add(sample.targets[name])
 
     def equal(self) -> list[list[str]]:
         """The ids of samples that have the same image, group by group."""
@@ -63,13 +73,7 @@ def read_samples(
         for start in range(0, len(numbers), batch_size):
             batch = [source[number] for number in numbers[start : start + batch_size]]
             for sample in batch:
-                found.ids.append(sample.id)
-                found.origins.append(sample.provenance)
-                found.hashes.append(image_sha256(sample.image))
-                found.sizes["x".join(map(str, sample.size))] += 1
-                for name, distribution in counts.items():
-                    if name in sample.targets:
-                        distribution.add(sample.targets[name])
+                found.add(sample)
             if extractor:
                 features.append(extractor.extract([sample.image for sample in batch]))
             bar.update(len(batch))
