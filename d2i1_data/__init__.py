@@ -1,4 +1,7 @@
-"""What a sample is; how it is created, kept and shown. `Diff2in1Pipeline` is imported on demand."""
+"""Data with Diff-2-in-1: samples, datasets, pipelines, reports and publishing.
+
+`Diff2in1Pipeline` is imported on demand.
+"""
 
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +23,7 @@ def __getattr__(name: str) -> Any:
 
 
 def _write_card(folder: "Path", name: str) -> None:
-    """Write the card of a saved pipeline for a repository; pipelines know nothing of cards."""
+    """Write the card of a saved pipeline. Pipelines call this and need not import the cards."""
     from .card import Links, write_model_card
 
     write_model_card(folder, Links(name=name))

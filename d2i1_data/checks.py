@@ -8,15 +8,15 @@ from .errors import InputError
 
 
 def check_template(template: str, allowed: Sequence[str], where: str) -> None:
-    """Check the braces of a template.
+    """Check the `{words}` of a template.
 
     Args:
-        template: a text such as `a street with {classes}`.
-        allowed: words that may stand in braces.
-        where: begins the message.
+        template: text with words in braces.
+        allowed: the words that it may contain.
+        where: the flag or file that gave it, for the error.
 
     Raises:
-        InputError: for broken braces, or for a word that is not allowed.
+        InputError: if the braces are broken, or a word is not allowed.
     """
     try:
         parts = [part for part in Formatter().parse(template) if part[1] is not None]
@@ -25,12 +25,20 @@ def check_template(template: str, allowed: Sequence[str], where: str) -> None:
     for _, word, form, conversion in parts:
         if word not in allowed or form or conversion:
             given = f"{word}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}"
-            known = ", ".join(f"{{{one}}}" for one in allowed)
-            raise InputError(f"{where}: template has {{{given}}}, the only one known is {known}")
+            expected = ", ".join(f"{{{name}}}" for name in allowed)
+            raise InputError(f"{where}: template has {{{given}}}, only {expected} is allowed")
 
 
 def require_positive(settings: Any, *names: str) -> None:
-    """Raise InputError for settings below 1. None is allowed."""
+    """Refuse numbers below 1. None is accepted.
+
+    Args:
+        settings: any settings.
+        names: names of the settings to check.
+
+    Raises:
+        InputError: if a number is below 1.
+    """
     for name in names:
         value = getattr(settings, name)
         if value is not None and value < 1:
@@ -38,12 +46,12 @@ def require_positive(settings: Any, *names: str) -> None:
 
 
 def refuse_without(settings: Any, names: Sequence[str], wanted: str) -> None:
-    """Check settings that have no effect without another one.
+    """Refuse settings without effect.
 
     Args:
-        settings: all of them.
-        names: those to check; they must have their defaults.
-        wanted: what is missing, such as `--format yolo`.
+        settings: any settings.
+        names: names of the settings that have no effect here.
+        wanted: the flag without which they have no effect, for the error.
 
     Raises:
         InputError: if one of them differs from its default.

@@ -1,4 +1,4 @@
-"""Registries: tables of small records, from which flags, errors, help and docs are made."""
+"""Registries: tables of small records. Flags, errors, help and docs come from them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
@@ -10,23 +10,23 @@ Record = TypeVar("Record")
 
 
 def load(target: str) -> Any:
-    """Import what a record names.
+    """Import the code of a record.
 
     Records name their code as text, so that help and errors need not import it.
 
     Args:
-        target: `module:name`.
+        target: text of the form `module:name`.
     """
     module, name = target.split(":")
     return getattr(import_module(module), name)
 
 
 def find(records: Mapping[str, Record], name: str, where: str) -> Record:
-    """The record of a name.
+    """Find a record by its name.
 
     Args:
-        records: by name.
-        name: as given by a user.
+        records: all records, by name.
+        name: the name that a user gave.
         where: the flag or file that gave it, for the error.
 
     Raises:

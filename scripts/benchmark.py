@@ -1,6 +1,6 @@
-"""Memory and speed at full size, for docs/benchmarks.md.
+"""Measure memory and speed at full size, for docs/benchmarks.md.
 
-python scripts/random_base.py runs/random-v1-5     # where the real v1-5 is not at hand
+python scripts/random_base.py runs/random-v1-5     # only if the real v1-5 is not available
 python scripts/benchmark.py memory --base runs/random-v1-5
 python scripts/benchmark.py speed --base runs/random-v1-5 --mixed_precision bf16 --host bae
 """
@@ -31,7 +31,7 @@ from d2i1_train.loop.run import Run
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.warm_up import choose_tasks, mount
 
-LEARN = {"warm-up": warm_up.learn, "self-improve": self_improve.learn}  # of 1 and 2 samples
+LEARN = {"warm-up": warm_up.learn, "self-improve": self_improve.learn}  # with 1 and 2 samples
 MODES = ("none", "lora", "full")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 PRECISIONS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -56,8 +56,8 @@ def main() -> None:
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[1, 8, 16])
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--host", choices=list(HOSTS), default=next(iter(HOSTS)))
-    parser.add_argument("--train_unet", choices=MODES, default="lora", help="of `step`")
-    parser.add_argument("--gradient_checkpointing", action="store_true", help="of `step`")
+    parser.add_argument("--train_unet", choices=MODES, default="lora", help="only for `step`")
+    parser.add_argument("--gradient_checkpointing", action="store_true", help="only for `step`")
     options = parser.parse_args()
     if options.what == "memory":
         memory(options.base, options.output_dir)
@@ -66,7 +66,7 @@ def main() -> None:
     else:
         checkpointing = options.gradient_checkpointing
         with training("warm-up", options.train_unet, checkpointing, options) as step:
-            # Linux: from here on the peak is that of the step
+            # on Linux this resets the peak, so that it is the peak of the step
             Path("/proc/self/clear_refs").write_text("5")
             step()
 
@@ -86,7 +86,7 @@ def memory(base: str, folder: Path) -> None:
             act = ["-m", "d2i1_train", "warm-up", *line.split()]
             _row(f"warm-up {line}", *act, *shared.split(), f"--base={base}", f"--output_dir={run}")
             if (mode, size) != ("lora", 512):
-                shutil.rmtree(run)  # gigabytes
+                shutil.rmtree(run)  # it has gigabytes
     pipeline = folder / "lora-512" / "pipeline"
     line = "create --resolution 512 --num_samples 1 --num_inference_steps 2"
     where = (f"--pipeline={pipeline}", "--source=rooms:train", f"--output_dir={folder / 'created'}")
@@ -99,7 +99,7 @@ def memory(base: str, folder: Path) -> None:
 
 
 def _row(label: str, *arguments: str) -> None:
-    """Run Python to its end and print its time and memory."""
+    """Run Python with these arguments, and print its time and memory."""
     command, start = [sys.executable, *arguments], time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
@@ -135,7 +135,7 @@ def training_table(options: argparse.Namespace) -> None:
 
 
 def creation_table(options: argparse.Namespace) -> None:
-    """Print the speed of labelled images of 50 U-Net calls each, as in the paper."""
+    """Print the speed of creating labelled images with 50 U-Net calls each, as in the paper."""
     print("\n| creation, 50 calls | batch | images/s | peak GiB |\n|---|---|---|---|")
     for compiled in (False, True):
         pipe = _mounted("none", options)
@@ -177,9 +177,9 @@ def _settings(
 def training(
     stage: str, mode: str, checkpointing: bool, options: argparse.Namespace
 ) -> Iterator[Callable[[], None]]:
-    """Open a run of a stage; gives its real step on one micro-batch, which has no pyramid yet.
+    """Open a run of a stage, and give its real step on one micro-batch without a pyramid.
 
-    The micro-batch holds one real sample, while self-improving also one created sample.
+    The micro-batch holds one real sample; for self-improving also one created sample.
     """
     improves = stage == "self-improve"
     with TemporaryDirectory() as folder:
@@ -203,7 +203,7 @@ def training(
 
 
 def _timed(act: Callable[[], object], times: int) -> tuple[float, str]:
-    """Median seconds of an act after two untimed ones, and the device's peak memory in GiB."""
+    """Median seconds of an act after two runs without timing, and its peak GPU memory in GiB."""
     if DEVICE.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     spent = []

@@ -1,4 +1,4 @@
-"""Cost of creation besides the U-Net, and effects of faster ways, for docs/benchmarks.md.
+"""Measure the cost of creation besides the U-Net, and faster ways, for docs/benchmarks.md.
 
 python scripts/benchmark_creation.py costs --pipeline runs/demo/pipeline
 python scripts/benchmark_creation.py ways --pipeline runs/demo/pipeline
@@ -70,7 +70,7 @@ def _ignore(count: int) -> None:
 
 
 def costs(options: argparse.Namespace) -> None:
-    """Print the time of a sample: the image alone, with labels, with quality, and written."""
+    """Print the time of a sample: the image alone, with labels, with quality, and with writing."""
     producer, items = _creator(options)
     arms: dict[str, Callable[[], object]] = {"images alone": partial(_images, producer, items)}
     for quality, name in (("none", "and labels"), ("fast", "and quality fast"), ("full", "full")):
@@ -129,9 +129,9 @@ def ways(options: argparse.Namespace) -> None:
         producer, _ = _creator(options, quality="none", **more)
         _samples(producer, items, "none")
         start = time.perf_counter()
-        found = _samples(producer, items, "none")
+        samples = _samples(producer, items, "none")
         rate = len(items) / (time.perf_counter() - start)
-        pairs = list(zip(truth, found, strict=True))
+        pairs = list(zip(truth, samples, strict=True))
         off = np.mean([np.abs(a.image.astype(int) - b.image).mean() for a, b in pairs])
         shares = [
             np.mean([_agreement(producer, name, a, b) for a, b in pairs]) for name in producer.tasks
@@ -145,7 +145,7 @@ def _agreement(producer: Creator, name: str, one: Sample, other: Sample) -> floa
     return float(family.agreement(a, b))
 
 
-# --- memory: does it grow? ---
+# --- memory: whether it grows while samples are created ---
 
 
 def memory(options: argparse.Namespace) -> None:

@@ -1,8 +1,10 @@
-"""A base of Stable Diffusion v1-5's exact size with random weights, if the real one is not at hand.
+"""Write a base with random weights and the exact size of Stable Diffusion v1-5.
 
 python scripts/random_base.py runs/random-v1-5
-It creates and perceives noise at the cost of the real base: 860 M parameters in the U-Net, 123 M
-in the text encoder, 84 M in the autoencoder. The tokenizer is a small one, as CLIP's is data.
+
+Benchmarks use it if the real base is not available. It needs the same time and memory: 860 M
+parameters in the U-Net, 123 M in the text encoder, 84 M in the autoencoder. Its images and labels
+are noise. The tokenizer is small, because CLIP's vocabulary would have to be downloaded.
 """
 
 import argparse

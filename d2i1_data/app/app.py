@@ -12,15 +12,15 @@ MAX_FILE_SIZE = "50mb"
 
 
 def app(settings: AppSettings) -> None:
-    """Serve the page until the process is interrupted; prints its address.
+    """Serve the page and print its address, until the process is interrupted.
 
-    Uploads and downloads lie in a temporary folder, which is deleted at the end.
+    Uploads and downloads are in a temporary folder, which is deleted at the end.
 
     Raises:
         InputError: if gradio is not installed, or the page cannot be served.
     """
     with TemporaryDirectory(prefix="diff2in1-") as folder:
-        # gradio reads both when it is imported
+        # gradio reads both variables when it is imported
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", GRADIO_TEMP_DIR=folder)
         try:
             _serve(settings, Path(folder))
@@ -51,7 +51,7 @@ def _serve(settings: AppSettings, folder: Path) -> None:
             quiet=True,
             prevent_thread_lock=True,
         )
-    except OSError as error:  # gradio raises it for a port that is taken and an unknown address
+    except OSError as error:  # gradio raises it if the port is taken or the address unknown
         raise InputError(f"the page cannot be served: {error}") from error
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the folder is deleted
     addresses = f"{address} and {public}" if public else address

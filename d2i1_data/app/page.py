@@ -22,7 +22,7 @@ from .session import MAX_PROMPT, PipelineSession
 FILE_LIFETIME = 3600  # seconds, for uploads and downloads
 QUEUE_SIZE = 32  # visitors that may wait
 DOWNLOAD = "Download the row"
-CREATION_INPUTS = (  # name, allowed types, in words; a client of the API may send anything
+CREATION_INPUTS = (  # name, allowed types, types in words; a client of the API may send anything
     ("prompt", (str,), "text"),
     ("strength", (int, float), "a number"),
     ("steps", (int,), "a whole number"),
@@ -37,20 +37,20 @@ CREATE_HEADING = (
 CSS = (hub_cards.FOLDER / "app.css").read_text()
 SANS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "DejaVu Sans", "sans-serif"]
 MONO = ["ui-monospace", "SF Mono", "Menlo", "DejaVu Sans Mono", "monospace"]
-THEME = gr.themes.Default(  # fonts of the visitor's machine: no other server is asked
+THEME = gr.themes.Default(  # fonts of the visitor's machine, so no other server is contacted
     primary_hue="slate", neutral_hue="gray", radius_size="sm", font=SANS, font_mono=MONO
 ).set(body_text_color_subdued="*neutral_500")  # contrast of at least 4.5 : 1 on white
 ANNOUNCE = 'element.ariaLive = "polite"'  # screen readers read new content
 
 
 def build_page(session: PipelineSession, folder: Path) -> gr.Blocks:
-    """The page of a pipeline.
+    """Build the page of a pipeline.
 
-    Its API has `predict` and `create`. Each answers with a sample as HTML and a zip of the row.
+    Its API has `predict` and `create`. Each returns a sample as HTML and a zip of the row.
 
     Args:
         session: the pipeline.
-        folder: where downloads are written: gradio's temporary folder, which gradio cleans.
+        folder: downloads are written here. It is gradio's temporary folder, which gradio cleans.
     """
     examples, handlers = _examples(session), RequestHandlers(session, folder)
     about = {"title": f"Diff-2-in-1: {session.name}", "analytics_enabled": False}
@@ -71,9 +71,9 @@ def build_page(session: PipelineSession, folder: Path) -> gr.Blocks:
                 created_row = gr.DownloadButton(DOWNLOAD, visible=False, elem_id="created-row")
             with gr.Column(scale=4, min_width=320):
                 created = gr.HTML(NOTHING_CREATED, elem_id="created", js_on_load=ANNOUNCE)
-        # The page must never show results of another image. While Gradio answers a request, it
-        # drops further ones of the same kind. So every new image is queued ("multiple"), and of
-        # the requests to create the last one is kept ("always_last").
+        # The page must never show results of another image. By default, Gradio drops a request
+        # while it answers one of the same kind. So every new image is queued ("multiple"), and the
+        # last request to create is kept ("always_last").
         outputs = [labels, label_row, created, created_row]
         changed = image.change(
             _clear, [image, current], outputs, queue=False, api_visibility="private"
@@ -98,7 +98,7 @@ def build_page(session: PipelineSession, folder: Path) -> gr.Blocks:
 class RequestHandlers:
     """Answers requests of the page and of the API with a sample as HTML and its download.
 
-    The argument `current` of the methods is a list with the image that the page shows by now. It is
+    The argument `current` of the methods is a list with the image that the page shows now. It is
     empty for requests of the API.
     """
 
@@ -139,7 +139,7 @@ class RequestHandlers:
         current: list[str | None],
         make: Callable[[NDArray[np.uint8]], Sample],
     ) -> Any:
-        """The sample made from an image; no answer if the page shows another image by now."""
+        """Make a sample from an image. There is no answer if the page now shows another image."""
         if current not in ([], [image]):
             return gr.skip()
         sample = make(read_photo(image, self.session.settings.max_side))
@@ -151,7 +151,7 @@ class RequestHandlers:
 
 
 def _clear(image: str | None, current: list[str | None]) -> tuple[Any, ...]:
-    """Note the new image of a page, and hide the results of the one before."""
+    """Remember the new image of a page, and hide the results of the previous image."""
     current[:] = [image]
     hidden = gr.DownloadButton(visible=False)
     return NO_LABELS, hidden, NOTHING_CREATED, hidden
@@ -166,7 +166,7 @@ def _upload(examples: list[str]) -> gr.Image:
         height=260,
         elem_id="upload",
     )
-    image.preprocess = _path  # our own message for files that are no images
+    image.preprocess = _path  # so that our own message refuses files that are not images
     if examples:
         gr.Examples(examples, image, label="Examples", cache_examples=False)
     return image
@@ -182,7 +182,7 @@ def _creation_inputs(session: PipelineSession) -> list[Any]:
         gr.Number(0, label="Seed", precision=0, minimum=0),
     ]
     for control in inputs:
-        control.preprocess = _unchanged  # our own messages for wrong values
+        control.preprocess = _unchanged  # so that our own messages refuse wrong values
     return inputs
 
 
@@ -196,12 +196,12 @@ def _path(payload: Any) -> str | None:
 
 
 def _show_errors(handler: Callable[..., Any]) -> Callable[..., Any]:
-    """The same handler; the page shows its InputErrors."""
+    """Wrap a handler so that the page shows its InputErrors."""
 
-    @wraps(handler)  # the API takes the names of its arguments
-    def wrapped(*given: Any) -> Any:
+    @wraps(handler)  # the API reads the names of its arguments
+    def wrapped(*values: Any) -> Any:
         try:
-            return handler(*given)
+            return handler(*values)
         except InputError as error:
             message = escape(str(error), quote=False)
             raise gr.Error(message[:1].upper() + message[1:], print_exception=False) from error
@@ -218,7 +218,7 @@ def _heading(session: PipelineSession) -> str:
 
 
 def _examples(session: PipelineSession) -> list[str]:
-    """The images of the folder of examples."""
+    """The images in the folder of examples."""
     if session.settings.examples is None:
         return []
     folder = Path(session.settings.examples).expanduser()

@@ -14,17 +14,17 @@ from ..dataset.schema import Schema
 from ..diff2in1.families import CONFIDENCE, Legend, encode_png
 from ..tasks import Task
 
-SMALL = 256  # pixels a side; smaller images are enlarged with sharp pixels
-MAX_CLASSES = 24  # of a legend
-LABEL_FACTS = ("labels_from", "host")  # of the provenance
+SMALL = 256  # pixels; images with shorter sides are enlarged with sharp pixels
+MAX_CLASSES = 24  # classes in a legend
+LABEL_FACTS = ("labels_from", "host")  # fields of the provenance
 CREATION_FACTS = ("strength", "steps", "guidance", "seed", *LABEL_FACTS)
 SCORES = {"confidence": "confidence", "flip": "agreement when mirrored"}
 
 
 def sample_html(title: str, sample: Sample, tasks: Mapping[str, Task]) -> str:
-    """A sample as HTML, with its pictures inside.
+    """A sample as HTML that contains its pictures.
 
-    Shows the sample as it is stored, so that a downloaded row looks the same. All text is escaped.
+    The sample is shown as it is stored, so a downloaded row looks the same. All text is escaped.
 
     Args:
         title: the headline of the sample.
@@ -50,7 +50,7 @@ def sample_html(title: str, sample: Sample, tasks: Mapping[str, Task]) -> str:
 
 
 def _map(sample: Sample, task: Task) -> dict[str, Any]:
-    """What the page shows of one task."""
+    """The values that the template shows for a task."""
     target, family = sample.targets[task.name], task.family
     uncertainty = 1 - np.asarray(sample.confidence[task.name], np.float32)
     quality = asdict(sample.quality.get(task.name, Quality()))

@@ -1,6 +1,6 @@
 """A loaded pipeline that labels images and creates variations of them, one row at a time.
 
-It makes rows as `d2i1 label` and `d2i1 create` do, with the same producers.
+It makes rows with the same producers as `d2i1 label` and `d2i1 create`.
 """
 
 import shutil
@@ -30,7 +30,7 @@ MAX_PROMPT = 1000  # characters
 
 
 class UploadSource(Source):
-    """A source of one image. Its id comes from its content; its caption is the prompt."""
+    """A source of one image. Its id is a hash of the image; its caption is the prompt."""
 
     name = UPLOAD
     tasks: Mapping[str, Task] = {}
@@ -54,7 +54,7 @@ class UploadSource(Source):
 
     @property
     def schema(self) -> Schema:
-        """Of an image without a licence, and perhaps with a prompt."""
+        """The columns of an image without a licence, with a caption if there is a prompt."""
         return Schema.real({}, captions=self.sample.caption is not None, licence=False)
 
     def identity(self, index: int) -> str:
@@ -89,7 +89,7 @@ class PipelineSession:
             "precision": settings.precision,
             "threads": settings.threads,
             "confidence_maps": True,
-            "on_bad_row": "skip",  # other errors advise flags, which a visitor does not have
+            "on_bad_row": "skip",  # the error of "stop" advises flags, which a visitor cannot set
         }
         self.label_settings = LabelSettings(**self.common)
         self.pipe, self.info = open_checkpoint(self.label_settings)
@@ -150,7 +150,7 @@ class PipelineSession:
         return self._make(Creator(self.pipe, UploadSource(image, prompt), settings, self.info))
 
     def _make(self, producer: Labeller) -> Sample:
-        """The one sample of a producer."""
+        """Make the single sample of a producer."""
         height, width = producer.source.picture(0).size
         if max(height, width) <= self.pipe.stride:  # one latent pixel has no variance to normalise
             raise InputError(
@@ -161,7 +161,7 @@ class PipelineSession:
         made = list(producer.make([Item(source, 0)], skipped, lambda count: None))
         for reason in skipped.values():
             raise InputError(reason)
-        # rows of one upload may be joined to one dataset, so their ids must differ
+        # users may join rows of one upload to a dataset, so their ids must differ
         made_by = fingerprint(made[0].caption, asdict(made[0].provenance))
         return replace(made[0], id=f"{source}-{made_by[:8]}")
 
@@ -170,7 +170,7 @@ class PipelineSession:
 
         Args:
             sample: the row.
-            folder: where the zip is written; it is named by the id of the row.
+            folder: the zip is written here. Its name is the id of the row.
         """
         record = ShardRecord(base_licence=self.info.base_licence)
         schema = Schema.of(
@@ -186,4 +186,4 @@ class PipelineSession:
             write_metadata(dataset, schema)
             write_card(dataset)
             packed = Path(shutil.make_archive(str(dataset), "zip", place, sample.id))
-            return packed.replace(folder / packed.name)  # it may be downloaded just now
+            return packed.replace(folder / packed.name)  # somebody may just download the old zip

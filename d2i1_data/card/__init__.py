@@ -1,6 +1,6 @@
 """Cards of datasets and checkpoints: text and metadata for the Hub.
 
-A card is a function of its folder: it states only what is written or was measured there.
+A card depends on its folder only. It states only facts that are written or were measured there.
 """
 
 from .dataset import dataset_card, write_card

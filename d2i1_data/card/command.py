@@ -1,4 +1,4 @@
-"""Commands for cards: flags that differ from their defaults, without paths of this machine."""
+"""Commands for cards: the flags that differ from their defaults, without paths of this machine."""
 
 import json
 import shlex
@@ -16,7 +16,7 @@ WIDTH = 100
 
 
 def public_name(place: str) -> str:
-    """The id of a repository as it is; the last part of a path."""
+    """Shorten a path to its last part. The id of a repository stays unchanged."""
     if is_repository(place) and not Path(place).exists():
         return place
     return Path(place).expanduser().name
@@ -27,13 +27,13 @@ def public_source(spec: str, name: str | None) -> str:
 
     Args:
         spec: the value of the flag.
-        name: what the source calls itself; for a dataset this may be its id on the Hub.
+        name: name of the source; for a dataset this may be its id on the Hub.
     """
-    found = parse_spec(spec)
-    if found.place is None:
+    parsed = parse_spec(spec)
+    if parsed.place is None:
         return spec
-    known = name if name and not SOURCES[found.kind].is_file else Path(found.place).name
-    return str(found._replace(place=known))
+    public = name if name and not SOURCES[parsed.kind].is_file else Path(parsed.place).name
+    return str(parsed._replace(place=public))
 
 
 def changed_flags(given: Mapping[str, Any], kind: type) -> list[str]:
@@ -44,9 +44,9 @@ def changed_flags(given: Mapping[str, Any], kind: type) -> list[str]:
         kind: the dataclass of the settings.
 
     Returns:
-        Flags and their values in turn: `["--seed", "3", ...]`.
+        Each flag, followed by its value: `["--seed", "3", ...]`.
     """
-    found = []
+    flags = []
     for field in fields(kind):
         default = field.default
         if field.default_factory is not MISSING:
@@ -55,16 +55,16 @@ def changed_flags(given: Mapping[str, Any], kind: type) -> list[str]:
             continue
         value = given[field.name]
         text = value if isinstance(value, str) else json.dumps(value)
-        found += [f"--{field.name}", text]
-    return found
+        flags += [f"--{field.name}", text]
+    return flags
 
 
 def shell_command(act: str, flags: Sequence[str]) -> str:
     """A command for a shell, on as many lines as it needs.
 
     Args:
-        act: what follows `d2i1`.
-        flags: flags and their values in turn.
+        act: the word after `d2i1`.
+        flags: each flag, followed by its value.
     """
     lines = [f"d2i1 {shlex.quote(act)}"]
     for flag, value in zip(flags[::2], flags[1::2], strict=True):

@@ -36,7 +36,7 @@ from .text import (
 )
 
 PREVIEWS = 4
-# the Hub's words for row counts of up to three digits, of four digits, and so on
+# categories of the Hub for row counts of up to three digits, of four digits, and so on
 SIZES = (
     *("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B"),
     *("1B<n<10B", "10B<n<100B", "100B<n<1T", "n>1T"),
@@ -73,8 +73,8 @@ def dataset_card(
     Args:
         folder: the dataset.
         links: repositories that the card names.
-        shards: all shards of the dataset, if they are more than those of the folder: paths, or open
-            files for shards that lie elsewhere. Facts about this folder only are then left out.
+        shards: all shards of the dataset, if it has more than the folder. They are paths, or open
+            files for shards elsewhere. Facts about the folder alone are then left out.
 
     Raises:
         InputError: if a shard cannot be read.
@@ -151,7 +151,7 @@ def _metadata(schema: Schema, summary: Summary) -> DatasetCardData:
 
 
 def size_category(count: int) -> str:
-    """The Hub's word for a number of rows."""
+    """The category of the Hub for a number of rows."""
     return SIZES[min(max(len(str(count)) - 3, 0), len(SIZES) - 1)]
 
 
@@ -164,43 +164,43 @@ def _licences(summary: Summary) -> set[str | None]:
 
 def _licence_texts(summary: Summary) -> dict[str, list[str]]:
     """Every licence, with the sources and bases that it applies to."""
-    found: dict[str, list[str]] = {}
+    owners: dict[str, list[str]] = {}
     for source in summary.sources.values():
         if source.licence:
-            found.setdefault(source.licence, []).append(f"source {source.name or 'images'}")
+            owners.setdefault(source.licence, []).append(f"source {source.name or 'images'}")
     if summary.kinds["created"]:
         for name in sorted(filter(None, summary.base_licences)):
-            found.setdefault(name, []).append("base")
-    return found
+            owners.setdefault(name, []).append("base")
+    return owners
 
 
 def _made(summary: Summary, versions: Mapping[str, str]) -> list[tuple[str, object]]:
-    """How the rows were made: fields and their values."""
-    found: list[tuple[str, object]] = []
+    """List how the rows were made: names and values."""
+    facts: list[tuple[str, object]] = []
     for source in summary.sources.values():
         name = str(source.name or "unnamed")
         shown = link(name, "datasets/") if is_repository(name) else escape(name)
         licence = f", licence {escape(source.licence)}" if source.licence else ""
         rows = f"{counted(source.rows, 'row')} from {counted(len(source.images), 'image')}"
-        found.append(("source", Markdown(f"{shown}: {rows}{licence}")))
+        facts.append(("source", Markdown(f"{shown}: {rows}{licence}")))
     for key in ("base", "checkpoint"):
-        found += [(key, link(value)) for value in summary.values(key)]
+        facts += [(key, link(value)) for value in summary.values(key)]
     for name in SHOWN:
         known = {*summary.values(name)} - {""}  # zero counts as a value
         if known and (summary.kinds["created"] or name not in CREATION_FIELDS):
-            found.append((name.replace("_", " "), describe_counts(summary.provenance[name])))
+            facts.append((name.replace("_", " "), describe_counts(summary.provenance[name])))
     if summary.skipped:
-        found.append(("source images left out", f"{summary.skipped:,}"))
-    found += [(what, f"{count:,}") for what, count in summary.notes.items()]
+        facts.append(("source images left out", f"{summary.skipped:,}"))
+    facts += [(change, f"{count:,}") for change, count in summary.notes.items()]
     if versions:
-        found.append(
+        facts.append(
             ("versions", comma_list(f"{name} {number}" for name, number in versions.items()))
         )
-    return found
+    return facts
 
 
 def _quality(summary: Summary) -> list[list[object]]:
-    """For each measured score its mean, and the value that 90 % of the rows reach."""
+    """Each measured score with its mean, and the value that 90 % of the rows reach."""
     return [
         [code(task), score, f"{own[score].mean():.3f}", f"{np.quantile(own[score], 0.1):.3f}"]
         for task, own in summary.scores.items()
@@ -210,7 +210,7 @@ def _quality(summary: Summary) -> list[list[object]]:
 
 
 def _example(summary: Summary) -> dict[str, Any] | None:
-    """A score for an example of a filter, with its median; `flip` where it was measured."""
+    """A score for the example of a filter, with its median. It is `flip` if that was measured."""
     for task, own in summary.scores.items():
         score = "flip" if "flip" in own else next(iter(own))
         return {"task": task, "score": score, "median": f"{np.median(own[score]):.2f}"}
@@ -218,7 +218,7 @@ def _example(summary: Summary) -> dict[str, Any] | None:
 
 
 def _command(folder: Path, maker: str | None) -> str | None:
-    """The command of the folder's last run, with names instead of paths; None if it is not known.
+    """The last command that wrote the folder, with names instead of paths; None if unknown.
 
     maker: the id of the pipeline on the Hub, if it has one.
     """
@@ -226,25 +226,25 @@ def _command(folder: Path, maker: str | None) -> str | None:
     if run is None:
         return None
     flags = run.command
-    found = dict(zip(flags[::2], flags[1::2], strict=True))
-    # the plan keeps ids of the Hub
-    found["--source"] = command.public_source(found["--source"], plan.get("source"))
-    if "--pipeline" in found:
-        found["--pipeline"] = maker or plan.get("checkpoint") or Path(found["--pipeline"]).name
-    found["--output_dir"] = folder.resolve().name
-    return command.shell_command(run.act, [*chain.from_iterable(found.items())])
+    values = dict(zip(flags[::2], flags[1::2], strict=True))
+    # the plan has ids of the Hub
+    values["--source"] = command.public_source(values["--source"], plan.get("source"))
+    if "--pipeline" in values:
+        values["--pipeline"] = maker or plan.get("checkpoint") or Path(values["--pipeline"]).name
+    values["--output_dir"] = folder.resolve().name
+    return command.shell_command(run.act, [*chain.from_iterable(values.items())])
 
 
 def _pictures(folder: Path, tasks: Mapping[str, Task]) -> dict[str, str]:
-    """The pictures of a report by name, with their captions; empty without a report."""
+    """The pictures of a report: name -> caption. It is empty without a report."""
     report = read_json(folder / "report" / "report.json")
-    known = {str(one["name"]): str(one["about"]) for one in report.get("maps", [])}
+    captions = {str(task["name"]): str(task["about"]) for task in report.get("maps", [])}
     if copies := report.get("copies"):
-        known["copies"] = (
+        captions["copies"] = (
             "Similarity of created images to images of the source: the cosine between their U-Net"
             f" features. Images beyond the line, at {copies['threshold']}, count as copies."
         )
-    known["quality"] = ""
+    captions["quality"] = ""
     names = [*tasks, "copies", "quality"]
-    there = {name for name in names if (folder / "report" / f"{name}.png").is_file()}
-    return {name: known[name] for name in names if name in there and name in known}
+    files = {name for name in names if (folder / "report" / f"{name}.png").is_file()}
+    return {name: captions[name] for name in names if name in files and name in captions}

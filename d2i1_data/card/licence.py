@@ -16,7 +16,7 @@ from ..checkpoints.bases import embedded
 from ..diff2in1.checkpoint import EMBEDDED
 from .text import is_repository
 
-HUB_TIMEOUT = 5  # seconds to ask the Hub for the card of a base
+HUB_TIMEOUT = 5  # seconds to read the card of a base from the Hub
 
 
 def metadata(names: Iterable[str | None]) -> dict[str, Any]:
@@ -28,12 +28,12 @@ def metadata(names: Iterable[str | None]) -> dict[str, Any]:
     Returns:
         The Hub's id of a single known licence, otherwise `other`. Empty if all are unknown.
     """
-    found = set(names)
-    if not found - {None}:
+    licences = set(names)
+    if not licences - {None}:
         return {}
-    if len(found) > 1:
+    if len(licences) > 1:
         return {"license": "other"}
-    (name,) = map(str, found)
+    (name,) = map(str, licences)
     # the ids of huggingface.co/docs/hub/repositories-licenses, without `unknown` and `other`
     if name.lower() in (hub_cards.FOLDER / "licences.txt").read_text().split():
         return {"license": name.lower()}
@@ -42,10 +42,10 @@ def metadata(names: Iterable[str | None]) -> dict[str, Any]:
 
 
 def read_licence(base: str, revision: str | None = None) -> str | None:
-    """The licence of a base, as its card states it; None if it is not known.
+    """Read the licence of a base from its card; None if it is unknown.
 
     Args:
-        base: an embedded base, a folder, or a repository on the Hub, which is asked once.
+        base: an embedded base, a folder, or a repository on the Hub, which is tried only once.
         revision: revision of the repository.
     """
     folder = EMBEDDED / base if base in embedded() else Path(base).expanduser()
@@ -61,7 +61,7 @@ def read_licence(base: str, revision: str | None = None) -> str | None:
 
 
 def _licence_in(card: Path) -> str | None:
-    """The licence in the metadata of a card; its own name if the Hub has no id for it."""
+    """The licence in the metadata of a card. It is the `license_name` if the Hub has no id."""
     try:
         content = metadata_load(card) if card.is_file() else None
     except (ValueError, OSError, yaml.YAMLError):

@@ -8,7 +8,7 @@ class Links:
     """Repositories of the Hub that a card names.
 
     Attributes:
-        name: what `load_dataset` or `from_pretrained` opens, None for the name of the folder.
+        name: the name for `load_dataset` or `from_pretrained`, None for the name of the folder.
         model: repository of the pipeline, `user/name`, None if there is none.
         adapter: repository of the adapter.
         dataset: repository of the dataset.

@@ -94,7 +94,7 @@ def _metadata(
     links: Links,
     measured: Sequence[Results],
 ) -> ModelCardData:
-    """Metadata for the Hub. The Hub takes the arXiv id from the link in the text."""
+    """Metadata for the Hub. The arXiv id is not part of it: the Hub finds the link in the text."""
     adapter, base = "unet" not in index, index.get("base")
     on_hub = is_repository(base)
     trained = index.get("trained_unet", "none") != "none"
@@ -123,7 +123,7 @@ def _metadata(
 
 
 def _pipeline_tag(tasks: Mapping[str, Task]) -> str:
-    """The task of the Hub that all our tasks belong to, otherwise image-to-image."""
+    """The task of the Hub if all our tasks belong to the same one, otherwise image-to-image."""
     (first, *more) = {task.categories[0] for task in tasks.values()}
     return "image-to-image" if more or first == "other" else first
 

@@ -1,4 +1,4 @@
-"""Metrics of a checkpoint for its card, as `d2i1 evaluate` and `d2i1 demo` wrote them."""
+"""Metrics of a checkpoint for its card, from files of `d2i1 evaluate` and `d2i1 demo`."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..tasks import TASKS, Task
 from .text import Markdown, is_repository, table
 
-# settings of an evaluation that change its metrics, and the values that need no mention
+# settings of an evaluation that change its metrics, and values that the card does not mention
 PROTOCOL = ("processing_resolution", "flip", "window", "crop", "farthest", "average", "min_quality")
 DEFAULTS = (None, False, "pixels")
 
@@ -50,11 +50,11 @@ def tables(results: Sequence[Results], validation: ValidationRecord | None) -> l
         results: evaluations and comparisons.
         validation: the last validation during training.
     """
-    columns = {_protocol(one._asdict()): one.tasks for one in results if not one.table}
+    columns = {_protocol(own._asdict()): own.tasks for own in results if not own.table}
     if validation is not None:
         chosen = f", chosen by {validation.best_metric}" if validation.best_metric else ""
         columns[f"while training: {_protocol(asdict(validation))}{chosen}"] = validation.tasks
-    compared = [(_protocol(one._asdict()), one.table) for one in results if one.table]
+    compared = [(_protocol(own._asdict()), own.table) for own in results if own.table]
     return [
         *([_table("", columns)] if columns else []),
         *(_table(head, models) for head, models in compared),
@@ -62,7 +62,7 @@ def tables(results: Sequence[Results], validation: ValidationRecord | None) -> l
 
 
 def _protocol(evaluation: Mapping[str, Any]) -> str:
-    """The data and the settings of an evaluation."""
+    """Describe the data and the settings of an evaluation."""
     split = f" {evaluation['split']}" if evaluation.get("split") else ""
     settings = "".join(f", {k} {value}" for k, value in evaluation.get("settings", {}).items())
     return f"{evaluation['source']}{split}, {evaluation['samples']:,} samples{settings}"
@@ -82,7 +82,7 @@ def _table(head: str, columns: Mapping[str, Metrics]) -> Markdown:
 
 
 def read_results(file: Path, folder: Path) -> Results:
-    """The results in a file.
+    """Read the results in a file.
 
     Args:
         file: a file that `d2i1 evaluate --output_file` or `d2i1 demo` wrote.
@@ -95,7 +95,7 @@ def read_results(file: Path, folder: Path) -> Results:
         content = json.loads(file.read_text())
         own = content.get("fingerprint")
         settings = content.get("settings", {})
-        found = Results(
+        results = Results(
             str(content["source"]),
             None if content.get("split") is None else str(content["split"]),
             int(content["samples"]),
@@ -109,11 +109,12 @@ def read_results(file: Path, folder: Path) -> Results:
         ) from error
     if own != fingerprint(folder):
         raise InputError(
-            f"{file}: of another checkpoint than {folder}, or of none it names: evaluate this one"
+            f"{file}: results of another checkpoint than {folder}, or without a fingerprint:"
+            " evaluate this checkpoint"
         )
     if settings.get("theta", "creation") != "creation":
         raise InputError(f"{file}: results of theta_E, but {folder} holds theta_C")
-    return found
+    return results
 
 
 def _metrics(tasks: Mapping[str, Any]) -> Metrics:

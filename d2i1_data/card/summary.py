@@ -1,4 +1,4 @@
-"""A summary of a dataset: counts and scores of all its shards, read without the pictures."""
+"""A summary of a dataset: counts and scores of all its shards. Pictures are not read."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ class Summary:
             `created`.
         sources: rows by source and licence.
         scores: measured scores by task and name.
-        notes: counts of what was done to the data of the source.
+        notes: how often each change was made to the data of the source.
         base_licences: licences of the bases; None stands for an unknown one.
     """
 
@@ -65,56 +65,58 @@ class Summary:
 
 
 def summarize(shards: Sequence[Shard], schema: Schema) -> Summary:
-    """Read the columns beside the pictures.
+    """Read the columns without pictures.
 
     Args:
-        shards: paths, or open files of shards that lie elsewhere.
+        shards: paths, or open files for shards that lie elsewhere.
         schema: the schema of the dataset.
 
     Raises:
         InputError: if a file is not a complete shard.
     """
-    found = Summary(provenance={name: Counter() for name in PROVENANCE})
+    summary = Summary(provenance={name: Counter() for name in PROVENANCE})
     parts: dict[tuple[str, str], list[pa.ChunkedArray]] = {}
     whole = Schema.of(schema.tasks).arrow
     for shard in shards:
         try:
             table = pq.ParquetFile(shard).read(columns=["quality", "provenance"])
             own = {name: take_column(table, f"provenance.{name}", whole) for name in PROVENANCE}
-            _add_provenance(found, own)
+            _add_provenance(summary, own)
             for task in schema.tasks:
                 for score in SCORES:
                     column = take_column(table, f"quality.{task}.{score}", whole).drop_null()
                     parts.setdefault((task, score), []).append(column.to_numpy())
         except (pa.ArrowException, KeyError) as error:
             name = shard if isinstance(shard, Path) else getattr(shard, "path", "a shard")
-            raise InputError(f"{name}: no complete shard of a dataset of ours: {error}") from error
+            raise InputError(
+                f"{name}: not a complete shard of a dataset of ours: {error}"
+            ) from error
         record = read_shard_record(shard)
-        found.rows += table.num_rows
-        found.size += _size(shard)
-        found.skipped += len(record.skipped)
-        found.notes.update(record.notes)
+        summary.rows += table.num_rows
+        summary.size += _size(shard)
+        summary.skipped += len(record.skipped)
+        summary.notes.update(record.notes)
         if pc.any(pc.equal(own["kind"], "created")).as_py():
-            found.base_licences.add(record.base_licence)
+            summary.base_licences.add(record.base_licence)
     for (task, score), values in parts.items():
         if sum(map(len, values)):
-            found.scores.setdefault(task, {})[score] = np.concatenate(values)
-    return found
+            summary.scores.setdefault(task, {})[score] = np.concatenate(values)
+    return summary
 
 
-def _add_provenance(found: Summary, own: Mapping[str, pa.ChunkedArray]) -> None:
+def _add_provenance(summary: Summary, own: Mapping[str, pa.ChunkedArray]) -> None:
     """Count the provenance of one shard."""
-    for name in found.provenance.keys() - set(ROW_FIELDS):
-        found.provenance[name].update(count_values(own[name]))
-    made = pc.equal(own["kind"], "created").fill_null(False)
-    changed = pc.and_(made, pc.greater(own["strength"], 0).fill_null(False))
-    count, created = pc.sum(made).as_py() or 0, pc.sum(changed).as_py() or 0
-    found.kinds.update(real=len(made) - count, labelled=count - created, created=created)
+    for name in summary.provenance.keys() - set(ROW_FIELDS):
+        summary.provenance[name].update(count_values(own[name]))
+    predicted = pc.equal(own["kind"], "created").fill_null(False)
+    changed = pc.and_(predicted, pc.greater(own["strength"], 0).fill_null(False))
+    count, created = pc.sum(predicted).as_py() or 0, pc.sum(changed).as_py() or 0
+    summary.kinds.update(real=len(predicted) - count, labelled=count - created, created=created)
     keys = ("source_dataset", "licence", "source_id")
     groups = pa.table({name: own[name] for name in keys}).group_by(list(keys))
     for row in groups.aggregate([([], "count_all")]).to_pylist():
         name, licence, image = (row[key] for key in keys)
-        counts = found.sources.setdefault((name, licence), SourceCounts(name, licence))
+        counts = summary.sources.setdefault((name, licence), SourceCounts(name, licence))
         counts.rows += row["count_all"]
         if image is not None:
             counts.images.add(image)

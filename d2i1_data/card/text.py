@@ -1,4 +1,4 @@
-"""Markdown of cards. Texts of others are escaped, so that they stay words."""
+"""Markdown for cards. Foreign texts are escaped, so that they stay plain words."""
 
 import json
 import re
@@ -18,8 +18,8 @@ from ..tasks import Task
 from .links import Links
 
 MAX_LENGTH = 200  # characters of a name
-# marks of Markdown, HTML and the Hub's mathematics. A full stop before a letter can start a link;
-# a hyphen or a number at the start of a line can start a list.
+# Special characters of Markdown, HTML and formulas on the Hub. A full stop before a letter can
+# start a link. A hyphen or a number at the start of a line can start a list.
 MARKS = re.compile(r"[^\w\s,.;()/%'?-]|_|\.(?=[a-zA-Z])|^-|^\d+(?=[.)](?:\s|$))", re.ASCII)
 NUMBER = re.compile(r"[-+\d.,e]+")
 
@@ -29,17 +29,20 @@ class Markdown(str):
 
 
 def one_line(text: object) -> str:
-    """A text as one line without control characters, cut if it is very long."""
+    """A text as one line without control characters. A very long text is cut."""
     kept = (" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in str(text))
     line = " ".join("".join(c for c in kept if unicodedata.category(c)[0] != "C").split())
     return line if len(line) <= MAX_LENGTH else line[: MAX_LENGTH - 1] + "…"
 
 
 def escape(text: object) -> Markdown:
-    """Any text as plain words in a line or a table cell; marks become character references."""
+    """Any text as plain words for a line or a table cell.
 
-    def references(found: re.Match[str]) -> str:
-        return "".join(f"&#{ord(c)};" if c.isascii() else c for c in found[0])
+    Special characters become character references, such as `&#42;`.
+    """
+
+    def references(match: re.Match[str]) -> str:
+        return "".join(f"&#{ord(c)};" if c.isascii() else c for c in match[0])
 
     return Markdown(MARKS.sub(references, one_line(text)))
 
@@ -120,17 +123,17 @@ def title(tasks: Iterable[str]) -> Markdown:
 
 
 def host_name(class_name: str) -> str:
-    """The name of a host from its class name in `model_index.json`; of unknown hosts the latter."""
+    """The name of a host, given its class in `model_index.json`. An unknown class is returned."""
     host = find_host_class(class_name)
     return class_name if host is None else str(host.name)
 
 
 def citations(bases: Iterable[str], hosts: Iterable[str]) -> Markdown:
-    """BibTeX entries: the paper, Stable Diffusion for bases of the Hub, and hosts with a paper.
+    """BibTeX entries of the paper, of Stable Diffusion for bases on the Hub, and of hosts.
 
     Args:
         bases: names of bases.
-        hosts: names of hosts; unknown ones are left out.
+        hosts: names of hosts; hosts without a paper are left out.
     """
     base = ["base"] if any(map(is_repository, bases)) else []
     names = ("diff2in1", *base, *(host for host in hosts if host in HOSTS))
@@ -143,7 +146,7 @@ def citations(bases: Iterable[str], hosts: Iterable[str]) -> Markdown:
 def render(
     template: str, folder: Path, links: Links, tasks: Mapping[str, Task], **values: Any
 ) -> str:
-    """A template of `hub_cards`, filled. Every value is escaped unless it is `Markdown`.
+    """Fill a template of `hub_cards`. Every value is escaped unless it is `Markdown`.
 
     Args:
         template: file name of the template.

@@ -1,1 +1,1 @@
-"""Checkpoints that others wrote: bases and pipelines, found, checked and opened."""
+"""Checkpoints: find, check and open bases and trained pipelines."""

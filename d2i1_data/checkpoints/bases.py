@@ -1,4 +1,4 @@
-"""Bases: found by name, folder, file or Hub id, and checked."""
+"""Bases: find them by name, folder, file or Hub id, and check them."""
 
 import json
 import re
@@ -19,7 +19,7 @@ from .files import check_id, not_found, read_index
 
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 WEIGHED = ("vae", "text_encoder", "unet")  # parts with weights
-IN_ONE_FILE = {  # a single file's names of these parts
+IN_ONE_FILE = {  # how the names of their weights begin in a single file
     "unet": "model.diffusion_model.",
     "vae": "first_stage_model.",
     "text_encoder": "cond_stage_model.",
@@ -33,13 +33,13 @@ def find_base(
     """Find a base and check it, as far as that is possible without loading its weights.
 
     Args:
-        name: of an embedded base, a folder, a `.safetensors` file, or a Hub id.
+        name: name of an embedded base, a folder, a `.safetensors` file, or a Hub id.
         revision: branch, tag or commit on the Hub.
-        variant: of the weight files, such as `fp16`.
-        config: for a single file, see `Base`; the name of an embedded base is also allowed.
+        variant: variant of the weight files, such as `fp16`.
+        config: configs for a single file, see `Base`, or the name of an embedded base.
 
     Raises:
-        InputError: with what is missing or not supported.
+        InputError: if something is missing or not supported.
     """
     path = Path(name).expanduser()
     embedded = path.name == name and (EMBEDDED / name / "model_index.json").is_file()
@@ -50,7 +50,7 @@ def find_base(
         _check_folder(folder, variant)
         return Base(str(folder), variant=variant)
     if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
-        raise InputError(f"base {name}: unpickling can run code; convert it to .safetensors")
+        raise InputError(f"base {name}: a pickle file can run code; convert it to .safetensors")
     if path.suffix == ".safetensors":
         _refuse(name, "one file", revision=revision, variant=variant)
         if not path.is_file():
@@ -69,7 +69,7 @@ def _refuse(name: str, kind: str, **flags: str | None) -> None:
     """Refuse settings that have no effect on a base of this kind."""
     for flag, value in flags.items():
         if value is not None:
-            raise InputError(f"--{flag} {value}: base {name} is {kind}, which has none")
+            raise InputError(f"--{flag} {value} has no effect: base {name} is {kind}")
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def explained(base: Base) -> Iterator[None]:
     except (ValueError, OSError, KeyError, SafetensorError, SingleFileComponentError) as error:
         hint = ""
         if base.is_file and base.config is None:
-            hint = "; its configs were asked of the Hub, --base_config names others"
+            hint = "; its configs come from the Hub, --base_config chooses others"
         raise InputError(f"base {base.path}: {error}{hint}") from error
 
 
@@ -142,9 +142,9 @@ def _check_single_file(path: Path) -> None:
 
 
 def _index_on_hub(name: str, revision: str | None) -> tuple[dict[str, Any], str]:
-    """model_index.json alone, and its commit.
+    """The content of model_index.json on the Hub, and its commit.
 
-    So errors are found before gigabytes are loaded, and everything is loaded from one commit.
+    This finds errors before gigabytes are loaded. All other files are then loaded from this commit.
     """
     try:
         file = Path(hf_hub_download(name, "model_index.json", revision=revision))

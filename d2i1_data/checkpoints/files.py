@@ -1,4 +1,4 @@
-"""Files of a checkpoint: fetched from the Hub, fingerprinted."""
+"""Files of a checkpoint: fetch them from the Hub, and compute their fingerprint."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import InputError
 from .training_record import TRAINING
 
-# files of a repository on the Hub; a base may have others that are not needed
+# the files that are downloaded from the Hub; the repository of a base may have more
 WANTED = ["model_index.json", "*.py", "*/*.json", "*/*.txt", "*/*.py", "*/*.safetensors"]
 WANTED += ["pytorch_lora_weights.safetensors", "training.json"]
 UNWANTED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "checkpoint-*"]
@@ -22,7 +22,7 @@ def fetch(name: str, kind: str) -> Path:
         kind: "pipeline" or "base", for messages.
 
     Raises:
-        InputError: if there is neither.
+        InputError: if there is no such folder and no such repository.
     """
     path = Path(name).expanduser()
     if path.is_dir():
@@ -48,7 +48,7 @@ def check_id(name: str, kind: str) -> None:
     """Check that a name has the form of a Hub id.
 
     Raises:
-        InputError: if it has not.
+        InputError: if it has another form.
     """
     if Path(name).is_absolute() or name.startswith(".") or name.count("/") != 1:
         raise InputError(f"{kind} {name}: no such folder, and not a Hub id of the form user/name")
@@ -62,7 +62,7 @@ def read_index(folder: Path, kind: str) -> dict[str, Any]:
         kind: "pipeline" or "base", for messages.
 
     Raises:
-        InputError: if there is none, or it is not an object.
+        InputError: if there is no such file, or it holds no JSON object.
     """
     file = folder / "model_index.json"
     if not file.is_file():

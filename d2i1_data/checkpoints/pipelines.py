@@ -1,4 +1,4 @@
-"""Opening trained or published pipelines and adapters."""
+"""Open trained or published pipelines and adapters."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def open_pipeline(name: str, base: Base | None = None, **parts: Any) -> Diff2in1
 
     Args:
         name: a local folder or a Hub id.
-        base: for an adapter, its base; None: the one that it names.
+        base: the base of an adapter; None uses the base that the adapter names.
         parts: components to use instead of the saved ones.
 
     Raises:
@@ -40,7 +40,7 @@ def open_pipeline(name: str, base: Base | None = None, **parts: Any) -> Diff2in1
     except InputError as error:
         raise InputError(
             f"adapter {name}: its base {index['base']!r} is neither embedded nor on the Hub;"
-            " use the pipeline saved whole, or in Python"
+            " use the whole pipeline instead, or in Python"
             " Diff2in1Pipeline.from_adapter(adapter, base=...)"
         ) from error
     with explained(base):

@@ -1,6 +1,6 @@
 """`training.json`: how a pipeline or an adapter was trained. One reader and one writer.
 
-The file stands beside the weights. Cards show it, and people copy its commands.
+The file lies beside the weights. Cards show its content, and people copy its commands.
 """
 
 import json
@@ -19,7 +19,7 @@ FLAG = re.compile("--[a-z0-9_]+")
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows that a stage learned from. The fingerprint is known of created datasets only."""
+    """The rows that a stage learned from. Only created datasets have a fingerprint."""
 
     name: str
     rows: int
@@ -30,7 +30,11 @@ class TrainingRows:
 
 @dataclass(frozen=True)
 class ValidationRecord:
-    """The metrics that a stage measured last, by task and metric, of the published weights."""
+    """The metrics of the published weights, from the last validation of a stage.
+
+    tasks: task -> metric -> value. best_metric: the metric that chose the weights, None for the
+    last weights.
+    """
 
     source: str
     samples: int
@@ -43,7 +47,7 @@ class ValidationRecord:
 class Stage:
     """One stage of training.
 
-    `command` holds flags and values in turns. `seen` counts the samples of each kind that were
+    command: flags and their values, one after the other. seen: how many samples of each kind were
     drawn, repetitions included.
     """
 
@@ -62,7 +66,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """All stages of a training in their order, and facts about the base where they are known."""
+    """All stages of a training in their order, and facts about the base; None if unknown."""
 
     base_licence: str | None = None
     base_embedded: bool | None = None
@@ -79,18 +83,18 @@ def read_training(folder: Path) -> TrainingRecord:
         The record. It is empty if the folder has no `training.json`.
 
     Raises:
-        InputError: if the file is not what `write_training` writes.
+        InputError: if `write_training` did not write the file.
     """
     file = folder / TRAINING
     if not file.is_file():
         return TrainingRecord()
     try:
-        found = json.loads(file.read_text())
-        stages = tuple(from_json(Stage, one) for one in found["stages"])
+        content = json.loads(file.read_text())
+        stages = tuple(from_json(Stage, stage) for stage in content["stages"])
         for stage in stages:
             if not _is_command(stage.command):
-                raise ValueError("command: expected flags and values in turns")
-        base = {key: value for key, value in found.items() if key != "stages"}
+                raise ValueError("command: expected flags, each with its value")
+        base = {key: value for key, value in content.items() if key != "stages"}
         record: TrainingRecord = from_json(TrainingRecord, base)
         return TrainingRecord(record.base_licence, record.base_embedded, stages)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -103,5 +107,5 @@ def write_training(folder: Path, record: TrainingRecord) -> None:
 
 
 def _is_command(parts: list[str]) -> bool:
-    """Whether the words are flags and values in turns."""
+    """Whether the words are flags and values, one after the other."""
     return len(parts) % 2 == 0 and all(map(FLAG.fullmatch, parts[::2]))

@@ -1,4 +1,4 @@
-"""All that a published checkpoint needs to run. Importing this registers it with diffusers."""
+"""All code that a published checkpoint needs. Importing the package registers it in diffusers."""
 
 import sys
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from .perception import Perception
 from .pipeline import Diff2in1Pipeline
 from .registry import find_host_class
 
-# So that diffusers finds `["diff2in1", "Light"]` and `"Diff2in1Pipeline"` without remote code.
+# With this, diffusers finds `["diff2in1", "Light"]` and `"Diff2in1Pipeline"` without remote code.
 diffusers.pipelines.diff2in1 = sys.modules[__name__]
 diffusers.Diff2in1Pipeline = Diff2in1Pipeline
 

@@ -1,4 +1,4 @@
-"""Cross-attention maps that come with the one pass, for hosts that read them."""
+"""Cross-attention maps of one pass, for hosts that read them."""
 
 from collections import defaultdict
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class AttentionRecorder:
-    """The cross-attention of one U-Net, as its processors compute it in one pass."""
+    """Records the cross-attention that the processors of a U-Net compute in one pass."""
 
     def __init__(self) -> None:
         self.recording = False
@@ -24,25 +24,25 @@ class AttentionRecorder:
         """Stop recording.
 
         Args:
-            pyramid: of the same pass, for its sizes.
+            pyramid: pyramid of the same pass, for its sizes.
 
         Returns:
-            By level of the pyramid, how much each pixel attends to each token, `[B, L, h_l, w_l]`.
+            Level of the pyramid -> attention of each pixel to each token, `[B, L, h_l, w_l]`.
         """
         self.recording = False
-        found = {}
+        attention = {}
         for level in sorted(self.maps):
             mean = torch.stack(self.maps[level]).mean(0)  # [B, h_l w_l, L]
-            found[level] = mean.transpose(1, 2).unflatten(2, pyramid[level].shape[2:])
+            attention[level] = mean.transpose(1, 2).unflatten(2, pyramid[level].shape[2:])
         self.maps.clear()
-        return found
+        return attention
 
 
 class RecordingProcessor:
-    """Cross-attention written out, because fused kernels do not return their weights.
+    """Cross-attention in plain operations, because fused kernels do not return their weights.
 
-    It is also written out while nothing is recorded: gradient checkpointing repeats a pass and must
-    find the same operations.
+    It uses the same operations while nothing is recorded, because gradient checkpointing repeats a
+    pass and needs the same operations.
     """
 
     def __init__(self, recorder: AttentionRecorder, level: int) -> None:
@@ -69,11 +69,11 @@ class RecordingProcessor:
 
 
 def record_attention(unet: UNet2DConditionModel) -> None:
-    """Let `one_pass` return this U-Net's cross-attention maps.
+    """Let `one_pass` return the cross-attention maps of this U-Net.
 
-    The maps of the down and up blocks, averaged over heads and layers. The finest level is left
-    out, as in VPD (at 512 px: 16 x 16 and 32 x 32). Call it again after others have replaced the
-    processors, as `enable_attention_slicing` does.
+    These are the maps of the down and up blocks, averaged over heads and layers. The finest level
+    is left out, as in VPD (at 512 px this leaves 16 x 16 and 32 x 32). Call this function again if
+    other code replaces the processors, as `enable_attention_slicing` does.
     """
     processors = dict(unet.attn_processors)
     levels = {name: level for name in processors if (level := _level(unet, name))}
@@ -92,7 +92,7 @@ def attention_levels(unet: UNet2DConditionModel) -> list[int]:
 def _level(unet: UNet2DConditionModel, name: str) -> int:
     """Level of a processor like up_blocks.1.attentions.0.transformer_blocks.0.attn2.processor.
 
-    It is 0 for those that are not recorded.
+    It is 0 for processors that are not recorded.
     """
     side, place, *_, kind, _ = name.split(".")
     if kind != "attn2" or not place.isdigit():

@@ -1,6 +1,6 @@
 """Backbone: how a base encodes text, scales latents, and what its U-Net predicts.
 
-All that differs between kinds of bases is behind this record, so that loops need not know it.
+This record hides all differences between kinds of bases from the loops.
 """
 
 import threading
@@ -16,7 +16,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from .conditioning import Conditioning
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
-TOKENIZING = threading.Lock()  # a fast tokenizer keeps padding and truncation as its state
+TOKENIZING = threading.Lock()  # because padding and truncation are a state of fast tokenizers
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Backbone:
 
     Args:
         vae: autoencoder between pixels and latents.
-        text_encoder: of the prompts.
-        tokenizer: of the prompts.
-        scheduler: noise levels, and the kind of the U-Net's prediction.
+        text_encoder: text encoder for prompts.
+        tokenizer: tokenizer for prompts.
+        scheduler: noise levels, and what the U-Net predicts.
     """
 
     vae: AutoencoderKL
@@ -45,13 +45,13 @@ class Backbone:
     def tokenize(self, prompts: list[str]) -> Tensor:
         """Token ids `[B, L]`. Several threads may call it."""
         with TOKENIZING:
-            found = self.tokenizer(
+            tokens = self.tokenizer(
                 prompts, padding="max_length", truncation=True, return_tensors="pt"
             )
-        return found.input_ids
+        return tokens.input_ids
 
     def encode_text(self, prompts: list[str], device: torch.device | str) -> Conditioning:
-        """Conditioning of a batch of prompts. A logged warning names what the tokenizer cuts."""
+        """Conditioning of a batch of prompts. A warning names text that the tokenizer cuts off."""
         if removed := self._removed_text(prompts):
             logging.get_logger(__name__).warning(
                 "The following part of your input was truncated because the text encoder takes at"
@@ -66,11 +66,11 @@ class Backbone:
             whole = self.tokenizer(
                 prompts, padding=False, truncation=False, verbose=False
             ).input_ids
-        # a prompt that is cut still ends with the end token
+        # the last token of a cut prompt is the end token
         return [self.tokenizer.decode(ids[most - 1 : -1]) for ids in whole if len(ids) > most]
 
     def encode_tokens(self, ids: Tensor) -> Conditioning:
-        """Conditioning of token ids `[B, L]`, with gradients where they are enabled."""
+        """Conditioning of token ids `[B, L]`, with gradients if they are enabled."""
         return Conditioning(self.text_encoder(ids).last_hidden_state)
 
     def pool_text(self, prompts: list[str]) -> Tensor:
@@ -81,29 +81,35 @@ class Backbone:
     # --- latents ---
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Scaled latents `[B, C, h, w]`, the posterior's mode, of `[B, 3, H, W]` in [-1, 1]."""
+        """Encode images `[B, 3, H, W]` in [-1, 1] as scaled latents `[B, C, h, w]`, the mode."""
         latents = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode()
         return latents * self.vae.config.scaling_factor
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]`, about in [-1, 1], of scaled latents `[B, C, h, w]`."""
+        """Decode scaled latents `[B, C, h, w]` to images `[B, 3, H, W]`, roughly in [-1, 1]."""
         scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
         return self.vae.decode(scaled).sample.float()
 
     # --- the U-Net's prediction ---
 
     def training_target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """What the U-Net should predict for latents with this noise at timesteps t `[B]`."""
+        """The right prediction of the U-Net for noisy latents.
+
+        Args:
+            latents: clean scaled latents `[B, C, h, w]`.
+            noise: the noise that was added, `[B, C, h, w]`.
+            t: timesteps `[B]`.
+        """
         if self.prediction_type == "epsilon":
             return noise
         return self.scheduler.get_velocity(latents, noise, t)
 
     def split_output(self, output: Tensor, latents: Tensor, abar: Tensor) -> tuple[Tensor, Tensor]:
-        """The noise and the clean latents that the U-Net's output means.
+        """Turn the output of the U-Net into noise and clean latents.
 
         Args:
-            output: of the U-Net, `[B, C, h, w]`.
-            latents: its input.
+            output: output of the U-Net, `[B, C, h, w]`.
+            latents: input of the U-Net, `[B, C, h, w]`.
             abar: `alphas_cumprod` at its timestep, `[B, 1, 1, 1]`.
         """
         if self.prediction_type == "epsilon":
@@ -113,7 +119,7 @@ class Backbone:
 
     @property
     def prediction_type(self) -> str:
-        """The kind of the U-Net's prediction, one of `PREDICTION_TYPES`."""
+        """What the U-Net predicts, one of `PREDICTION_TYPES`."""
         kind: str = self.scheduler.config.prediction_type
         if kind not in PREDICTION_TYPES:
             raise ValueError(f"prediction type {kind!r}: expected {' or '.join(PREDICTION_TYPES)}")

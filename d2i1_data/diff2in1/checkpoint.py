@@ -1,4 +1,4 @@
-"""A base: the Stable Diffusion checkpoint that everything else is mounted on."""
+"""A base: the Stable Diffusion checkpoint that hosts are mounted on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,23 +12,23 @@ from transformers import CLIPTextModel
 from .backbone import PREDICTION_TYPES
 from .one_pass import check_supported
 
-# bases that come with the package; a published file has no such folder beside it
+# bases that come with the package; code in a published checkpoint does not have this folder
 EMBEDDED = Path(__file__).resolve().parent.parent / "bases"
-# weighs 1.2 GB, and silently replaces images by black ones, also while training
+# the safety checker has 1.2 GB, and silently replaces images by black ones, even in training
 UNLOADED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
 @dataclass(frozen=True)
 class Base:
-    """Where a Stable Diffusion 1.x or 2.x checkpoint lies.
+    """The place of a Stable Diffusion 1.x or 2.x checkpoint.
 
     Args:
         path: a folder in diffusers layout, a Hub id, or one `.safetensors` file in the layout of
             the original release.
         revision: branch, tag or commit on the Hub.
-        variant: of the weight files, such as `fp16`.
-        config: for a single file, the folder or Hub id with its configs and tokenizer. With None
-            diffusers recognises the known releases and reads their configs from the Hub.
+        variant: variant of the weight files, such as `fp16`.
+        config: for a single file, the folder or Hub id with its configs and tokenizer. With None,
+            diffusers recognises known releases and reads their configs from the Hub.
     """
 
     path: str
@@ -38,7 +38,13 @@ class Base:
 
     @classmethod
     def named(cls, name: str, revision: str | None = None, variant: str | None = None) -> "Base":
-        """A base by the name of an embedded one, or by its path. It is not checked."""
+        """The base with the name of an embedded base, or with this path. It is not checked.
+
+        Args:
+            name: name of an embedded base, a folder, a file or a Hub id.
+            revision: see `Base`.
+            variant: see `Base`.
+        """
         if Path(name).name == name and (EMBEDDED / name / "model_index.json").is_file():
             return cls(str(EMBEDDED / name), variant=variant)
         return cls(name, revision, variant)
@@ -58,11 +64,11 @@ class Base:
             options = {**self._single_file(), **UNLOADED}
             parts = StableDiffusionPipeline.from_single_file(self.path, **options)
         else:
-            # transformers fills what is missing with random numbers, but reports it on request
-            encoder, found = CLIPTextModel.from_pretrained(
+            # transformers fills missing weights with random numbers; `loading_info` lists them
+            encoder, loading_info = CLIPTextModel.from_pretrained(
                 self.path, subfolder="text_encoder", output_loading_info=True, **self._folder()
             )
-            if missing := sorted(found["missing_keys"]):
+            if missing := sorted(loading_info["missing_keys"]):
                 raise ValueError(f"text_encoder lacks {', '.join(missing[:3])}")
             options = {**self._folder(), **UNLOADED, "text_encoder": encoder}
             parts = StableDiffusionPipeline.from_pretrained(self.path, **options)
@@ -106,7 +112,7 @@ def check_complete(name: str, part: nn.Module) -> None:
     """Check that the checkpoint had weights for all parameters of a part.
 
     Raises:
-        ValueError: with the names of some that are missing.
+        ValueError: if weights are missing; the message names some of them.
     """
     missing = [key for key, parameter in part.named_parameters() if parameter.is_meta]
     if missing:

@@ -1,4 +1,4 @@
-"""Conditioning: what a U-Net is conditioned on besides latents and t.
+"""Conditioning: the inputs of a U-Net besides latents and t.
 
 Letters in shape comments: B batch, L tokens, D width.
 """
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class Conditioning(NamedTuple):
-    """What a U-Net is conditioned on besides latents and t.
+    """The inputs of a U-Net besides latents and t.
 
     Args:
-        text: states of the text encoder, `[B, L, D]`, or `[L, D]` of a single prompt.
+        text: states of the text encoder, `[B, L, D]`, or `[L, D]` for a single prompt.
         pooled: pooled text `[B, P]`, for bases whose U-Net takes it; None for Stable Diffusion 1.x
             and 2.x.
         ids: extra numbers `[B, N]`, such as the sizes that Stable Diffusion XL takes; None
@@ -36,7 +36,7 @@ class Conditioning(NamedTuple):
         return sum(part.nbytes for part in self if part is not None)
 
     def apply(self, change: Callable[[Tensor], Tensor]) -> "Conditioning":
-        """Apply a function to each tensor that there is."""
+        """Apply a function to each tensor that is not None."""
         return Conditioning(**{name: change(part) for name, part in self.named().items()})
 
     def expand(self, count: int) -> "Conditioning":
@@ -44,7 +44,7 @@ class Conditioning(NamedTuple):
         return self.apply(lambda part: part.expand(count, *part.shape[1:]))
 
     def to(self, *target: Any) -> "Conditioning":
-        """Move to a device, a dtype, or both of another tensor, as `Tensor.to` does."""
+        """Move to a device, to a dtype, or to those of another tensor, as `Tensor.to` does."""
         return self.apply(lambda part: part.to(*target))
 
     def select(self, index: Any) -> "Conditioning":
@@ -52,7 +52,7 @@ class Conditioning(NamedTuple):
         return self.apply(lambda part: part[index])
 
     def named(self) -> dict[str, Tensor]:
-        """The tensors that there are, by field."""
+        """The tensors that are not None, by field."""
         return {name: part for name, part in self._asdict().items() if part is not None}
 
     def unet_arguments(self) -> dict[str, Any]:

@@ -24,8 +24,13 @@ CreateWith = Literal["base", "theta"]
 def check_creation(pipe: DiffusionPipeline, labels_from: str, create_with: str) -> None:
     """Check that a pipeline can create and label in this way.
 
+    Args:
+        pipe: the pipeline.
+        labels_from: see `Diff2in1Pipeline.__call__`.
+        create_with: see there.
+
     Raises:
-        ValueError: if it cannot.
+        ValueError: if the pipeline cannot, or a value is unknown.
     """
     if labels_from not in ("latent", "last_step", "image"):
         raise ValueError(f"labels_from {labels_from!r}: expected latent, last_step or image")
@@ -40,7 +45,7 @@ def check_creation(pipe: DiffusionPipeline, labels_from: str, create_with: str) 
     loras = set(getattr(pipe.unet, "peft_config", None) or ())
     if loras - {LORA_NAME}:
         others = ", ".join(sorted(loras - {LORA_NAME}))
-        raise ValueError(f"create_with='base' leaves out your LoRA {others}: create with 'theta'")
+        raise ValueError(f"create_with='base' ignores your LoRA {others}: create with 'theta'")
     if pipe.base_unet is None and not loras:
         raise ValueError(
             "create_with='base': this pipeline holds only the trained U-Net;"
@@ -56,8 +61,8 @@ def read_canvas(
     Args:
         pipe: the pipeline.
         image: see `images.to_batches`; None to create from prompts alone.
-        height: of the created images in pixels, without an image.
-        width: of the created images in pixels, without an image.
+        height: height of the created images in pixels, only without an image.
+        width: width of the created images in pixels, only without an image.
 
     Returns:
         (H, W), and images `[B, 3, H, W]` in [-1, 1] or None.
@@ -66,27 +71,34 @@ def read_canvas(
         own = pipe.unet.config.sample_size
         own = (own, own) if isinstance(own, int) else own
         height, width = (
-            given or side * pipe.vae_scale_factor
-            for given, side in zip((height, width), own, strict=True)
+            wanted or side * pipe.vae_scale_factor
+            for wanted, side in zip((height, width), own, strict=True)
         )
         return (height, width), None
     if height is not None or width is not None:
-        raise ValueError("height and width are for creating without an image, which has a size")
+        raise ValueError("height and width have no effect with an image, which has its own size")
     batches = to_batches(image)
     sizes = sorted({(batch.shape[2], batch.shape[3]) for batch in batches})
     if len(sizes) != 1:
-        raise ValueError(f"images of sizes {sizes}: expected one size in a call that creates")
+        raise ValueError(
+            f"images of sizes {sizes}: expected one size in a call that creates images"
+        )
     return sizes[0], torch.cat(batches).to(pipe._execution_device)
 
 
 def encode_images(pipe: DiffusionPipeline, image: Any) -> list[Tensor]:
-    """Scaled latents `[C, h, w]` of images of any sizes, extended to the stride."""
+    """Encode images of any sizes as scaled latents `[C, h, w]`. Images are extended to the stride.
+
+    Args:
+        pipe: the pipeline.
+        image: see `images.to_batches`.
+    """
     batches = [pad_to_stride(batch, pipe.stride) for batch in to_batches(image)]
     return [pipe.encode_image(batch.to(pipe._execution_device))[0] for batch in batches]
 
 
 class Denoising(NamedTuple):
-    """How to denoise, see `Diff2in1Pipeline.__call__`. None: the checkpoint's setting."""
+    """Settings of denoising, see `Diff2in1Pipeline.__call__`. None takes the default."""
 
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
@@ -104,15 +116,15 @@ def create_latents(
     how: Denoising | None = None,
     return_pyramid: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-    """Scaled latents of created images.
+    """Create images as scaled latents.
 
     Args:
         pipe: the pipeline.
         start: images `[B, 3, H, W]` in [-1, 1], or the size (H, W) to create without images.
-        prompts: one per image.
-        strengths: one per image.
-        generator: one, or one per image.
-        how: settings of the denoising; None: the checkpoint's.
+        prompts: one prompt per image.
+        strengths: one strength per image.
+        generator: one generator, or one per image.
+        how: settings of denoising; None takes the defaults of the checkpoint.
         return_pyramid: also return the pyramid of the last call.
 
     Returns:
@@ -122,13 +134,13 @@ def create_latents(
     steps, guidance = how.num_inference_steps, how.guidance_scale
     steps = config.default_num_inference_steps if steps is None else steps
     guidance = config.default_guidance_scale if guidance is None else guidance
-    given = count if isinstance(start, tuple) else len(start)
-    listed = generator if isinstance(generator, list) else [generator] * given
-    for what, found in (("prompts", prompts), ("strengths", strengths), ("generators", listed)):
-        if len(found) != given:
-            raise ValueError(f"{len(found)} {what} for {given} images")
+    images = count if isinstance(start, tuple) else len(start)
+    listed = generator if isinstance(generator, list) else [generator] * images
+    for name, values in (("prompts", prompts), ("strengths", strengths), ("generators", listed)):
+        if len(values) != images:
+            raise ValueError(f"{len(values)} {name} for {images} images")
 
-    # 1. Conditioning: on the prompts, and for guidance on the negative prompt
+    # 1. Conditioning: the prompts, and the negative prompt if there is guidance
     conditioning = pipe.encode_prompt(prompts)
     if guidance != 1:
         negative = pipe.encode_prompt([how.negative_prompt] * count)
@@ -168,7 +180,10 @@ def create_latents(
 def creation_unet(
     pipe: DiffusionPipeline, create_with: CreateWith
 ) -> Iterator[UNet2DConditionModel]:
-    """The U-Net to create with: theta's, the base's beside it, or theta's without its LoRA."""
+    """Give the U-Net that creates: theta's, or the base's.
+
+    The base's U-Net is `base_unet`, or theta's U-Net with its LoRA switched off.
+    """
     if create_with == "theta" or pipe.config.trained_unet == "none":
         yield pipe.unet
     elif pipe.base_unet is not None:

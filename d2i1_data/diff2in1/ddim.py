@@ -17,8 +17,8 @@ from .one_pass import one_pass
 def timesteps(strength: float, steps: int, train_steps: int = 1000) -> list[int]:
     """The timesteps of all U-Net calls between T = strength * train_steps and 0.
 
-    They are T / steps apart and end at 1. So (0.6, 50) gives 589, 577, ..., 13, 1, as the paper's
-    code does; diffusers' image-to-image would make only 30 of these 50 calls.
+    They are T / steps apart and end at 1. So (0.6, 50) gives 589, 577, ..., 13, 1, as in the code
+    of the paper. The image-to-image pipeline of diffusers would make only 30 of these 50 calls.
 
     Args:
         strength: noise level T / train_steps, in (0, 1].
@@ -51,11 +51,12 @@ def denoise(
 
     Args:
         unet: the U-Net to denoise with.
-        backbone: of the same base.
-        latents: noisy scaled latents `[B, C, h, w]`; float32 between the calls.
+        backbone: backbone of the same base.
+        latents: noisy scaled latents `[B, C, h, w]`. They are float32 between the calls.
         schedule: the `timesteps` of every sample, `[S, B]`.
-        conditioning: of B prompts; with guidance of 2 B, the negative ones behind the others.
-        guidance: scale of classifier-free guidance; has no effect on B prompts.
+        conditioning: conditioning of B prompts. With guidance, of 2 B prompts: the negative prompts
+            come last.
+        guidance: scale of classifier-free guidance; it has no effect with B prompts.
         return_pyramid: also return the pyramid of the last call.
         progress: wraps the schedule to show progress.
 
@@ -84,10 +85,10 @@ def ddim_step(
     """One DDIM step from x_t to x_(t_next).
 
     Args:
-        backbone: whose scheduler has the noise levels.
-        output: of the U-Net at t, `[B, C, h, w]`.
+        backbone: its scheduler has the noise levels.
+        output: output of the U-Net at t, `[B, C, h, w]`.
         t: timesteps `[B]`.
-        t_next: timesteps `[B]`, or None for the scheduler's last level.
+        t_next: next timesteps `[B]`, or None for the last level of the scheduler.
         latents: x_t, `[B, C, h, w]`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Decoders from the U-Net's wide pyramid to the features that a host reads."""
+"""Decoders: they turn the wide pyramid of the U-Net into the features that a host reads."""
 
 from itertools import pairwise
 
@@ -10,7 +10,7 @@ from .layers import Residual, group_norm, resize
 
 
 class TopDownDecoder(nn.Module):
-    """Normalise and narrow every level, then merge from the coarsest to the finest.
+    """Normalises every level, reduces its channels, and merges from the coarsest to the finest.
 
     It uses GroupNorm, so that the statistics of a sample depend on that sample only.
 
@@ -28,7 +28,7 @@ class TopDownDecoder(nn.Module):
         self.merge = nn.ModuleList(Residual(width) for _ in pyramid_channels)
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> Tensor:
-        """Features `[B, width, h, w]` at the finest resolution, of a pyramid, finest first."""
+        """Decode a pyramid, finest level first, to features `[B, width, h, w]`."""
         merged = self.merge[-1](self.narrow[-1](pyramid[-1]))
         for level in reversed(range(len(self.narrow) - 1)):
             x = self.narrow[level](pyramid[level])
@@ -38,23 +38,25 @@ class TopDownDecoder(nn.Module):
 
 
 class PyramidDecoder(nn.Module):
-    """Give a host the pyramid that its own image encoder would give, so its decoder stays as it is.
+    """Gives a host maps like those of its own image encoder. The host's decoder stays unchanged.
 
-    As in the released code, the coarsest level becomes the coarsest map at twice its own
-    resolution, and so on up to the latent's resolution. The finest level then refines the last map,
-    and transposed convolutions give the maps that are finer than the latent. If a base has fewer
-    levels, its coarsest level serves all coarser maps. It uses GroupNorm instead of batch and
-    spectral norm, so that a sample's maps depend on that sample only, and SiLU instead of ReLU.
+    As in the released code, the coarsest level becomes the coarsest map at twice its resolution,
+    and so on up to the resolution of the latents. The finest level then refines the last map.
+    Transposed convolutions make the maps that are finer than the latents. If a base has fewer
+    levels than the host has maps, its coarsest level is used for all coarser maps.
+
+    GroupNorm replaces batch and spectral norm, so that the maps of a sample depend on that sample
+    only. SiLU replaces ReLU.
 
     Args:
         pyramid_channels: channels of the U-Net's pyramid, finest level first.
         channels: channels of the host's maps, coarsest first.
-        scales: resolutions of the host's maps as multiples of the latent's, coarsest first. Each is
-            twice the one before; the first is below 1 and the last above 1. Stable Diffusion's
-            latents have an eighth of the image's sides, so scales 1/4 to 4 are the strides 32 to 2
-            of an image encoder.
+        scales: resolutions of the host's maps, relative to the latents, coarsest first. Each is
+            twice the previous one; the first is below 1 and the last above 1. The sides of Stable
+            Diffusion's latents are an eighth of the image's, so scales 1/4 to 4 correspond to
+            strides 32 to 2 of an image encoder.
 
-    Source: the SNmodule of the paper's released code, the parts in use.
+    Source: the parts of SNmodule that the paper's released code uses.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class PyramidDecoder(nn.Module):
             for level, width in zip(self.levels, widths, strict=True)
         )
         self.merge = nn.ModuleList(Residual(below + own, own) for below, own in pairwise(widths))
-        # a finer map is made from the finest coarse one, and from the finer one before it
+        # a finer map is made from the finest coarse map, and from the previous finer map
         inputs = [coarse[-1], *(c + coarse[-1] for c in fine[:-1])]
         self.norm = group_norm(coarse[-1])
         self.enlarge = nn.ModuleList(
@@ -85,19 +87,19 @@ class PyramidDecoder(nn.Module):
         )
 
     def forward(self, pyramid: tuple[Tensor, ...]) -> list[Tensor]:
-        """The host's maps `[B, C_k, h_k, w_k]`, coarsest first, of a pyramid, finest first."""
+        """Decode a pyramid, finest level first, to maps `[B, C_k, h_k, w_k]`, coarsest first."""
         height, width = pyramid[0].shape[-2:]
-        made: list[Tensor] = []
+        coarse_maps: list[Tensor] = []
         for place, (level, scale, narrow) in enumerate(
             zip(self.levels, self.scales, self.narrow, strict=True)
         ):
             size = (max(1, round(height * scale)), max(1, round(width * scale)))
             own = resize(narrow(pyramid[level]), size)
             if place:
-                own = self.merge[place - 1](torch.cat([resize(made[-1], size), own], 1))
-            made.append(own)
-        maps = made[: self.count]
-        carried = inputs = F.silu(self.norm(made[-1]))
+                own = self.merge[place - 1](torch.cat([resize(coarse_maps[-1], size), own], 1))
+            coarse_maps.append(own)
+        maps = coarse_maps[: self.count]
+        carried = inputs = F.silu(self.norm(coarse_maps[-1]))
         for place, enlarge in enumerate(self.enlarge):
             if place:
                 carried = F.interpolate(carried, scale_factor=2.0, mode="bilinear")

@@ -1,6 +1,6 @@
-"""Images in and out: from pictures of many kinds to tensors, and back to 8 bits.
+"""Convert images: from pictures of many kinds to tensors, and back to 8 bits.
 
-B batch, H W pixels; tensors are [B, 3, H, W] in [-1, 1].
+Letters in shape comments: B batch, H W pixels. Tensors are [B, 3, H, W] in [-1, 1].
 """
 
 from typing import Any
@@ -14,15 +14,15 @@ from torch.nn import functional as F
 
 
 def to_batches(images: Any) -> list[Tensor]:
-    """One tensor `[1, 3, H, W]` in [-1, 1] per image.
+    """Convert images to tensors `[1, 3, H, W]` in [-1, 1], one for each image.
 
     Args:
         images: a PIL image; an array `[H, W, 3]` or `[B, H, W, 3]`, uint8 or float in [0, 1]; a
             tensor `[3, H, W]` or `[B, 3, H, W]` in [0, 1]; or a list of these.
 
     Raises:
-        TypeError: if it is nothing of that kind.
-        ValueError: if its shape or its values are wrong.
+        TypeError: if the images are of another type.
+        ValueError: if a shape or values are wrong.
     """
     if isinstance(images, list | tuple):
         return [batch for image in images for batch in to_batches(image)]
@@ -40,13 +40,13 @@ def to_batches(images: Any) -> list[Tensor]:
         raise ValueError(f"image tensor of shape {tuple(images.shape)}: expected [..., 3, H, W]")
     if images.min() < 0 or images.max() > 1:
         raise ValueError("image tensor: expected floats in [0, 1] or uint8 arrays")
-    # in one memory layout, as convolutions round differently in another
+    # always use one memory layout, because convolutions round differently in another
     images = (images.float() * 2 - 1).contiguous()
     return list(images.view(-1, *images.shape[-3:]).split(1))
 
 
 def pad_to_stride(images: Tensor, stride: int) -> Tensor:
-    """Extend `[B, 3, H, W]` at the right and below, by reflection, to multiples of the stride."""
+    """Extend `[B, 3, H, W]` to multiples of the stride, by reflection at the right and bottom."""
     height, width = images.shape[-2:]
     right, below = -width % stride, -height % stride
     mode = "reflect" if right < width and below < height else "replicate"
@@ -54,7 +54,7 @@ def pad_to_stride(images: Tensor, stride: int) -> Tensor:
 
 
 def fit_longer_side(images: Tensor, resolution: int | None) -> Tensor:
-    """Scale `[B, 3, H, W]` so that the longer side has this many pixels; None: no change."""
+    """Scale `[B, 3, H, W]` so that the longer side has this many pixels. None changes nothing."""
     height, width = images.shape[-2:]
     if resolution is None or max(height, width) == resolution:
         return images
@@ -64,12 +64,12 @@ def fit_longer_side(images: Tensor, resolution: int | None) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> NDArray[np.uint8]:
-    """Images `[B, 3, H, W]` in [-1, 1] as arrays `[B, H, W, 3]` uint8."""
+    """Convert images `[B, 3, H, W]` in [-1, 1] to arrays `[B, H, W, 3]` uint8."""
     return _to_bytes(images).movedim(1, -1).contiguous().cpu().numpy()
 
 
 def as_stored(images: Tensor) -> Tensor:
-    """Images `[B, 3, H, W]` in [-1, 1] after they were stored in 8 bits and read again."""
+    """Round images `[B, 3, H, W]` in [-1, 1] as if they were stored in 8 bits and read again."""
     return (_to_bytes(images).float() / 255 * 2 - 1).contiguous()
 
 

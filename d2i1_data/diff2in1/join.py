@@ -1,7 +1,6 @@
-"""A module and all it imports from its own package, as one file that runs without the package.
+"""Join a module and its imports from its own package to one file that runs without the package.
 
-diffusers fetches one file for a custom pipeline and one for a custom component; neither a copied
-tree nor flat siblings load from the Hub.
+From the Hub, diffusers loads only one file for a custom pipeline, and one for a custom component.
 """
 
 import ast
@@ -11,14 +10,13 @@ import inspect
 
 
 def join_modules(entry: str) -> str:
-    """The source of a module with every relative import replaced by the imported source.
+    """The source of a module, with the imported source in place of each relative import.
 
     Args:
         entry: full name of the module.
 
     Raises:
-        ValueError: if a name means different things in two modules, or a relative import renames
-            one.
+        ValueError: if two modules define the same name, or a relative import renames something.
     """
     sections: dict[str, str] = {}
     owner: dict[str, str] = {}
@@ -43,26 +41,26 @@ def join_modules(entry: str) -> str:
 
     visit(entry)
     own = sections.pop(entry)
-    if not sections:  # already one file, such as a pipeline that was loaded from a published one
+    if not sections:  # already one file, such as a pipeline that was loaded from the Hub
         return inspect.getsource(importlib.import_module(entry))
     docstring_end = own.index('"""\n', 3) + 4
     return "\n\n\n".join([own[:docstring_end], *sections.values(), own[docstring_end:]]) + "\n"
 
 
 def _imported(node: ast.ImportFrom, package: str) -> str:
-    """Full name of the module a relative import names."""
+    """Full name of the module that a relative import imports from."""
     if any(alias.asname for alias in node.names):
         raise ValueError(f"{package}: a joined module cannot rename what it imports")
     return importlib.util.resolve_name("." * node.level + (node.module or ""), package)
 
 
 def _start(node: ast.stmt) -> int:
-    """First line of a statement with its decorators."""
+    """First line of a statement, including its decorators."""
     return min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
 
 
 def _bound(node: ast.stmt, module: str) -> list[tuple[str, str]]:
-    """The names that a top-level statement binds, and what defines each of them."""
+    """The names that a top-level statement binds, each with the place of its definition."""
     if isinstance(node, ast.FunctionDef | ast.ClassDef):
         return [(node.name, module)]
     if isinstance(node, ast.Import):

@@ -10,16 +10,27 @@ Norm = Literal["batch", "group"]
 
 
 def group_norm(channels: int, most: int = 8) -> nn.GroupNorm:
-    """Group norm with as many groups as divide the channels, at most `most`, a power of 2.
+    """Group norm with the largest possible number of groups.
 
-    No group has only one channel: the bias before it would have no effect and learn from rounding.
+    A group has at least two channels. With one channel, a bias before the norm would have no effect
+    and would learn from rounding errors.
+
+    Args:
+        channels: number of channels.
+        most: largest number of groups, a power of 2.
     """
     groups = math.gcd(most, channels)
     return nn.GroupNorm(max(groups // 2, 1) if groups == channels else groups, channels)
 
 
 class Residual(nn.Module):
-    """Two normalised 3x3 convolutions beside the identity, or beside a 1x1 to other channels."""
+    """A residual block of two normalised 3x3 convolutions.
+
+    Args:
+        channels: number of input channels.
+        outputs: number of output channels; None is the same number. With another number, the
+            shortcut is a 1x1 convolution.
+    """
 
     def __init__(self, channels: int, outputs: int | None = None) -> None:
         super().__init__()
@@ -39,13 +50,25 @@ class Residual(nn.Module):
 def normed_conv(
     inputs: int, outputs: int, kernel: int, norm: Norm, activation: type[nn.Module]
 ) -> nn.Sequential:
-    """A convolution that keeps the size, its norm and its activation."""
+    """A convolution that keeps the size, followed by a norm and an activation.
+
+    Args:
+        inputs: number of input channels.
+        outputs: number of output channels.
+        kernel: side of the kernel.
+        norm: kind of the norm.
+        activation: class of the activation.
+    """
     conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, make_norm(norm, outputs), activation())
 
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:
-    """Batch norm, as several hosts were published, or group norm in its place."""
+    """Batch norm, which several published hosts use, or group norm instead.
+
+    Raises:
+        ValueError: if the kind is unknown.
+    """
     if norm == "batch":
         return nn.BatchNorm2d(channels)
     if norm == "group":
@@ -54,7 +77,7 @@ def make_norm(norm: Norm, channels: int) -> nn.Module:
 
 
 def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Resize bilinearly to (h, w), if the size differs."""
+    """Resize bilinearly to (h, w) if the size differs."""
     return x if x.shape[-2:] == size else F.interpolate(x, size, mode="bilinear")
 
 

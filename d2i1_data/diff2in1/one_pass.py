@@ -1,4 +1,4 @@
-"""One pass of the U-Net that gives its output and every feature map behind it.
+"""One pass of the U-Net that gives its output and all its feature maps.
 
 Letters in shape comments: B batch, C channels, h w latent pixels, L tokens, D width of the text.
 """
@@ -23,11 +23,11 @@ class OnePass(NamedTuple):
     """The result of `one_pass`.
 
     Args:
-        noise: what `unet(...)` returns, `[B, C, h, w]`.
-        pyramid: all feature maps of a resolution concatenated over channels, finest first; level l
-            is `[B, C_l, h / 2^l, w / 2^l]`.
-        attention_maps: by level, how much each pixel attends to each token,
-            `[B, L, h / 2^l, w / 2^l]`; empty unless `record_attention` was called.
+        noise: the result of `unet(...)`, `[B, C, h, w]`.
+        pyramid: for each resolution all feature maps, concatenated over channels, finest first.
+            Level l is `[B, C_l, h / 2^l, w / 2^l]`.
+        attention_maps: level -> attention of each pixel to each token, `[B, L, h / 2^l, w / 2^l]`.
+            It is empty unless `record_attention` was called.
     """
 
     noise: Tensor
@@ -38,17 +38,17 @@ class OnePass(NamedTuple):
 def one_pass(
     unet: UNet2DConditionModel, latents: Tensor, t: Tensor | int, conditioning: Conditioning
 ) -> OnePass:
-    """Walk the U-Net's public parts. The noise is bit-equal to that of `unet(latents, t, ...)`.
+    """Run the U-Net part by part. The noise is bit-equal to `unet(latents, t, ...)`.
 
-    The pyramid holds what the paper's head reads: the output of every resnet with its attention, of
-    every down- and upsampler, of the middle block and of the first convolution. There are no hooks,
-    so it compiles; gradient checkpointing and offload hooks are honoured.
+    The pyramid has the maps that the paper's head reads: the outputs of the first convolution, of
+    every resnet with its attention, of every down- and upsampler, and of the middle block. There
+    are no forward hooks, so the pass can be compiled. Gradient checkpointing and offloading work.
 
     Args:
-        unet: of Stable Diffusion 1.x or 2.x.
+        unet: a U-Net of Stable Diffusion 1.x or 2.x.
         latents: scaled latents `[B, C, h, w]`.
         t: timestep, a number or `[B]`.
-        conditioning: of B prompts.
+        conditioning: conditioning of B prompts.
 
     Raises:
         ValueError: if the U-Net has inputs that are not supported.
@@ -95,7 +95,7 @@ def one_pass(
             x = _layer(block, resnet, attention, x, emb, text)
             pyramid[level].append(x)
         if block.upsamplers is not None:
-            pyramid[level].pop()  # the paper's last map of a block is the upsampled one
+            pyramid[level].pop()  # in the paper the upsampled map replaces the last one of a block
             size = residuals[-1].shape[2:]
             doubled = size == (2 * x.shape[2], 2 * x.shape[3])
             for upsampler in block.upsamplers:
@@ -107,7 +107,7 @@ def one_pass(
     if unet.conv_norm_out is not None:
         noise = unet.conv_act(unet.conv_norm_out(noise))
     noise = unet.conv_out(noise)
-    # GroupNorm's backward on the CPU crashes for channels-last input that needs no gradient
+    # on the CPU, the backward of GroupNorm crashes for channels-last input without gradient
     levels = tuple(torch.cat(level, dim=1).contiguous() for level in pyramid)
     result = OnePass(noise, levels, {} if recorder is None else recorder.stop(levels))
     return result if hook is None else hook.post_forward(unet, result)
@@ -117,7 +117,7 @@ def check_supported(unet: UNet2DConditionModel) -> None:
     """Refuse a U-Net with inputs that Stable Diffusion 1.x and 2.x do not have.
 
     Raises:
-        ValueError: with the name of the input.
+        ValueError: if it has such an input; the message names it.
     """
     for name in UNSUPPORTED:
         if unet.config.get(name) is not None:
@@ -125,7 +125,7 @@ def check_supported(unet: UNet2DConditionModel) -> None:
 
 
 def _text_of(block: torch.nn.Module, text: Tensor) -> dict[str, Tensor]:
-    """The text as an argument, if a block has cross-attention."""
+    """The text as a keyword argument, if a block has cross-attention."""
     return {"encoder_hidden_states": text} if getattr(block, "has_cross_attention", False) else {}
 
 
@@ -137,7 +137,7 @@ def _layer(
     emb: Tensor,
     text: Tensor,
 ) -> Tensor:
-    """A resnet and its attention, recomputed in the backward pass if the block checkpoints."""
+    """Run a resnet and its attention. The backward pass repeats them if the block checkpoints."""
 
     def run(x: Tensor, emb: Tensor, text: Tensor) -> Tensor:
         x = resnet(x, emb)
@@ -171,6 +171,9 @@ def pyramid_channels(unet: UNet2DConditionModel) -> list[int]:
 
 
 def last_channels(unet: UNet2DConditionModel) -> list[int]:
-    """Of each C_l, the channels of the last map on the way to the noise; they come last."""
-    finest, *coarser = reversed(unet.up_blocks)  # a coarser block's last map is upsampled
+    """For each level, the channels of its last map on the way to the noise.
+
+    They are the last of the C_l channels.
+    """
+    finest, *coarser = reversed(unet.up_blocks)  # coarser blocks end with an upsampler
     return [finest.resnets[-1].out_channels, *(b.resnets[-2].out_channels for b in coarser)]

@@ -1,4 +1,4 @@
-"""Perception: what every host is, a model from the pyramid of one pass to raw maps per task."""
+"""Perception: the base class of hosts, models that turn the pyramid of one pass into raw maps."""
 
 import inspect
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ AttentionMaps = dict[int, Tensor]  # see `OnePass`
 
 
 class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """Base class of all hosts: a component of the pipeline, saved in its folder `perception/`.
+    """Base class of all hosts. A host is the component `perception` of a pipeline.
 
     A host registers `tasks` in its config: task name -> the config of its family, such as
     `{"normals": {"family": "unit_vector"}, "semseg": {"family": "label_map", "names": [...]}}`.
@@ -31,17 +31,18 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
     published_width: ClassVar[int | None] = None
     """The width in the host's paper; None if it has no paper."""
     width_step: ClassVar[int] = 16
-    """A width is a multiple of this."""
+    """A width must be a multiple of this."""
     single_task_families: ClassVar[tuple[str, ...] | None] = None
-    """Families of which the host perceives one task, the best suited first; None: any tasks."""
+    """The host perceives one task of one of these families, the best suited first. None: the host
+    perceives any number of tasks of all families."""
     has_own_conditioning: ClassVar[bool] = False
-    """Whether the host conditions the U-Net on something else than the empty prompt."""
+    """Whether the host has its own conditioning for the U-Net, instead of the empty prompt."""
     reads_attention = False
     """Whether the host reads the cross-attention maps of the pass."""
     timestep = 0
-    """The timestep that the U-Net is given."""
+    """The timestep at which the U-Net runs."""
     latent_scale = 1.0
-    """Scaled latents are multiplied with this for the U-Net."""
+    """Scaled latents are multiplied by this before the U-Net."""
 
     families: dict[str, Family]
 
@@ -49,21 +50,25 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def mount(
         cls, base: StableDiffusionPipeline, tasks: dict[str, dict[str, Any]], **options: Any
     ) -> "Perception":
-        """A fresh host for the U-Net of a base.
+        """A new, untrained host for the U-Net of a base.
 
         Args:
             base: all parts of the base, as `Base.load` gives them.
             tasks: task name -> the config of its family.
-            options: of the host, such as `width`.
+            options: options of the host, such as `width`.
         """
         return cls(tasks, pyramid_channels(base.unet), **cls.default_options(base.unet, options))
 
     @classmethod
     def default_options(cls, unet: UNet2DConditionModel, options: dict[str, Any]) -> dict[str, Any]:
-        """The options, with a width if they have none.
+        """Add a width to options without one.
 
-        It is the published width, or a quarter of it for a U-Net that is narrower than Stable
+        The width is the published one, or a quarter of it if the U-Net is narrower than Stable
         Diffusion's.
+
+        Args:
+            unet: the U-Net of the base.
+            options: options of the host.
         """
         if cls.published_width is None or "width" in options:
             return options
@@ -72,10 +77,10 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @classmethod
     def choose_tasks(cls, families: Mapping[str, Family]) -> list[str]:
-        """The tasks that the host perceives by default: all it can, or the first if it takes one.
+        """The tasks that the host perceives by default: all that it can, or one if it takes one.
 
         Args:
-            families: of the tasks to choose from, by task.
+            families: the tasks to choose from, task name -> family.
         """
         if cls.single_task_families is None:
             return list(families)
@@ -109,12 +114,12 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """Check the options of a host.
 
         Raises:
-            ValueError: if the host does not have an option, or cannot have that width.
+            ValueError: if the host does not have such an option, or the width is wrong.
         """
-        known = inspect.signature(cls).parameters
-        unknown = sorted(set(options) - set(known))
+        parameters = inspect.signature(cls).parameters
+        unknown = sorted(set(options) - set(parameters))
         if unknown:
-            has = ", ".join(name for name, one in known.items() if one.default is not one.empty)
+            has = ", ".join(name for name, p in parameters.items() if p.default is not p.empty)
             raise ValueError(f"{cls.__name__} has no setting {', '.join(unknown)}; it has {has}")
         width = options.get("width", cls.width_step)
         if not isinstance(width, int) or width < cls.width_step or width % cls.width_step:
@@ -122,7 +127,7 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     def add_families(self, tasks: dict[str, dict[str, Any]]) -> None:
         """Make the families that the config names. Every host calls this first."""
-        # sorted, as a config comes back from its file: heads keep their order, optimisers theirs
+        # A saved config is sorted. Sorting here keeps the order of heads and optimiser states.
         self.families = {name: make_family(tasks[name]) for name in sorted(tasks)}
         self.check_tasks(self.families)
         protocol = self.config.get("protocol", "ours")
@@ -131,25 +136,26 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     @property
     def single_task(self) -> tuple[str, Family]:
-        """Name and family of the task of a host that perceives one."""
-        (found,) = self.families.items()
-        return found
+        """Name and family of the single task. Only for hosts that perceive one task."""
+        (task,) = self.families.items()
+        return task
 
     def own_conditioning(self) -> Conditioning:
-        """The host's own conditioning, a batch of one, where `has_own_conditioning`."""
+        """The host's own conditioning, a batch of one. Only for `has_own_conditioning`."""
         raise NotImplementedError
 
     def run_unet(
         self, unet: UNet2DConditionModel, latents: Tensor, conditioning: Conditioning
     ) -> OnePass:
-        """One pass of the U-Net over latents without noise, with the host's timestep and scale.
+        """Make one pass over latents without noise, with the timestep and scale of the host.
 
         Args:
-            unet: of the base.
+            unet: U-Net of the base.
             latents: scaled latents `[B, C, h, w]`.
-            conditioning: of the empty prompt, a batch of one. A host with its own ignores it.
+            conditioning: the empty prompt, a batch of one. A host with its own conditioning ignores
+                it.
         """
-        if self.reads_attention:  # here, as others may have replaced the processors since
+        if self.reads_attention:  # in each pass, because other code may replace the processors
             record_attention(unet)
         if self.has_own_conditioning:
             conditioning = self.own_conditioning()
@@ -165,9 +171,9 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """Raw maps per task.
 
         Args:
-            pyramid: of one pass, finest level first.
+            pyramid: pyramid of one pass, finest level first.
             size: (H, W) in pixels.
-            attention_maps: of the same pass, for a host that reads them.
+            attention_maps: attention maps of the same pass, for a host that reads them.
 
         Returns:
             Task name -> raw map `[B, R, H, W]` in the layout of the task's family.
@@ -181,12 +187,12 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
         targets: dict[str, Tensor],
         attention_maps: AttentionMaps | None = None,
     ) -> dict[str, Tensor]:
-        """The loss of each sample per task; its mean is to be minimised.
+        """The losses of each task, one for each sample. Training minimises their mean.
 
-        It is the family's loss of the raw maps, unless a host has its own.
+        The default is the loss of the family on the raw maps. A host may have its own loss.
 
         Args:
-            pyramid: of one pass, finest level first.
+            pyramid: pyramid of one pass, finest level first.
             size: (H, W) in pixels.
             targets: task name -> target `[B, C, H, W]`.
             attention_maps: as in `forward`.
@@ -198,7 +204,7 @@ class Perception(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return {name: f.loss(raw[name], targets[name]) for name, f in self.families.items()}
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
-        """Write config and weights, and the code of the host as one file, `diff2in1.py`."""
+        """Write config and weights, and the code of the host as one file `diff2in1.py`."""
         super().save_pretrained(save_directory, **options)
         code = join_modules(type(self).__module__)
         (Path(save_directory) / "diff2in1.py").write_text(code)
@@ -208,12 +214,12 @@ HOSTS: dict[str, type[Perception]] = REGISTRY  # the same object, with its type
 
 
 def register_host(host: type[Perception]) -> type[Perception]:
-    """Let a host be mounted by its name and loaded by its class name. Usable as a decorator.
+    """Register a host, so that it can be mounted and loaded by name. Usable as a decorator.
 
     Raises:
-        ValueError: if another host has the name.
+        ValueError: if another host has the same name.
     """
-    known = HOSTS.setdefault(host.name, host)
-    if known is not host:
-        raise ValueError(f"host {host.name!r} is registered already, as {known.__name__}")
+    registered = HOSTS.setdefault(host.name, host)
+    if registered is not host:
+        raise ValueError(f"host {host.name!r} is registered already, as {registered.__name__}")
     return host

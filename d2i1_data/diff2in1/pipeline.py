@@ -60,20 +60,20 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
     `pipe(image, prompt)` creates a labelled variation of an image, `pipe.predict(image)` labels it.
 
     Args:
-        vae: the base's autoencoder.
-        text_encoder: the base's.
-        tokenizer: the base's.
-        unet: theta's, the one that perceives. If it was trained for that (`trained_unet` "lora" or
-            "full"), it forgets in part how to create.
-        scheduler: the base's noise levels.
+        vae: autoencoder of the base.
+        text_encoder: text encoder of the base.
+        tokenizer: tokenizer of the base.
+        unet: the U-Net of theta, which perceives. If it was trained for perception (`trained_unet`
+            "lora" or "full"), it partly forgets how to create.
+        scheduler: noise levels of the base.
         perception: the host.
-        base_unet: the base's own U-Net, for creation. It may be left out:
-            `from_pretrained(..., base_unet=None)`.
+        base_unet: the base's own U-Net, for creation. `from_pretrained(..., base_unet=None)` leaves
+            it out.
         base: name or Hub id of the base, with `base_revision` and `base_variant`.
-        trained_unet: "none", "lora" or "full".
-        default_create_with: these settings travel with the checkpoint; a call uses them where its
-            own are None.
-        format_version: of the folder that the pipeline is loaded from.
+        trained_unet: the trained part of the U-Net: "none", "lora" or "full".
+        default_create_with: this and the other `default_` settings are saved with the checkpoint.
+            A call uses them for arguments that are None.
+        format_version: format version of the folder that the pipeline is loaded from.
     """
 
     model_cpu_offload_seq = "text_encoder->base_unet->unet->perception->vae"
@@ -131,16 +131,16 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
     def from_base(
         cls, base: str | Base, host: str, tasks: dict[str, dict[str, Any]], **options: Any
     ) -> "Diff2in1Pipeline":
-        """Mount a fresh host on a base.
+        """Mount a new, untrained host on a base.
 
         Args:
-            base: a Stable Diffusion checkpoint, see `Base`, or the name of an embedded one.
+            base: a Stable Diffusion checkpoint, see `Base`, or the name of an embedded base.
             host: name of the host.
             tasks: task name -> the config of its family, see `Perception`.
-            options: of the host, such as `width`.
+            options: options of the host, such as `width`.
 
         Raises:
-            ValueError: if the host or an option is not known, or the base cannot be used.
+            ValueError: if the host or an option is unknown, or the base cannot be used.
         """
         kind = find_host(host)
         kind.check_options(**options)
@@ -150,17 +150,17 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
 
     @classmethod
     def from_adapter(cls, adapter: str, base: str | Base | None = None) -> "Diff2in1Pipeline":
-        """Open an adapter repository: a LoRA and a perception model on the base that it names.
+        """Open an adapter repository: a LoRA and a perception model, on the base that it names.
 
-        The LoRA is not fused, so creation can leave it out.
+        The LoRA is not fused, so creation can switch it off.
 
         Args:
             adapter: a folder or Hub id.
-            base: where the base lies. None: the one that the adapter names, if that is embedded or
+            base: place of the base. None uses the base that the adapter names, if it is embedded or
                 on the Hub.
 
         Raises:
-            ValueError: if its host is not known or its format is newer.
+            ValueError: if its host is unknown or its format is newer.
         """
         config = cls.load_config(adapter)
         check_format(config, f"adapter {adapter}")
@@ -175,7 +175,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         known = cls.settings() - {"format_version"}
         pipe.register_to_config(**{k: v for k, v in config.items() if k in known})
         pipe.load_lora_weights(adapter, adapter_name=LORA_NAME)
-        pipe.unet.eval()  # a LoRA is loaded with its dropout on
+        pipe.unet.eval()  # loading a LoRA switches its dropout on
         return pipe
 
     @classmethod
@@ -194,7 +194,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
 
     @classmethod
     def settings(cls) -> set[str]:
-        """Names of the settings in the config, beside the components."""
+        """Names of the settings in the config, without the components."""
         return set(cls._get_signature_keys(cls)[1]) - {*cls._optional_components}
 
     @property
@@ -220,34 +220,34 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
     ) -> Diff2in1Output:
         """Create a labelled variation of each image.
 
-        Settings that are None are the checkpoint's.
+        Arguments that are None take the default of the checkpoint.
 
         Args:
-            image: images of one size, see `images.to_batches`. None: create from the prompts alone,
-                from pure noise.
-            prompt: one, or one per image. A logged warning names what the tokenizer cuts.
-            strength: noise level T / 1000 in [0, 1], one, or one per image. 0 for all keeps the
-                images and labels them. Without an image it is 1.
+            image: images of one size, see `images.to_batches`. None creates from pure noise and the
+                prompts alone.
+            prompt: one prompt, or one per image. A warning names text that the tokenizer cuts off.
+            strength: noise level T / 1000 in [0, 1], one, or one per image. 0 for all images keeps
+                and labels them. Without an image it is 1.
             num_inference_steps: U-Net calls between T and 0, T / steps apart, the last at t = 1
                 (paper: 50). Diffusers' image-to-image makes only int(steps * strength) calls.
-            guidance_scale: of classifier-free guidance; 1 is none (paper).
-            negative_prompt: for guidance.
-            generator: one, or one per image.
-            labels_from: "latent": one more pass over the final latents at t = 0. "last_step": the
-                features of the last denoising call (paper; free). "image": the 8-bit image encoded
-                again, exactly what `predict` gives on it.
-            create_with: whose U-Net denoises, the "base"'s own or "theta"'s. They are the same
-                unless the U-Net was trained.
-            height: in pixels without an image; None: the base's own.
-            width: in pixels without an image; None: the base's own.
+            guidance_scale: scale of classifier-free guidance; 1 is no guidance (paper).
+            negative_prompt: prompt that guidance leads away from.
+            generator: one generator, or one per image.
+            labels_from: "latent" makes one more pass, over the final latents at t = 0. "last_step"
+                uses the features of the last denoising call (paper; no extra cost). "image" encodes
+                the 8-bit image again, and so gives the same labels as `predict`.
+            create_with: the U-Net that denoises: "base" for the base's own, "theta" for theta's.
+                They are the same unless the U-Net was trained.
+            height: height in pixels, only without an image; None is the base's.
+            width: width in pixels, only without an image; None is the base's.
             output_type: "pil", "np", "pt" or "latent", see `Diff2in1Output`.
 
         Raises:
-            ValueError: if a setting is not known, or this pipeline cannot create in this way.
+            ValueError: if a value is unknown, or this pipeline cannot create in this way.
 
         Source: paper Fig. 2, creation.
         """
-        # 1. Settings of the call, else of the checkpoint
+        # 1. Settings of the call, or else of the checkpoint
         check_output_type(output_type, CREATED_TYPES)
         maps_type: OutputType = "pt" if output_type == "latent" else output_type
         if strength is None:
@@ -282,9 +282,9 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             labelled = self.predict(list(to_uint8(created)), output_type=maps_type)
             return Diff2in1Output(**{**labelled, "images": images})
         raw = perceive(self, latents, size, pyramid)
-        found = finish_maps(self.perception.families, raw, maps_type)
+        maps = finish_maps(self.perception.families, raw, maps_type)
         self.maybe_free_model_hooks()
-        return Diff2in1Output(images=images, **found)
+        return Diff2in1Output(images=images, **maps)
 
     @torch.no_grad()
     def predict(
@@ -298,21 +298,21 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
     ) -> Diff2in1Output:
         """Label images of any size. The same input gives the same output.
 
-        The latents are the posterior's mode, without noise. The U-Net runs at t = 0 under the empty
-        prompt, unless the host has its own settings. Maps have the size of their image.
+        Latents have no noise: they are the mode of the posterior. The U-Net runs at t = 0 with the
+        empty prompt, unless the host has its own settings. Maps have the size of their image.
 
         Args:
             image: see `images.to_batches`.
-            processing_resolution: longer side that the model works at; 0 for the image's own, None
-                for the checkpoint's.
+            processing_resolution: longer side at which the model works; 0 keeps the size of the
+                image, None takes the default of the checkpoint.
             flip: average with the prediction for the mirrored image.
-            window: side of overlapping square windows, two thirds of it apart. None: the whole
-                image at once.
-            batch_size: images of one size in one pass.
+            window: predict in overlapping square windows with this side, two thirds of it apart.
+                None predicts the whole image at once.
+            batch_size: number of images, all of one size, in one pass.
             output_type: "pil", "np" or "pt", see `Diff2in1Output`.
 
         Raises:
-            ValueError: if the output type is not known.
+            ValueError: if the output type is unknown.
         """
         check_output_type(output_type, PREDICTED_TYPES)
         batches = to_batches(image)
@@ -322,19 +322,19 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         return Diff2in1Output(images=finish_images(batches, output_type), **maps)
 
     def perception_conditioning(self) -> Conditioning:
-        """The empty prompt's conditioning, a batch of one, for hosts without their own."""
+        """Conditioning of the empty prompt, a batch of one, for hosts without their own."""
         return self.encode_prompt([""])
 
     def encode_prompt(self, prompts: list[str]) -> Conditioning:
-        """Conditioning of a batch of prompts. A logged warning names what the tokenizer cuts."""
+        """Conditioning of a batch of prompts. A warning names text that the tokenizer cuts off."""
         return self.backbone.encode_text(prompts, self._execution_device)
 
     def encode_image(self, pixels: Tensor) -> Tensor:
-        """Scaled latents `[B, C, h, w]`, the posterior's mode, of `[B, 3, H, W]` in [-1, 1]."""
+        """Encode images `[B, 3, H, W]` in [-1, 1] as scaled latents `[B, C, h, w]`, the mode."""
         return self.backbone.encode_image(pixels)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
-        """Images `[B, 3, H, W]`, about in [-1, 1], of scaled latents `[B, C, h, w]`."""
+        """Decode scaled latents `[B, C, h, w]` to images `[B, 3, H, W]`, roughly in [-1, 1]."""
         return self.backbone.decode_latents(latents)
 
     def save_pretrained(  # type: ignore[override]
@@ -349,19 +349,19 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         create_pr: bool = False,
         **more: Any,
     ) -> None:
-        """Write everything, with the code of pipeline and host as one file each.
+        """Write the pipeline. The code of pipeline and host is written as one file each.
 
-        The folder loads with this package, or without it by `custom_pipeline` and
+        The folder loads with this package, or without it with `custom_pipeline` and
         `trust_remote_code=True`. An adapter must be fused first.
 
         Args:
             save_directory: the folder to write.
             options: `safe_serialization` and `variant`, as in diffusers.
-            push_to_hub: push the folder with a card once it is complete. `d2i1 publish` also tries
-                again after errors of the network.
-            repo_id: repository to push to; None: the folder's name.
-            private: whether a new repository is private; it, token, commit_message and create_pr
-                are as in diffusers.
+            push_to_hub: push the complete folder with a card. Unlike this method, `d2i1 publish`
+                tries again after errors of the network.
+            repo_id: repository to push to; None takes the name of the folder.
+            private: whether a new repository is private. This and token, commit_message and
+                create_pr are as in diffusers.
             more: further options of diffusers.
 
         Raises:
@@ -386,9 +386,9 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         variant: str | None = None,
         subfolder: str | None = None,
     ) -> str:
-        """Push what `save_pretrained` writes, with a card; the URL of the commit.
+        """Push the files of `save_pretrained` with a card, and return the URL of the commit.
 
-        Diffusers' own method would push an empty card, and not the code.
+        Diffusers' own method would push an empty card and no code.
         """
         if subfolder:
             raise ValueError(f"subfolder {subfolder!r}: a pipeline loads from the top only")

@@ -1,4 +1,4 @@
-"""Prediction: maps of images of any size, and of latents.
+"""Prediction: compute maps of images and latents.
 
 Letters in shape comments: B batch, C R channels, H W pixels, h w latent pixels.
 """
@@ -24,19 +24,19 @@ def predict_maps(
     window: int | None = None,
     batch_size: int = 8,
 ) -> Finished:
-    """The finished maps of images, in their order.
+    """Predict the finished maps of images, in their order.
 
     Args:
         pipe: the pipeline.
         batches: images `[1, 3, H, W]` in [-1, 1], of any sizes.
-        output_type: see `finish_maps`; all others as in `Diff2in1Pipeline.predict`.
-        processing_resolution: see there.
-        flip: see there.
-        window: see there.
-        batch_size: see there.
+        output_type: see `finish_maps`.
+        processing_resolution: see `Diff2in1Pipeline.predict`.
+        flip: see `Diff2in1Pipeline.predict`.
+        window: see `Diff2in1Pipeline.predict`.
+        batch_size: see `Diff2in1Pipeline.predict`.
 
     Returns:
-        The fields of an output beside `images`.
+        All fields of an output except `images`.
     """
     total: Finished = {}
     for _, same in groupby(batches, lambda batch: batch.shape[2:]):
@@ -44,11 +44,11 @@ def predict_maps(
         for start in range(0, len(group), batch_size):
             pixels = torch.cat(group[start : start + batch_size]).to(pipe._execution_device)
             raw = predict_raw(pipe, pixels, processing_resolution, flip, window)
-            found = finish_maps(pipe.perception.families, raw, output_type)
-            for kind, tasks in found.items():
-                known = total.setdefault(kind, {})
+            finished = finish_maps(pipe.perception.families, raw, output_type)
+            for kind, tasks in finished.items():
+                collected = total.setdefault(kind, {})
                 for name, maps in tasks.items():
-                    known.setdefault(name, []).extend(maps)
+                    collected.setdefault(name, []).extend(maps)
     return total
 
 
@@ -60,14 +60,14 @@ def predict_raw(
     flip: bool = False,
     window: int | None = None,
 ) -> dict[str, Tensor]:
-    """Raw maps of images.
+    """Predict raw maps of images.
 
     Args:
         pipe: the pipeline.
         pixels: images `[B, 3, H, W]` in [-1, 1].
         processing_resolution: see `Diff2in1Pipeline.predict`.
-        flip: see there.
-        window: see there.
+        flip: see `Diff2in1Pipeline.predict`.
+        window: see `Diff2in1Pipeline.predict`.
 
     Returns:
         Task name -> raw map `[B, R, H, W]`.
@@ -80,14 +80,14 @@ def predict_raw(
     def predict_part(part: Tensor) -> dict[str, Tensor]:
         latents = pipe.encode_image(pad_to_stride(part, pipe.stride))
         raw = perceive(pipe, latents, (part.shape[2], part.shape[3]))
-        return {name: families[name].to_linear(one) for name, one in raw.items()}
+        return {name: families[name].to_linear(maps) for name, maps in raw.items()}
 
     linear = predict_in_windows(predict_part, pixels, window)
     if flip:
         mirrored = predict_in_windows(predict_part, pixels.flip(-1), window)
         linear = {n: (x + families[n].flip(mirrored[n])) / 2 for n, x in linear.items()}
     linear = {n: F.interpolate(x, size, mode="bilinear") for n, x in linear.items()}
-    return {name: families[name].from_linear(one) for name, one in linear.items()}
+    return {name: families[name].from_linear(maps) for name, maps in linear.items()}
 
 
 def perceive(
@@ -96,13 +96,13 @@ def perceive(
     size: tuple[int, int],
     pyramid: tuple[Tensor, ...] | None = None,
 ) -> dict[str, Tensor]:
-    """Raw maps of latents.
+    """Predict raw maps of latents.
 
     Args:
         pipe: the pipeline.
         latents: scaled latents `[B, C, h, w]`.
         size: (H, W) of the maps in pixels.
-        pyramid: of the same latents, if there is one already.
+        pyramid: pyramid of the same latents, if it is already computed.
 
     Returns:
         Task name -> raw map `[B, R, H, W]`.
@@ -110,11 +110,11 @@ def perceive(
     attention_maps: dict[int, Tensor] = {}
     dtype = pipe.perception.dtype
     if pyramid is None:
-        found = pipe.perception.run_unet(
+        result = pipe.perception.run_unet(
             pipe.unet, latents.to(pipe.unet.dtype), pipe.perception_conditioning()
         )
-        pyramid = found.pyramid
-        attention_maps = {level: x.to(dtype) for level, x in found.attention_maps.items()}
+        pyramid = result.pyramid
+        attention_maps = {level: x.to(dtype) for level, x in result.attention_maps.items()}
     pyramid = tuple(level.to(dtype) for level in pyramid)
     factor = pipe.vae_scale_factor
     padded = (pyramid[0].shape[2] * factor, pyramid[0].shape[3] * factor)

@@ -1,4 +1,4 @@
-"""Saving and pushing pipelines, with the code that opens them elsewhere."""
+"""Save and push pipelines, with the code that opens them elsewhere."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,9 +12,9 @@ from huggingface_hub import create_repo
 
 from .join import join_modules
 
-FORMAT_VERSION = 1  # of a pipeline's or an adapter's folder, in its model_index.json
-LORA_NAME = "diff2in1"  # of the LoRA that was trained, beside those of users
-CardWriter = Callable[[Path, str], None]  # writes README.md of a folder for a repository
+FORMAT_VERSION = 1  # format of the folder of a pipeline or adapter, in its model_index.json
+LORA_NAME = "diff2in1"  # name of the trained LoRA; users may load other LoRAs beside it
+CardWriter = Callable[[Path, str], None]  # writes README.md; arguments are folder and repository
 
 
 def check_format(index: Mapping[str, Any], place: str) -> None:
@@ -22,24 +22,26 @@ def check_format(index: Mapping[str, Any], place: str) -> None:
 
     Args:
         index: the content of `model_index.json`, or a part with `format_version`.
-        place: where it lies, for the message.
+        place: names the pipeline or adapter in the message.
 
     Raises:
         ValueError: if its format is newer.
     """
-    found = index.get("format_version", FORMAT_VERSION)
-    if not isinstance(found, int) or found > FORMAT_VERSION:
+    version = index.get("format_version", FORMAT_VERSION)
+    if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ValueError(
-            f"{place}: format version {found!r}, this version of diff2in1 opens up to"
+            f"{place}: format version {version!r}, this version of diff2in1 opens up to"
             f" {FORMAT_VERSION}: update the package"
         )
 
 
 def check_no_lora(pipe: DiffusionPipeline) -> None:
-    """Check that no LoRA is beside the weights of a pipeline.
+    """Check that no LoRA is loaded in a pipeline.
+
+    A part that is saved with its LoRA would load with random weights.
 
     Raises:
-        ValueError: if there is one. Saved with it, a part would load with random weights.
+        ValueError: if there is a LoRA.
     """
     for name in ("unet", "base_unet", "text_encoder"):
         if getattr(getattr(pipe, name), "peft_config", None):
@@ -55,7 +57,12 @@ def write_code(pipe: DiffusionPipeline, folder: Path) -> None:
 
 
 def write_index(folder: Path, **entries: Any) -> None:
-    """Add entries to model_index.json, and remove paths of this machine from it and all configs."""
+    """Add entries to model_index.json, and remove paths of this machine from it and all configs.
+
+    Args:
+        folder: folder of the saved pipeline.
+        entries: the new entries.
+    """
     file = folder / "model_index.json"
     new = {"_class_name": "Diff2in1Pipeline", "_diffusers_version": diffusers.__version__}
     index = json.loads(file.read_text()) if file.is_file() else new
@@ -79,12 +86,12 @@ def push_folder(
     """Push a saved pipeline with a card.
 
     Args:
-        pipe: the pipeline; its class may have a `card_writer`.
-        folder: where it is saved.
+        pipe: the pipeline. If its class has a `card_writer`, it writes the card.
+        folder: folder of the saved pipeline.
         repo_id: repository on the Hub; it is created if it does not exist.
         private: whether a new repository is private.
-        token: of the Hub.
-        commit_message: of the commit.
+        token: token of the Hub.
+        commit_message: message of the commit.
         create_pr: whether to open a pull request.
 
     Returns:

@@ -8,13 +8,13 @@ from torch import Tensor
 def predict_in_windows(
     predict: Callable[[Tensor], dict[str, Tensor]], pixels: Tensor, window: int | None
 ) -> dict[str, Tensor]:
-    """Maps of images, averaged where windows overlap.
+    """Predict maps of images in windows. Overlaps are averaged.
 
     Args:
-        predict: gives maps `[B, R, h, w]` by task for images `[B, 3, h, w]`. Averaging must make
-            sense for them.
+        predict: gives maps `[B, R, h, w]` by task for images `[B, 3, h, w]`. It must be possible to
+            average these maps.
         pixels: images `[B, 3, H, W]`.
-        window: side of the square windows. None: the whole image at once.
+        window: side of the square windows. None predicts the whole image at once.
 
     Returns:
         Task name -> map `[B, R, H, W]`.
@@ -35,7 +35,12 @@ def predict_in_windows(
 
 
 def starts(length: int, window: int) -> list[int]:
-    """First pixels of windows that cover a side and overlap by about a third."""
+    """First pixels of windows that cover a side and overlap by about a third.
+
+    Args:
+        length: length of the side in pixels.
+        window: length of a window in pixels.
+    """
     last = max(length - window, 0)
     count = 1 + -(-last * 3 // (2 * window))
     return [round(i * last / max(count - 1, 1)) for i in range(count)]

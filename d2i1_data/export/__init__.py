@@ -1,1 +1,1 @@
-"""Exports: a dataset in our schema, written in a layout that other tools read."""
+"""Exports: write a dataset in a layout that other tools read."""

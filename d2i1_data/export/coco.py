@@ -1,7 +1,7 @@
 """COCO: images, and panoptic, semantic and mask annotations of every task with classes.
 
-There are no instances: each class of an image is one segment of "stuff". The id of a category is
-its class id + 1. Unknown pixels have no category; they are 0 in panoptic and 255 in semantic
+Datasets have no instances: each class of an image is one "stuff" segment. The id of a category is
+its class id + 1. Unknown pixels have no category. They are 0 in panoptic and 255 in semantic
 pictures.
 """
 
@@ -23,40 +23,44 @@ from .json_list import JsonList, write_object
 def write_coco(folder: Path, selection: Selection) -> None:
     """Write images/ and annotations/.
 
-    For each task annotations/ has panoptic_TASK.json with its pictures in panoptic_TASK/,
-    stuff_TASK.json with a mask of each class, and pictures of class ids in semantic_TASK/.
+    For each task, annotations/ has panoptic_TASK.json with its pictures in panoptic_TASK/,
+    stuff_TASK.json with one mask for each class, and pictures of class ids in semantic_TASK/.
+
+    Args:
+        folder: an empty folder.
+        selection: the samples. All tasks must have classes.
     """
     tasks = selection.tasks
     place = folder / "annotations"
     with ExitStack() as stack:
 
-        def begin() -> JsonList:
+        def new_list() -> JsonList:
             return JsonList(stack.enter_context(TemporaryFile("w+", dir=folder)))
 
-        images, of_task = begin(), {name: (begin(), begin()) for name in tasks}
+        images, of_task = new_list(), {name: (new_list(), new_list()) for name in tasks}
         for number, entry in enumerate(selection.entries, 1):
             file, (height, width) = f"{entry.name}.png", entry.size
             write_new(folder / "images" / file, entry.image)
             images.add({"id": number, "file_name": file, "height": height, "width": width})
             for name, (panoptic, stuff) in of_task.items():
                 ids = entry.classes(tasks[name])
-                found = list(_segments(ids))
-                segments = [segment for segment, _ in found]
+                masks = list(_segments(ids))
+                segments = [segment for segment, _ in masks]
                 panoptic.add({"image_id": number, "file_name": file, "segments_info": segments})
-                for segment, mask in found:
-                    one = {**segment, "id": len(stuff) + 1, "image_id": number}
-                    stuff.add({**one, "segmentation": encode_mask(mask)})
+                for segment, mask in masks:
+                    annotation = {**segment, "id": len(stuff) + 1, "image_id": number}
+                    stuff.add({**annotation, "segmentation": encode_mask(mask)})
                 write_new(place / f"panoptic_{name}" / file, _panoptic_png(ids))
                 write_new(place / f"semantic_{name}" / file, entry.maps[name])
         for name, (panoptic, stuff) in of_task.items():
-            kinds = _categories(tasks[name])
-            for what, annotations in (("panoptic", panoptic), ("stuff", stuff)):
-                content = {"images": images, "annotations": annotations, "categories": kinds}
-                write_object(place / f"{what}_{name}.json", content)
+            categories = _categories(tasks[name])
+            for kind, annotations in (("panoptic", panoptic), ("stuff", stuff)):
+                content = {"images": images, "annotations": annotations, "categories": categories}
+                write_object(place / f"{kind}_{name}.json", content)
 
 
 def _segments(ids: NDArray[np.uint8]) -> Iterator[tuple[dict[str, Any], NDArray[np.bool_]]]:
-    """Every class of a map [H, W] as a segment of COCO, with its mask."""
+    """Every class of a map [H, W] as a COCO segment, with its mask."""
     for number in np.unique(ids[ids != 255]).tolist():
         mask = ids == number
         rows, columns = (np.flatnonzero(mask.any(axis)).tolist() for axis in (1, 0))
@@ -68,7 +72,7 @@ def _segments(ids: NDArray[np.uint8]) -> Iterator[tuple[dict[str, Any], NDArray[
 
 
 def _panoptic_png(ids: NDArray[np.uint8]) -> bytes:
-    """Segment ids as R + 256 G + 256^2 B; there are at most 255, so G and B are 0."""
+    """Segment ids, stored as R + 256 G + 256^2 B. Ids are at most 255, so G and B are 0."""
     segments = np.zeros((*ids.shape, 3), np.uint8)
     segments[..., 0] = np.where(ids == 255, 0, ids + 1)
     return encode_png(segments)
@@ -83,11 +87,11 @@ def _categories(task: Task) -> list[dict[str, Any]]:
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> dict[str, Any]:
-    """Encode a mask [H, W] as COCO's compressed run lengths, equal to those of pycocotools.
+    """Encode a mask [H, W] as COCO's compressed run lengths. The result equals pycocotools'.
 
-    Runs go down the columns. From the fourth on, a run is stored as the difference to the run two
-    before. A number is stored in groups of 5 bits, lowest first; a character is 48 + its 5 bits,
-    + 32 if more follow.
+    Runs go down the columns. From the fourth run on, the difference to the run two places before
+    is stored. A number is stored in groups of 5 bits, lowest bits first. The character of a group
+    is 48 + its 5 bits, + 32 if another group follows.
     """
     line = mask.ravel(order="F")
     ends = [0] if line[0] else []  # the first run is outside the mask

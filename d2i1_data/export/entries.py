@@ -1,4 +1,4 @@
-"""Entries: the rows of a dataset as files. Pictures are decoded only if that is needed."""
+"""Entries: the rows of a dataset as files. Pictures are decoded only if necessary."""
 
 import hashlib
 import io
@@ -24,9 +24,9 @@ LONGEST = 128  # characters of a file name; systems allow 255 bytes with the end
 class Entry(NamedTuple):
     """A row as files.
 
-    name: of its files, without ending; unique. size: height and width in pixels. image: PNG bytes.
-    maps: PNG bytes by task, as stored; all unknown if the row has no label. confidence: PNG bytes
-    by task, if they are stored. facts: id, caption, quality and provenance.
+    name: name of its files, without ending; it is unique. size: height and width in pixels. image:
+    PNG bytes. maps: PNG bytes by task, as stored; if the row has no label, all pixels are unknown.
+    confidence: PNG bytes by task, if they are stored. facts: id, caption, quality and provenance.
     """
 
     name: str
@@ -52,8 +52,8 @@ class Entry(NamedTuple):
 class Selection(NamedTuple):
     """The part of a dataset that is exported.
 
-    name: of the dataset. tasks: the exported tasks, by name. entries: one for each row; they can be
-    read once.
+    name: name of the dataset. tasks: the exported tasks, by name. entries: one for each row; they
+    can be read only once.
     """
 
     name: str
@@ -64,8 +64,9 @@ class Selection(NamedTuple):
 def file_name(identity: str) -> str:
     """A file name, without ending, for an id.
 
-    It has no dots, slashes or spaces, and no two ids have the same. It is percent-encoded as in a
-    URL. An empty or long name is cut and gets `~` and a hash; other names have no `~`.
+    Different ids have different names. The id is percent-encoded as in a URL, so the name has no
+    dots, slashes or spaces. A name that is too long is cut. It then gets `~` and a hash, as does an
+    empty name; other names have no `~`.
     """
     name = quote(identity, safe="").replace(".", "%2E").replace("~", "%7E")
     if 0 < len(name) <= LONGEST:
@@ -75,18 +76,18 @@ def file_name(identity: str) -> str:
 
 
 def check_ids(source: Dataset) -> None:
-    """Check that ids can name files.
+    """Check that each id can name its own files.
 
     Raises:
         InputError: if two rows have the same id.
     """
-    seen: dict[str, int] = {}
+    rows: dict[str, int] = {}
     for row, identity in enumerate(source.ids):
-        other = seen.setdefault(identity, row)
-        if other != row:
+        first = rows.setdefault(identity, row)
+        if first != row:
             raise InputError(
-                f"dataset {source.name}: rows {other} and {row} have the same id {identity!r},"
-                " which names their files"
+                f"dataset {source.name}: rows {first} and {row} have the same id {identity!r},"
+                " so their files would have the same names"
             )
 
 
@@ -115,9 +116,9 @@ def _entry(row: Mapping[str, Any], identity: str, tasks: Mapping[str, Task]) -> 
         ):
             if stored is None:
                 continue
-            files[name], found = _as_png(stored, family.from_png, family.to_png)
-            if found != size:
-                raise ValueError(f"{name} is {_sides(found)}, its image {_sides(size)}")
+            files[name], own_size = _as_png(stored, family.from_png, family.to_png)
+            if own_size != size:
+                raise ValueError(f"{name} is {_sides(own_size)}, its image {_sides(size)}")
         if name not in maps:
             blank = task.family.to_array(task.family.blank(size))
             maps[name] = task.family.to_png(blank)
@@ -135,11 +136,11 @@ def _as_png(
     decode: Callable[[bytes], NDArray[Any]],
     encode: Callable[[NDArray[Any]], bytes],
 ) -> tuple[bytes, Size]:
-    """PNG bytes of a stored picture, encoded again only if it is no PNG, and its size."""
+    """PNG bytes of a stored picture, and its size. Only other formats are encoded again."""
     data = stored_bytes(stored)
     with Image.open(io.BytesIO(data)) as picture:
         kind, (width, height) = picture.format, picture.size
-        picture.verify()  # a copied file is not decoded, so check that it is complete
+        picture.verify()  # the file is copied without decoding, so check that it is complete
     return (data if kind == "PNG" else encode(decode(data))), (height, width)
 
 
@@ -148,7 +149,7 @@ def _sides(size: Size) -> str:
 
 
 def write_new(file: Path, data: bytes) -> None:
-    """Write a file that is not there yet, and its folder."""
+    """Write a new file. Its folder is made if necessary; an existing file is an error."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("xb") as opened:
         opened.write(data)

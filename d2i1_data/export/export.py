@@ -1,4 +1,4 @@
-"""Export: write a dataset in our schema in a layout that other tools read."""
+"""Export: write a dataset in a layout that other tools read."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -22,7 +22,7 @@ def export(settings: ExportSettings) -> Path:
     """Write a dataset in another layout.
 
     Returns:
-        The folder; it is complete or not there.
+        The folder. If the export fails, no folder is left.
 
     Raises:
         InputError: if the folder is not empty, or the layout cannot hold the dataset.
@@ -54,31 +54,34 @@ def choose_tasks(exporter: Exporter, source: Dataset, names: str | None) -> dict
     Raises:
         InputError: if the dataset lacks a task, or the layout cannot hold it.
     """
-    form, known = exporter.name, ", ".join(source.tasks) or "no labels"
+    form, available = exporter.name, ", ".join(source.tasks) or "no labels"
     fitting = list(source.tasks)
     if exporter.of_classes:
         fitting = [name for name, task in source.tasks.items() if task.family.names]
         if not fitting:
-            raise InputError(f"--format {form} holds classes; dataset {source.name} has {known}")
-    wanted = fitting
+            raise InputError(
+                f"--format {form} needs a task with classes; dataset {source.name} has {available}"
+            )
+    chosen = fitting
     if names is not None:
-        wanted = list(dict.fromkeys(name.strip() for name in names.split(",")))
-    for name in wanted:
+        chosen = list(dict.fromkeys(name.strip() for name in names.split(",")))
+    for name in chosen:
         if name not in source.tasks:
-            raise InputError(f"--tasks: dataset {source.name} has no {name!r}, it has {known}")
+            raise InputError(f"--tasks: dataset {source.name} has no {name!r}, it has {available}")
         if name not in fitting:
             raise InputError(
-                f"--tasks {name}: --format {form} holds classes; choose from {', '.join(fitting)}"
+                f"--tasks {name}: --format {form} holds only tasks with classes; choose from"
+                f" {', '.join(fitting)}"
             )
-    if exporter.of_one_task and len(wanted) > 1:
+    if exporter.of_one_task and len(chosen) > 1:
         raise InputError(
-            f"--format {form} holds one task: choose one with --tasks, of {', '.join(wanted)}"
+            f"--format {form} holds one task: choose one of {', '.join(chosen)} with --tasks"
         )
-    return {name: source.tasks[name] for name in wanted}
+    return {name: source.tasks[name] for name in chosen}
 
 
 def _listed(rows: Iterable[Entry], listing: TextIO) -> Iterator[Entry]:
-    """The same entries; the facts of each are written to a file as a line of JSON."""
+    """Yield the same entries, and write the facts of each to a file as a line of JSON."""
     for entry in rows:
         listing.write(json.dumps({"name": entry.name, **entry.facts}) + "\n")
         yield entry

@@ -1,4 +1,4 @@
-"""Folders: one for each column, and a YAML file with which the source `folder:` reads them."""
+"""Folders: one folder for each column. A YAML file describes them for the source `folder:`."""
 
 import shutil
 from pathlib import Path
@@ -13,7 +13,12 @@ LAYOUT = "folder.yaml"
 
 
 def write_folders(folder: Path, selection: Selection) -> None:
-    """Write image/, TASK/ for each task, confidence/TASK/ if stored, captions/, folder.yaml."""
+    """Write image/, TASK/ for each task, confidence/TASK/ if stored, captions/ and folder.yaml.
+
+    Args:
+        folder: an empty folder.
+        selection: the samples.
+    """
     licences, captioned = set(), False
     for entry in selection.entries:
         confidence = {f"confidence/{name}": data for name, data in entry.confidence.items()}

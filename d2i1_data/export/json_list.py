@@ -8,10 +8,10 @@ from typing import IO, Any
 
 
 class JsonList:
-    """A list that is kept in an open file, for `write_object`.
+    """A list that is kept in a file instead of memory, for `write_object`.
 
     Args:
-        file: an empty file for this list alone.
+        file: an empty, open file that only this list uses.
     """
 
     def __init__(self, file: IO[str]) -> None:
@@ -26,7 +26,7 @@ class JsonList:
         self.count += 1
 
     def copy_to(self, out: IO[str]) -> None:
-        """Write the whole list."""
+        """Write the whole list to another file."""
         self.file.seek(0)
         out.write("[")
         shutil.copyfileobj(self.file, out)
@@ -38,7 +38,7 @@ def write_object(file: Path, content: Mapping[str, Any]) -> None:
 
     Args:
         file: a new file.
-        content: its keys and values; values may be `JsonList`.
+        content: keys and values; a value may be a `JsonList`.
     """
     with file.open("x") as out:
         for place, (key, value) in enumerate(content.items()):

@@ -1,4 +1,4 @@
-"""The exporters, a record each. A new exporter is a file in this room and a record here."""
+"""The exporters, one record each. A new exporter is a new file beside this one, and a record."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ class Exporter:
 
     Args:
         name: the value of `--format`.
-        target: `module:function` that writes it: `write(folder, selection, **options)`, where
-            `selection` is an `entries.Selection` and the options are settings, see below.
+        target: `module:function` of the writer, which is called as
+            `write(folder, selection, **options)` with an `entries.Selection`.
         help: one line that says what it writes.
-        of_classes: whether the layout can hold tasks with classes only.
-        of_one_task: whether it can hold one task only.
-        options: names of the settings that the writer takes; they have no effect on exporters that
-            do not list them.
+        of_classes: whether the layout can hold only tasks with classes.
+        of_one_task: whether it can hold only one task.
+        options: names of the settings that the writer takes as options. Other exporters refuse
+            them.
     """
 
     name: str
@@ -60,10 +60,10 @@ EXPORTERS = {record.name: record for record in RECORDS}
 
 def exporter_forms() -> str:
     """Every value of `--format` with its help line, for help."""
-    return "; ".join(f"{one.name}: {one.help}" for one in EXPORTERS.values())
+    return "; ".join(f"{exporter.name}: {exporter.help}" for exporter in EXPORTERS.values())
 
 
 def exporter_table() -> str:
     """The table of the docs."""
-    rows = ((f"`{one.name}`", one.help) for one in EXPORTERS.values())
+    rows = ((f"`{exporter.name}`", exporter.help) for exporter in EXPORTERS.values())
     return as_markdown(("format", "what it writes"), rows)

@@ -1,4 +1,4 @@
-"""Settings of exports."""
+"""Settings of `d2i1 export`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,25 +13,25 @@ class ExportSettings:
     """Write a dataset in a layout that other tools read."""
 
     dataset: str
-    """Folder or Hub id of a dataset in our schema. It needs no flag if it comes first."""
+    """Folder or Hub id of a dataset in our schema. As the first argument it needs no flag."""
     format: str
     """{exporters}."""
     output_dir: str
     """New or empty folder."""
     split: str | None = None
-    """None is train."""
+    """Split to export. None is train."""
     tasks: str | None = None
-    """Comma-separated; None is all that the format can hold."""
+    """Comma-separated. None exports all tasks that the format can hold."""
     min_quality: dict[str, float] | None = None
-    """Export only samples that reach these scores: TASK.SCORE -> least value, such as
-    {semseg.flip: 0.9}; the scores are `confidence`, `flip` and `reencode`."""
+    """Export only samples with at least these scores: {TASK.SCORE: least value}, such as
+    {semseg.flip: 0.9}. The scores are `confidence`, `flip` and `reencode`."""
     shard_size: int = 1000
-    """webdataset: samples in a tar file."""
+    """webdataset: samples in one tar file."""
     min_region: int = 1
-    """yolo: leave out connected regions of fewer pixels."""
+    """yolo: leave out connected regions with fewer pixels."""
     outline: Literal["exact", "pixels"] = "exact"
-    """yolo: polygons run around a region's outer pixels, or through them, for readers that round to
-    whole pixels and draw the outline too (supervision)."""
+    """yolo: `exact` polygons run around the outer pixels of a region. `pixels` run through these
+    pixels, for readers that round to whole pixels and draw the outline too (supervision)."""
 
     def __post_init__(self) -> None:
         require_positive(self, "shard_size", "min_region")

@@ -1,4 +1,4 @@
-"""Staging: the folder of an export is complete or not there."""
+"""Staging: an export is written to a hidden folder first, so no half export is ever visible."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,13 @@ from ..errors import InputError
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A hidden folder beside this one. It takes the place of this one if all goes well.
+    """Give a hidden folder beside the output folder. It replaces the output folder at the end.
+
+    Args:
+        folder: the output folder.
 
     Raises:
-        InputError: unless the folder is new or empty, and can be replaced.
+        InputError: if the output folder is not empty, or cannot be replaced.
     """
     folder = folder.resolve()
     require_folder(folder)
@@ -22,7 +25,7 @@ def staged(folder: Path) -> Iterator[Path]:
     if folder.is_mount():
         raise InputError(f"{folder} is a mount point and cannot be replaced: choose a folder in it")
     beside = temporary_path(folder, unique=True)
-    try:  # before the first row is read
+    try:  # find errors before the first row is read
         beside.mkdir(parents=True, exist_ok=True)
         beside.rmdir()
     except OSError as error:

@@ -1,4 +1,4 @@
-"""WebDataset: tar files of samples, which are read in order over a network."""
+"""WebDataset: tar files of samples, which can be read in order over a network."""
 
 import io
 import json
@@ -17,9 +17,9 @@ def write_webdataset(folder: Path, selection: Selection, *, shard_size: int) -> 
     A sample is KEY.image.png, KEY.TASK.png, KEY.confidence.TASK.png if it is stored, and KEY.json.
 
     Args:
-        folder: empty.
+        folder: an empty folder.
         selection: the samples.
-        shard_size: samples in a tar file.
+        shard_size: samples in one tar file.
     """
     (folder / "data").mkdir()
     shards = groupby(enumerate(selection.entries), lambda pair: pair[0] // shard_size)
@@ -34,8 +34,7 @@ def write_webdataset(folder: Path, selection: Selection, *, shard_size: int) -> 
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    header = tarfile.TarInfo(
-        name
-    )  # no user and time 0, so that the same samples give the same bytes
+    # no user and time 0, so that the same samples give the same bytes
+    header = tarfile.TarInfo(name)
     header.size = len(data)
     tar.addfile(header, io.BytesIO(data))

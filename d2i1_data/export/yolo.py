@@ -18,9 +18,9 @@ def write_yolo(folder: Path, selection: Selection, *, min_region: int, outline: 
     Unknown pixels are in no region.
 
     Args:
-        folder: empty.
-        selection: with one task, which has classes.
-        min_region: regions of fewer pixels are left out.
+        folder: an empty folder.
+        selection: the samples, with one task that has classes.
+        min_region: regions with fewer pixels are left out.
         outline: `exact`, or `pixels` for polygons through the outer pixels.
     """
     (task,) = selection.tasks.values()
@@ -28,7 +28,7 @@ def write_yolo(folder: Path, selection: Selection, *, min_region: int, outline: 
         lines = "".join(_lines(entry.classes(task), min_region, outline))
         write_new(folder / "images/train" / f"{entry.name}.png", entry.image)
         write_new(folder / "labels/train" / f"{entry.name}.txt", lines.encode())
-    # readers need both parts; the user may change `val`
+    # readers need both splits; the user may change `val`
     layout = {"train": "images/train", "val": "images/train"}
     names = dict(enumerate(task.family.names))
     text = yaml.safe_dump({**layout, "names": names}, sort_keys=False)
@@ -42,6 +42,6 @@ def _lines(ids: NDArray[np.uint8], min_region: int, outline: str) -> Iterator[st
             if area < min_region:
                 continue
             if outline == "pixels":
-                corners = np.floor(corners) + 0.25  # the same pixel if rounded or cut
+                corners = np.floor(corners) + 0.25  # the same pixel whether rounded or cut
             shares = " ".join(f"{share:.6f}" for share in (corners / sides).ravel())
             yield f"{number} {shares}\n"

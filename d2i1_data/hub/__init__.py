@@ -1,8 +1,8 @@
-"""Writing to the Hub: retried, resumable at any point, with errors of one line.
+"""Write to the Hub, with retries and errors of one line. An interrupted upload can continue.
 
 A repository is synced in rounds: read its state, send some of the changes, read the state again.
-So a killed process, a lost answer and a commit of somebody else all end in the same way: the next
-round finds what is left to do.
+So it does not matter if a process is killed, an answer is lost or somebody else commits: the next
+round compares again and sends what is still missing.
 """
 
 from .errors import describe_error

@@ -1,4 +1,4 @@
-"""Errors of the Hub's clients: which of them pass, and each of them in one line."""
+"""Errors of the Hub's clients: which errors are temporary, and each error in one line."""
 
 from collections.abc import Iterator
 
@@ -33,20 +33,20 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, LocalTokenNotFoundError):
         return f"no token of the Hub: {LOG_IN}"
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, so the Hub is not asked"
+        return "HF_HUB_OFFLINE is set, so nothing is read from the Hub"
     answer = http_error(error)
     if answer is None:
-        # hf_xet raises errors of its own
+        # hf_xet raises its own errors, without a status
         hint = f" ({FORBIDDEN})" if "403 Forbidden" in str(error) else ""
         return f"{_first_lines(error)}{hint}"
     status = answer.response.status_code
     message = answer.server_message or _first_lines(answer)
-    known = {
+    texts = {
         401: f"the Hub does not accept the token, or there is none: {LOG_IN}",
         403: f"the Hub refuses (403): {message}",
         404: f"not on the Hub, or hidden from this token ({message})",
     }
-    return known.get(status, f"the Hub answers {status}: {message}")
+    return texts.get(status, f"the Hub answers {status}: {message}")
 
 
 def http_error(error: Exception) -> HfHubHTTPError | None:
@@ -55,7 +55,7 @@ def http_error(error: Exception) -> HfHubHTTPError | None:
 
 
 def is_temporary(error: Exception) -> bool:
-    """Whether a later try may succeed: the Hub said so, or did not answer at all."""
+    """Whether a later try may succeed: the status of the Hub says so, or the Hub did not answer."""
     if any(isinstance(one, OfflineModeIsEnabled) for one in _causes(error)):
         return False
     if (answer := http_error(error)) is not None:

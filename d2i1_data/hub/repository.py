@@ -1,4 +1,4 @@
-"""One repository of the Hub: its state, and the commits that sync it."""
+"""A repository of the Hub: its state, and the commits that sync it."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ Kind = Literal["model", "dataset", "space"]
 Content = Path | bytes
 
 FILES_A_COMMIT = 250  # upload_folder of huggingface_hub starts with this number
-# these are sent one by one before their commit, so that none is sent twice after a failure
+# these files are sent one by one before their commit, so a failure does not send them twice
 LARGE_FILES = (".parquet", ".safetensors", ".bin", ".png")
 
 
@@ -78,10 +78,10 @@ class Repository:
     """One repository of the Hub. It need not exist yet."""
 
     def __init__(self, name: str, kind: Kind) -> None:
-        """Name a repository; the Hub is asked only for the user.
+        """Name a repository. This calls the Hub only if the user is missing.
 
         Args:
-            name: `user/name`. A name alone belongs to the user whose token is set.
+            name: `user/name`, or a name alone for a repository of the user whose token is set.
             kind: model, dataset or space.
 
         Raises:
@@ -106,14 +106,14 @@ class Repository:
         """Create the repository if it does not exist, and check that this token may write to it.
 
         Args:
-            private: make a new repository private. False leaves that to its owner's default. An
-                existing one keeps its visibility.
+            private: make a new repository private. False uses the default of the owner. An existing
+                repository keeps its visibility.
 
         Returns:
             What the repository holds.
 
         Raises:
-            InputError: if the token may not write, or `private` was asked for and it is public.
+            InputError: if the token may not write, or the repository is public despite `private`.
         """
         sdk = "gradio" if self.kind == "space" else None
 
@@ -129,7 +129,7 @@ class Repository:
         return state
 
     def refuse_public(self, state: RemoteState, private: bool) -> None:
-        """Raise InputError if a private repository was asked for, and this one is public."""
+        """Raise InputError if the user wants a private repository, and this one is public."""
         if private and state.commit and not state.private:
             raise InputError(
                 f"{self} exists and is public: --private is for new repositories; make it private"
@@ -169,7 +169,7 @@ class Repository:
         return with_retries(str(self), call)
 
     def check_card(self, text: str) -> None:
-        """Let the Hub validate the metadata of a card, before anything is sent."""
+        """Let the Hub validate the metadata of a card. Call it before anything is sent."""
         card = RepoCard(text, ignore_metadata_errors=True)
         with_retries(f"{self}: its card", lambda: card.validate(repo_type=self.kind))
 
@@ -179,14 +179,14 @@ class Repository:
         """Send changes, some files in each commit, until none is left.
 
         Args:
-            changes_from: the changes that a state still needs. It is called again after every
-                commit and every failure. Files are committed in the order it gives, so its last
-                file can describe a content that is complete.
+            changes_from: gives the changes that a state still needs. It is called again after every
+                commit and every failure. Files are committed in the given order, so the last file
+                can describe a complete content.
             message: title of the commits.
             quiet: show no progress bar.
 
         Raises:
-            InputError: if the Hub refuses, or does not keep a file that it was sent.
+            InputError: if the Hub refuses, or a file is missing after its commit.
         """
         retry, sent, done = Retry(str(self)), Changes(), 0
         with _without_bars(), tqdm(desc=str(self), unit="B", unit_scale=True, disable=quiet) as bar:
@@ -212,7 +212,7 @@ class Repository:
     def _commit(self, state: RemoteState, changes: Changes, message: str, bar: tqdm) -> None:
         adds = [CommitOperationAdd(path, content) for path, content in changes.files.items()]
         for add in adds:
-            if add.path_in_repo.endswith(LARGE_FILES):  # Xet keeps a whole call or nothing
+            if add.path_in_repo.endswith(LARGE_FILES):  # Xet stores all files of a call or none
                 self.api.preupload_lfs_files(self.id, [add], repo_type=self.kind, free_memory=False)
                 bar.update(add.upload_info.size)
         self.api.create_commit(
@@ -224,14 +224,14 @@ class Repository:
         )
 
     def _refuse_ignored(self, sent: Changes, changes: Changes) -> None:
-        """Stop if a file that was just committed is still missing: that would never end."""
+        """Raise InputError if a committed file is still missing. Syncing would never end."""
         for path, content in sent.files.items():
             if changes.files.get(path) == content:
-                raise InputError(f"{self} did not take {path}; does its .gitignore name it?")
+                raise InputError(f"{self} did not accept {path}; does its .gitignore name it?")
 
 
 def content_id(content: Content, lfs: bool) -> str:
-    """The Hub's id of a content: sha256 of a large file, git's blob id of a small one."""
+    """The id of a content on the Hub: sha256 of a large file, git's blob id of a small one."""
     if isinstance(content, bytes):
         return _digest(content, lfs)
     stat = content.stat()
@@ -259,7 +259,7 @@ def size_of(content: Content) -> int:
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """Hide the bars of huggingface_hub: one bar of ours shows everything."""
+    """Hide the progress bars of huggingface_hub. Our own bar shows the progress."""
     before = are_progress_bars_disabled()
     disable_progress_bars()
     try:

@@ -1,4 +1,4 @@
-"""Retries: calls of the Hub are made again while their errors may pass."""
+"""Retries: repeat calls of the Hub that failed with a temporary error."""
 
 import logging
 import time
@@ -18,10 +18,10 @@ LOGGED_WAIT = 3.0  # seconds; longer waits are logged
 
 
 class Retry:
-    """Waits after each failure in a row, longer each time, or as long as the Hub asks."""
+    """Waits after each failure, longer each time, or as long as the Hub asks for."""
 
     def __init__(self, about: str) -> None:
-        """Start without failures.
+        """Begin without failures.
 
         Args:
             about: what the messages are about, for example a repository.
@@ -32,7 +32,7 @@ class Retry:
         """Wait before the next try.
 
         Raises:
-            InputError: if waiting does not help, or there were too many tries.
+            InputError: if the error is not temporary, or there were too many tries.
             Exception: the error itself, if it does not come from a client of the Hub.
         """
         self.failures += 1
@@ -51,14 +51,17 @@ class Retry:
 
 
 def with_retries(about: str, call: Callable[[], T]) -> T:
-    """The result of a call that may be made several times.
+    """Call a function, and again after a temporary error.
 
     Args:
         about: what the messages are about, for example a repository.
-        call: a function that does no harm when it is called again.
+        call: a function that can safely be called again.
+
+    Returns:
+        The result of the function.
 
     Raises:
-        InputError: if the call fails for a reason that does not pass.
+        InputError: if the error is not temporary, or there were too many tries.
     """
     retry = Retry(about)
     while True:

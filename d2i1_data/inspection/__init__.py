@@ -1,1 +1,1 @@
-"""Inspection: what is in a dataset, how right its labels are, how good a pipeline is."""
+"""Inspection: report on a dataset, judge its labels, predict and evaluate with a pipeline."""

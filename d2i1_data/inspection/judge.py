@@ -1,6 +1,6 @@
-"""Judging: how right the labels of a dataset are, and whether its quality scores predict it.
+"""Judge a dataset: measure the errors of its labels, and how well quality scores predict them.
 
-N samples, S sums of a meter (see `tasks.meters`).
+Letters in shape comments: N samples, S sums of a meter (see `tasks.meters`), R rounds.
 """
 
 import math
@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 class Judged(NamedTuple):
     """The samples of one task whose error is defined.
 
-    sums: of the meter, [N, S]. errors: the headline metric of each sample, or one minus it if
+    sums: sums of the meter, [N, S]. errors: the headline metric of each sample, or one minus it if
     higher is better, [N]. scores: quality scores by name, nan where they were not measured, [N].
     """
 
@@ -46,7 +46,7 @@ def judge(settings: JudgeSettings) -> dict[str, Any]:
     """Compare the labels of a dataset with the truth of a source.
 
     Returns:
-        The metrics, as written to `--output_file`.
+        The results that are also written to `--output_file`.
 
     Raises:
         InputError: if the source has no truth for the images of the dataset.
@@ -57,23 +57,23 @@ def judge(settings: JudgeSettings) -> dict[str, Any]:
     tasks = agreeing_tasks(rows.tasks, f"dataset {rows.name}", truth)
     chosen = evenly_spaced(len(rows), settings.max_samples)
     pairs = dict(zip(chosen, find_truth(rows, truth, chosen), strict=True))
-    known = {row: index for row, index in pairs.items() if index is not None}
-    if not known:
+    matches = {row: index for row, index in pairs.items() if index is not None}
+    if not matches:
         raise InputError(
-            f"source {settings.source}: has no truth for {settings.dataset}: none of its ids, nor"
-            f" what they were made from, is a row such as {rows.identity(0)!r}"
+            f"source {settings.source}: has no truth for {settings.dataset}: no id or source id"
+            f" there belongs to a row such as {rows.identity(0)!r}"
         )
-    judged = measure(same_images(rows, truth, known), tasks, len(known))
+    judged = measure(same_images(rows, truth, matches), tasks, len(matches))
     metrics = {
-        name: judge_task(tasks[name], one, settings)
-        for name, one in judged.items()
-        if len(one.errors)
+        name: judge_task(tasks[name], samples, settings)
+        for name, samples in judged.items()
+        if len(samples.errors)
     }
     results = {
         "dataset": rows.name,
         "truth": truth.name,
         "rows": len(rows),
-        "judged": len(known),
+        "judged": len(matches),
         "settings": {k: v for k, v in asdict(settings).items() if k not in PLACES},
         "tasks": metrics,
     }
@@ -83,7 +83,8 @@ def judge(settings: JudgeSettings) -> dict[str, Any]:
     file.parent.mkdir(parents=True, exist_ok=True)
     write_json(file, results)
     print(
-        f"{len(known)} of {len(rows)} rows judged by {truth.name}\n\n{as_table(metrics, settings)}"
+        f"{len(matches)} of {len(rows)} rows judged by {truth.name}\n\n"
+        f"{as_table(metrics, settings)}"
     )
     return results
 
@@ -91,8 +92,8 @@ def judge(settings: JudgeSettings) -> dict[str, Any]:
 def find_truth(rows: Dataset, truth: Source, chosen: list[int]) -> list[int | None]:
     """Find the image of each row in the truth.
 
-    A labelled row has the image of the row of its source. Else the truth may be a dataset that a
-    reference made from these rows, or may have rows of the same ids.
+    A labelled row has the same image as its source row. Other rows match in two ways: the truth is
+    a dataset that a reference model made from these rows, or it has rows with the same ids.
 
     Args:
         rows: the dataset.
@@ -100,75 +101,75 @@ def find_truth(rows: Dataset, truth: Source, chosen: list[int]) -> list[int | No
         chosen: indices of rows.
 
     Returns:
-        For each chosen row an index in the truth, None if its image is not there.
+        For each chosen row its index in the truth, None if the truth does not have its image.
     """
     own = {truth.identity(index): index for index in range(len(truth))}
-    made_from: dict[str, int] = {}
+    by_source: dict[str, int] = {}
     if isinstance(truth.original, Dataset):
         column = truth.original.column("provenance.source_id").to_pylist()
-        made_from = {identity: index for index, identity in enumerate(column)}
+        by_source = {identity: index for index, identity in enumerate(column)}
     sources = rows.column("provenance.source_id").take(chosen).to_pylist()
     strengths = rows.column("provenance.strength").take(chosen).to_pylist()
-    found: list[int | None] = []
+    matches: list[int | None] = []
     for row, source, strength in zip(chosen, sources, strengths, strict=True):
         name = rows.identity(row)
-        ways = [own.get(source)] if strength == 0 else []
-        ways += [made_from.get(name), own.get(name)]
-        found.append(next((index for index in ways if index is not None), None))
-    return found
+        candidates = [own.get(source)] if strength == 0 else []
+        candidates += [by_source.get(name), own.get(name)]
+        matches.append(next((index for index in candidates if index is not None), None))
+    return matches
 
 
 def same_images(
-    rows: Dataset, truth: Source, known: Mapping[int, int]
+    rows: Dataset, truth: Source, matches: Mapping[int, int]
 ) -> Iterator[tuple[Sample, Sample]]:
-    """Pairs of a row and its truth.
+    """Yield each row with its truth.
 
     Args:
         rows: the dataset.
         truth: the source.
-        known: index of a row -> index in the truth.
+        matches: index of a row -> index in the truth.
 
     Raises:
-        InputError: if two images differ.
+        InputError: if the images of a row and its truth differ.
     """
-    for row, index in known.items():
-        one, other = rows[row], truth[index]
-        if image_sha256(one.image) != image_sha256(other.image):
-            sizes = " and ".join(f"{h}x{w}" for h, w in (one.size, other.size))
+    for row, index in matches.items():
+        sample, target = rows[row], truth[index]
+        if image_sha256(sample.image) != image_sha256(target.image):
+            sizes = " and ".join(f"{h}x{w}" for h, w in (sample.size, target.size))
             raise InputError(
-                f"row {one.id!r} of {rows.name} and {other.id!r} of {truth.name} are different"
-                f" images ({sizes}): the truth must be on the very images"
+                f"row {sample.id!r} of {rows.name} and {target.id!r} of {truth.name} are different"
+                f" images ({sizes}): the truth must have exactly the same images"
             )
-        yield one, other
+        yield sample, target
 
 
 def measure(
     pairs: Iterator[tuple[Sample, Sample]], tasks: Mapping[str, Task], total: int
 ) -> dict[str, Judged]:
-    """Sums, errors and scores of every sample, by task.
+    """Measure sums, errors and scores of every sample, by task.
 
     Args:
         pairs: rows with their truth.
         tasks: the tasks to score.
         total: number of pairs, for the progress bar.
     """
-    found: dict[str, list[tuple[Array, float, list[float]]]] = {name: [] for name in tasks}
-    for one, other in tqdm(pairs, "judge", total, unit="row", leave=False, mininterval=1):
+    measured: dict[str, list[tuple[Array, float, list[float]]]] = {name: [] for name in tasks}
+    for row, truth in tqdm(pairs, "judge", total, unit="row", leave=False, mininterval=1):
         for name, task in tasks.items():
-            if name not in one.targets or name not in other.targets:
+            if name not in row.targets or name not in truth.targets:
                 continue
             family = task.family
-            label, target = (family.to_tensor(s.targets[name])[None] for s in (one, other))
-            # a label may be unknown where it cannot be stored, as depth beyond 65 m
+            label, target = (family.to_tensor(s.targets[name])[None] for s in (row, truth))
+            # labels that cannot be stored are unknown, such as depth beyond 65 m
             valid = family.valid(target) & family.valid(label)
             sums = task.meter.measure(label, target, valid)[0]
             metric = task.meter.summary(sums)[task.meter.headline]
             error = 1 - metric if task.meter.higher_is_better(task.meter.headline) else metric
             if not math.isnan(error):
-                quality = asdict(one.quality[name])
+                quality = asdict(row.quality[name])
                 scores = [math.nan if quality[k] is None else quality[k] for k in SCORES]
-                found[name].append((sums.numpy(), error, scores))
-    return {name: _judged(samples) for name, samples in found.items()}
+                measured[name].append((sums.numpy(), error, scores))
+    return {name: _judged(samples) for name, samples in measured.items()}
 
 
 def _judged(samples: list[tuple[Array, float, list[float]]]) -> Judged:
@@ -179,10 +180,11 @@ def _judged(samples: list[tuple[Array, float, list[float]]]) -> Judged:
 
 
 def judge_task(task: Task, judged: Judged, settings: JudgeSettings) -> dict[str, Any]:
-    """The metrics of the labels of one task, and how well each score predicts their error.
+    """Compute the metrics of the labels of one task, and how well each score predicts the error.
 
-    The oracle keeps the samples of least error. For a metric that is no mean over samples, such as
-    the mean IoU, that may not be the best choice. Samples without a score are kept last.
+    The oracle keeps the samples with the smallest errors. This may not be the best choice for a
+    metric that is not a mean over samples, such as the mean IoU. Samples without a score count as
+    the worst.
 
     Args:
         task: the task.
@@ -211,9 +213,9 @@ def judge_task(task: Task, judged: Judged, settings: JudgeSettings) -> dict[str,
         "scores": {
             name: {
                 **correlation(judged.scores[name], judged.errors, settings.rounds, rng),
-                "kept": one,
+                "kept": metric,
             }
-            for name, one in zip(names, kept, strict=True)
+            for name, metric in zip(names, kept, strict=True)
         },
     }
 
@@ -224,28 +226,28 @@ def correlation(
     """Rank correlation of a score with the error, and its bootstrap error.
 
     Args:
-        score: of each sample, nan where it was not measured, [N].
-        errors: [N].
-        rounds: of the bootstrap.
+        score: score of each sample, nan where it was not measured, [N].
+        errors: error of each sample, [N].
+        rounds: rounds of the bootstrap.
         rng: draws the samples.
 
     Returns:
-        `samples`, `spearman` and `spearman_error`; the last two are None for a constant score.
+        `samples`, `spearman` and `spearman_error`. The last two are None for a constant score.
     """
     known = ~np.isnan(score)
-    one, other = score[known], errors[known]
-    found = spearman(one, other)
-    redrawn = [spearman(one[d], other[d]) for d in rng.integers(0, len(one), (rounds, len(one)))]
-    constant = math.isnan(found)
+    x, y = score[known], errors[known]
+    rank = spearman(x, y)
+    redrawn = [spearman(x[d], y[d]) for d in rng.integers(0, len(x), (rounds, len(x)))]
+    constant = math.isnan(rank)
     return {
         "samples": int(known.sum()),
-        "spearman": None if constant else found,
+        "spearman": None if constant else rank,
         "spearman_error": None if constant else float(np.nanstd(redrawn)),
     }
 
 
 def spearman(one: Array, other: Array) -> float:
-    """Spearman's rank correlation, nan if one of the two is constant."""
+    """Spearman's rank correlation of two lists of values, nan if one of them is constant."""
     a, b = (ranks(values) - (len(values) + 1) / 2 for values in (one, other))
     size = math.sqrt(float((a @ a) * (b @ b)))
     return float(a @ b) / size if size else math.nan
@@ -262,16 +264,17 @@ def best_weights(score: Array, share: float) -> Array:
     """Weights that keep the samples with the highest scores.
 
     Args:
-        score: [N].
-        share: of the samples that are kept.
+        score: score of each sample, [N].
+        share: share of the samples that is kept.
 
     Returns:
-        1 for a kept sample, else 0; samples of equal score share the rest equally, [N].
+        1 for a kept sample, otherwise 0, [N]. If not all samples with the same score can be kept,
+        they get the same fraction.
     """
     _, place, counts = np.unique(-score, return_inverse=True, return_counts=True)
-    wanted = max(1, round(share * len(score)))
+    number = max(1, round(share * len(score)))
     before = counts.cumsum() - counts
-    weights: Array = ((wanted - before) / counts).clip(0, 1)
+    weights: Array = ((number - before) / counts).clip(0, 1)
     return weights[place]
 
 
@@ -279,8 +282,8 @@ def as_table(metrics: Mapping[str, Mapping[str, Any]], settings: JudgeSettings) 
     """A Markdown table with a line for each score of each task.
 
     Args:
-        metrics: by task, see `judge_task`.
-        settings: whose share of kept samples is in the head.
+        metrics: results of `judge_task` by task.
+        settings: the heading names their share of kept samples.
     """
     share = f"{settings.keep:.0%}"
     names = ["task", "metric", "score", "rank correlation with the error", "all"]
@@ -305,14 +308,14 @@ def plot(judged: Mapping[str, Judged], tasks: Mapping[str, Task], file: Path) ->
 
     Args:
         judged: samples by task; each task is a row of panels.
-        tasks: by name.
+        tasks: the tasks by name.
         file: the PNG.
     """
     from matplotlib.figure import Figure
 
     figure = Figure((2.6 * len(SCORES) + 0.4, 2.1 * len(judged) + 0.3), layout="constrained")
     panels = figure.subplots(len(judged), len(SCORES), squeeze=False, sharey="row")
-    for row, (name, one) in zip(panels, judged.items(), strict=True):
+    for row, (name, samples) in zip(panels, judged.items(), strict=True):
         meter = tasks[name].meter
         error = (
             f"1 - {meter.headline}"
@@ -320,10 +323,10 @@ def plot(judged: Mapping[str, Judged], tasks: Mapping[str, Task], file: Path) ->
             else f"{meter.headline} error"
         )
         row[0].set_ylabel(f"{name}, {error}", fontsize=8)
-        for panel, (score, values) in zip(row, one.scores.items(), strict=True):
-            panel.scatter(values, one.errors, s=7, alpha=0.5, linewidths=0, color="C0")
+        for panel, (score, values) in zip(row, samples.scores.items(), strict=True):
+            panel.scatter(values, samples.errors, s=7, alpha=0.5, linewidths=0, color="C0")
             known = ~np.isnan(values)
-            rank = spearman(values[known], one.errors[known])
+            rank = spearman(values[known], samples.errors[known])
             text = "constant" if math.isnan(rank) else f"rank correlation {rank:+.2f}"
             panel.set_title(f"{score}, {text if known.any() else 'not measured'}", fontsize=8)
             panel.locator_params(axis="x", nbins=4)

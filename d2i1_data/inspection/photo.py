@@ -1,4 +1,4 @@
-"""Photos of users as pixels. What cannot be used is refused with the reason in one line."""
+"""Read photos of users. An unusable file is refused, with the reason in one line."""
 
 import struct
 from pathlib import Path
@@ -9,18 +9,18 @@ from PIL import Image, ImageOps
 
 from ..errors import InputError
 
-# Pillow decodes these itself, without other programs
+# Pillow decodes these formats itself, without other programs
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-LARGEST = 50_000_000  # pixels: a small file may claim any number
+LARGEST = 50_000_000  # pixels; a limit is needed because a small file can hold a huge image
 GREY_16 = ("I;16", "I;16L", "I;16B", "I;16N")
 
 
 def read_photo(file: str | Path, max_side: int | None = None) -> NDArray[np.uint8]:
     """Read an image file.
 
-    An animation gives its first frame, transparent parts become white, and of 16 bits the upper 8
-    are kept.
+    Only the first frame of an animation is read. Transparent parts become white. Of 16 bits, the
+    upper 8 are kept.
 
     Args:
         file: JPEG, PNG, WEBP, GIF, BMP or TIFF.
@@ -30,7 +30,7 @@ def read_photo(file: str | Path, max_side: int | None = None) -> NDArray[np.uint
         The pixels, `[H, W, 3]`, upright.
 
     Raises:
-        InputError: if the file is no such image. The message holds no text of the file.
+        InputError: if the file is not such an image. The message contains no text of the file.
     """
     allowed = f"expected an image: {', '.join(FORMATS)}"
     try:
@@ -56,7 +56,7 @@ def read_photo(file: str | Path, max_side: int | None = None) -> NDArray[np.uint
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """Turn the picture as its camera was turned; with damaged camera data, leave it as stored."""
+    """Rotate the picture as its camera data say. If these are damaged, leave it unchanged."""
     try:
         return ImageOps.exif_transpose(picture)
     except (struct.error, SyntaxError, ValueError):

@@ -26,7 +26,7 @@ PREDICTION = ("processing_resolution", "flip", "window", "batch_size")  # passed
 def predict(settings: PredictSettings) -> Path:
     """Label images and write the results to a folder.
 
-    The folder gets all results or, if the act fails, none.
+    If prediction fails, no result is written.
 
     Args:
         settings: images, pipeline, folder, and how the pipeline predicts.
@@ -35,8 +35,8 @@ def predict(settings: PredictSettings) -> Path:
         The folder.
 
     Raises:
-        InputError: if there is no image, one cannot be read, two have one name, or the folder
-            is not empty.
+        InputError: if there is no image, an image cannot be read, two images have the same name,
+            or the folder is not empty.
     """
     if PartialState().num_processes > 1:
         raise InputError("predict runs in one process")
@@ -70,25 +70,25 @@ def find_images(places: Sequence[str]) -> list[Path]:
     """List the image files that files, folders and patterns name.
 
     Args:
-        places: paths of images; folders, of which all images directly in them are taken; and
-            patterns with `*`, `?` or `[...]`.
+        places: paths of images, folders, and patterns with `*`, `?` or `[...]`. A folder stands for
+            the images directly in it.
 
     Raises:
-        InputError: if a place holds no image, or two images have the same name.
+        InputError: if a place has no image, or two images have the same name.
     """
     files: list[Path] = []
     for place in places:
         path = Path(place).expanduser()
-        found = [path]
+        images = [path]
         if path.is_dir():
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            images = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         elif not path.is_file():
             matches = sorted(glob(str(path), recursive=True))
-            found = [Path(match) for match in matches if Path(match).is_file()]
-        if not found:
+            images = [Path(match) for match in matches if Path(match).is_file()]
+        if not images:
             kind = f"no images in it; expected {', '.join(FORMATS)}"
             raise InputError(f"{place}: {kind if path.is_dir() else 'no such file or folder'}")
-        files += [file for file in found if file not in files]
+        files += [file for file in images if file not in files]
     if not files:
         raise InputError("predict: no images given")
     names: dict[str, Path] = {}
@@ -101,7 +101,7 @@ def find_images(places: Sequence[str]) -> list[Path]:
 
 
 def _groups(files: Sequence[Path], most: int) -> Iterator[list[tuple[Path, NDArray[np.uint8]]]]:
-    """Files with their pixels, at most so many at a time."""
+    """Yield groups of at most `most` files with their pixels."""
     for start in range(0, len(files), most):
         yield [(file, _read(file)) for file in files[start : start + most]]
 
@@ -120,7 +120,7 @@ def _write(
     maps: Mapping[str, NDArray[np.generic]],
     families: Mapping[str, Family],
 ) -> None:
-    """The files of one image."""
+    """Write the files of one image."""
     for task, family in families.items():
         colours = family.colorize(maps[task])
         overlay = ((image.astype(np.uint16) + colours) // 2).astype(np.uint8)
@@ -139,7 +139,7 @@ def _write(
 
 
 def _move(temporary: Path, folder: Path) -> None:
-    """Put complete results in their place."""
+    """Move complete results into their folder."""
     for file in sorted(temporary.rglob("*")):
         if file.is_file():
             place = folder / file.relative_to(temporary)

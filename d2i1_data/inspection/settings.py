@@ -1,4 +1,4 @@
-"""What can be set when data is inspected."""
+"""Settings of `d2i1 predict`, `report` and `judge`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,12 +12,13 @@ class PredictionSettings:
     """Prediction"""
 
     processing_resolution: int | None = None
-    """Longer side the model works at. None takes the default of the checkpoint, 0 the image's own
-    size."""
+    """Longer side at which the model works. None takes the default of the checkpoint, 0 keeps the
+    sizes of the images."""
     flip: bool = False
     """Average with the prediction of the mirrored image."""
     window: int | None = None
-    """Predict in overlapping square windows of this side."""
+    """Predict in overlapping square windows with this side. None predicts the whole image at
+    once."""
 
     def check(self) -> None:
         """Refuse impossible values."""
@@ -60,17 +61,18 @@ class ReportSettings:
     dataset: str
     """Folder or Hub id of a dataset in our schema."""
     output_dir: str | None = None
-    """Folder for index.html and its figures; None is DATASET/report."""
+    """Folder for index.html and its figures. None is DATASET/report."""
     source: str | None = None
-    """The source that the images were made from; None takes it from the dataset's run.json."""
+    """The source of the images. None takes it from run.json of the dataset."""
     pipeline: str | None = None
-    """The pipeline whose features are compared to find copies; None takes it from run.json."""
+    """Pipeline that computes features of images, to find copies. None takes it from run.json of the
+    dataset."""
     max_samples: int = 2000
     """Read at most this many rows, and as many images of the source, evenly spaced."""
     batch_size: int = 16
     """Images in one batch."""
     copy_threshold: float = 0.98
-    """A created image counts as a copy of a source image from this cosine on."""
+    """A created image counts as a copy of a source image if their cosine is at least this."""
 
     def __post_init__(self) -> None:
         require_positive(self, "max_samples", "batch_size")
@@ -83,21 +85,22 @@ class JudgeSettings:
     dataset: str
     """Folder or Hub id of a dataset in our schema."""
     source: str
-    """The truth for the same images: their source, or a dataset with labels of a reference."""
+    """The truth for the same images: their source, or a dataset with labels of a reference
+    model."""
     output_file: str
     """JSON file for the metrics."""
     plot: str | None = None
-    """PNG file for a figure of every sample's error against its scores."""
+    """PNG file for a figure that shows the error of each sample against its scores."""
     resolution: str | None = None
-    """Resolution of the truth, as for `d2i1 label`; None takes it from the dataset's run.json."""
+    """Resolution of the truth, as for `d2i1 label`. None takes it from run.json of the dataset."""
     max_samples: int = 2000
     """Judge at most this many rows, evenly spaced."""
     keep: float = 0.8
-    """The share of rows that a filter by quality would keep."""
+    """Compare filters that keep this share of the rows."""
     rounds: int = 1000
-    """Rounds of the bootstrap and of random choices of rows."""
+    """Number of rounds of the bootstrap, and of random choices of rows."""
     seed: int = 0
-    """Decides all random draws."""
+    """Seed of all random draws."""
 
     def __post_init__(self) -> None:
         require_positive(self, "max_samples", "rounds")

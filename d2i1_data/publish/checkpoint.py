@@ -16,15 +16,15 @@ from .content import CARD, RepositoryContent, read_object, refuse_foreign
 
 INDEX, CODE, LORA = "model_index.json", "pipeline.py", "pytorch_lora_weights.safetensors"
 OURS = "Diff2in1Pipeline"
-TOP_FILES = (CODE, LORA, TRAINING, PREVIEW)  # what we write beside components
+TOP_FILES = (CODE, LORA, TRAINING, PREVIEW)  # our files beside the components
 WITH_WEIGHTS = (*WEIGHED, "base_unet", "perception")
 
 
 class CheckpointContent(RepositoryContent):
-    """A folder written by `save_pretrained` or by a run, weights first.
+    """A folder that `save_pretrained` or a run wrote. Weights are sent first.
 
     Components of the repository that the folder does not have are deleted. Other files stay, for
-    example the checkpoints of a training that pushes.
+    example checkpoints that training pushed.
     """
 
     kind, marker = "model", INDEX
@@ -64,7 +64,7 @@ class CheckpointContent(RepositoryContent):
         check_model(self.repository, state, self.whole)
 
     def difference(self, state: RemoteState) -> Changes:
-        """Files that differ, and old files of components."""
+        """Files to send because they differ, and old files of components to delete."""
         index = read_object(self.repository, INDEX, state)
         parts = {name for name, entry in index.items() if isinstance(entry, list)}
         old = [name for name in state.files if name.partition("/")[0] in parts or name in TOP_FILES]
@@ -84,9 +84,9 @@ def check_model(repository: Repository, state: RemoteState, whole: bool) -> None
     index = read_object(repository, INDEX, state)
     kind = index.get("_class_name", OURS)
     if kind != OURS or (index and ("unet" in index) != whole):
-        what = f"a {kind}" if kind != OURS else "an adapter" if whole else "a whole pipeline"
+        content = f"a {kind}" if kind != OURS else "an adapter" if whole else "a whole pipeline"
         raise InputError(
-            f"{repository} holds {what}: choose another name, or replace it with --overwrite"
+            f"{repository} holds {content}: choose another name, or replace it with --overwrite"
         )
 
 
@@ -104,21 +104,21 @@ def complete_files(folder: Path, whole: bool) -> dict[str, Path]:
     if index.get("_class_name") != OURS:
         raise InputError(f"{folder}: is a {index.get('_class_name')}, expected a {OURS}")
     if ("unet" in index) != whole:
-        what, flag = ("an adapter", "--adapter") if whole else ("a whole pipeline", "--pipeline")
-        raise InputError(f"{folder}: is {what}; publish it with {flag}")
+        content, flag = ("an adapter", "--adapter") if whole else ("a whole pipeline", "--pipeline")
+        raise InputError(f"{folder}: is {content}; publish it with {flag}")
     files = dict(_files(folder))
     needed = [] if whole else [LORA]
     for part in (name for name, entry in index.items() if isinstance(entry, list) and entry[0]):
         needed += ["perception/config.json"] if part == "perception" else []
         needed += [f"{part}/*.safetensors" if part in WITH_WEIGHTS else f"{part}/*"]
-    missing = [one for one in needed if not fnmatch.filter(files, one)]
+    missing = [pattern for pattern in needed if not fnmatch.filter(files, pattern)]
     if missing:
         raise InputError(f"{folder}: {', '.join(missing)} missing, but {INDEX} names it")
     return files
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Every file with its path in the folder; follows links, skips caches and temporary files."""
+    """Yield every file with its path in the folder. Caches and temporary files are left out."""
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(n for n in folders if not n.startswith(".") and n != "__pycache__")
         for name in sorted(names):
@@ -126,5 +126,5 @@ def _files(folder: Path) -> Iterator[tuple[str, Path]]:
             if name.startswith(".") or name.endswith(".tmp"):
                 continue
             if not file.exists():
-                raise InputError(f"{file} is a link to nothing")
+                raise InputError(f"{file} is a broken link")
             yield file.relative_to(folder).as_posix(), file

@@ -1,4 +1,4 @@
-"""The content of one repository: what the repository should hold, compared with what it holds."""
+"""The wanted content of a repository, compared with its present content."""
 
 import json
 import re
@@ -9,17 +9,17 @@ from ..errors import InputError
 from ..hub import Changes, Kind, RemoteState, Repository
 
 CARD = "README.md"
-# files of a repository that nobody has filled yet, or that training pushes to
+# files of a repository that is still empty, or that training pushes to
 NEUTRAL = re.compile(r"\.gitattributes|README\.md|LICENSE|checkpoint-\d+/.*")
 FRONT_MATTER = re.compile(r"\A\s*(---\r?\n.*?\r?\n---\s*)?\Z", re.DOTALL)
 
 
 class RepositoryContent(ABC):
-    """What one repository should hold.
+    """The content that a repository should have.
 
     Attributes:
         kind: kind of the repository.
-        marker: the file by which a repository of ours is recognised.
+        marker: a file that every repository of ours has. It tells ours from others.
     """
 
     kind: ClassVar[Kind]
@@ -35,13 +35,13 @@ class RepositoryContent(ABC):
         self.repository, self.overwrite = Repository(repo_id, self.kind), overwrite
 
     def changes(self, state: RemoteState) -> Changes:
-        """The changes that the repository needs, its card last.
+        """The changes that the repository needs. Its card comes last.
 
         Args:
             state: what the repository holds.
 
         Raises:
-            InputError: if it holds something that must not be replaced.
+            InputError: if the repository holds something that must not be replaced.
         """
         if not self.overwrite:
             self.check(state)
@@ -49,7 +49,7 @@ class RepositoryContent(ABC):
 
     @abstractmethod
     def difference(self, state: RemoteState) -> Changes:
-        """The changes that the repository needs, without the check for foreign files."""
+        """The changes that the repository needs. This does not check for foreign files."""
 
     def check(self, state: RemoteState) -> None:
         """Raise InputError for a repository that holds files of somebody else."""

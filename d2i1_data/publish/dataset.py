@@ -1,4 +1,4 @@
-"""A dataset folder as a dataset repository: it grows, is appended to, or is replaced."""
+"""Publish a dataset folder as a dataset repository."""
 
 import json
 import re
@@ -17,16 +17,16 @@ from ..errors import InputError
 from ..hub import Changes, Content, RemoteState, with_retries
 from .content import CARD, RepositoryContent, read_object
 
-SHARD = re.compile(r"data/train-(\d*).*\.parquet")  # what the card tells the Hub to read
+SHARD = re.compile(r"data/train-(\d*).*\.parquet")  # the pattern that the card gives to the Hub
 PLANS = re.compile(r"plan(-\d+)?\.json")  # a number belongs to shards that were appended
 
 
 class DatasetContent(RepositoryContent):
     """The shards of a folder, then the files that describe them.
 
-    A shard that the repository holds, under any name, is not sent again. If the repository holds
-    other shards, `append` gives ours the next free numbers, and `overwrite` replaces all of them.
-    `run.json`, `skipped.json` and `logs/` concern this machine only and are never sent.
+    A shard that the repository already holds, under any name, is not sent again. If the repository
+    holds other shards, `append` gives our shards the next free numbers, and `overwrite` replaces
+    the others. `run.json`, `skipped.json` and `logs/` concern this machine only and are never sent.
     """
 
     kind, marker = "dataset", METADATA
@@ -45,7 +45,7 @@ class DatasetContent(RepositoryContent):
             repo_id: `user/name`, or a name alone.
             folder: a dataset whose shards are complete.
             links: names for the card.
-            append: add to other samples of the repository.
+            append: add the samples to other samples of the repository.
             overwrite: replace other samples of the repository.
 
         Raises:
@@ -57,17 +57,17 @@ class DatasetContent(RepositoryContent):
         if not self.shards or not (folder / METADATA).is_file():
             raise InputError(f"dataset {folder}: no shards of ours there; see d2i1 create")
         if broken := [shard for shard in self.shards if not shard.exists()]:
-            raise InputError(f"{broken[0]} is a link to nothing")
+            raise InputError(f"{broken[0]} is a broken link")
         read_schema((folder / METADATA).read_text(), str(folder / METADATA))
         if (folder / PLAN).is_file() and (missing := missing_shards(read_plan(folder), folder)):
             raise InputError(
                 f"dataset {folder}: {len(missing)} shards are missing; repeat the command"
                 " that creates it"
             )
-        self.cards: dict[tuple[str, ...], bytes] = {}  # by the other shards of the repository
+        self.cards: dict[tuple[str, ...], bytes] = {}  # other shards of the repository -> card
 
     def difference(self, state: RemoteState) -> Changes:
-        """Shards that the repository does not hold, descriptions, and what `overwrite` deletes."""
+        """Missing shards and descriptions to send, and files that `overwrite` deletes."""
         theirs = [] if self.overwrite else [name for name in state.files if SHARD.fullmatch(name)]
         ours = self._numbered(state, theirs)
         others = tuple(sorted(set(theirs) - set(ours)))
@@ -78,12 +78,12 @@ class DatasetContent(RepositoryContent):
         return Changes({n: f for n, f in files.items() if not state.has(n, f)}, deleted)
 
     def _numbered(self, state: RemoteState, theirs: list[str]) -> dict[str, Content]:
-        """Our shards under the names that they have, or get, in the repository."""
+        """Our shards by their names in the repository, present or new."""
         names = [f"data/{shard.name}" for shard in self.shards]
-        found = self._find(state, theirs)
-        others = sorted(set(theirs) - set(filter(None, found)))
-        if None in found and others and not self.append:
-            taken = [n for n, at in zip(names, found, strict=True) if at is None and n in others]
+        present = self._find(state, theirs)
+        others = sorted(set(theirs) - set(filter(None, present)))
+        if None in present and others and not self.append:
+            taken = [n for n, at in zip(names, present, strict=True) if at is None and n in others]
             raise InputError(
                 f"{self.repository} holds other samples, such as {(taken or others)[0]}: add these"
                 " with --append, or replace those with --overwrite"
@@ -91,14 +91,14 @@ class DatasetContent(RepositoryContent):
         # if the repository holds no other shards, ours keep their numbers
         free = count(1 + max(map(_number, theirs if others else (*theirs, *names)), default=0))
         numbered: dict[str, Content] = {}
-        for shard, name, at in zip(self.shards, names, found, strict=True):
+        for shard, name, at in zip(self.shards, names, present, strict=True):
             if at is None and (others or name in theirs):
                 name = f"data/{shard_path(self.folder, next(free)).name}"
             numbered[at or name] = shard
         return numbered
 
     def _find(self, state: RemoteState, theirs: list[str]) -> list[str | None]:
-        """The name in the repository of each of our shards, None if it is not there."""
+        """The name that each of our shards has in the repository, None if it is not there."""
         by_size: dict[int, list[str]] = {}
         for name in theirs:
             by_size.setdefault(state.files[name].size, []).append(name)
@@ -115,9 +115,9 @@ class DatasetContent(RepositoryContent):
     def _files(
         self, state: RemoteState, ours: Mapping[str, Content], appended: bool
     ) -> dict[str, Content]:
-        """The marker file, our shards, then what describes them.
+        """The marker file, our shards, then the files that describe them.
 
-        The marker comes first, so that a first try that was stopped can continue.
+        The marker comes first. So an upload that was stopped finds a repository of ours again.
         """
         files: dict[str, Content] = {}
         if appended:
@@ -125,14 +125,14 @@ class DatasetContent(RepositoryContent):
         else:
             files[METADATA] = self.folder / METADATA
         files |= ours
-        # the pictures of a report show this folder only
+        # a report describes this folder only, so it is not sent if the folder is appended
         pictures = [] if appended else sorted((self.folder / "report").glob("*.png"))
         for picture in (self.folder / PREVIEW, *pictures):
             if picture.is_file():
                 files[picture.relative_to(self.folder).as_posix()] = picture
         plan = self.folder / PLAN
         if plan.is_file():
-            # an appended plan carries the number of its first shard
+            # the name of an appended plan contains the number of its first shard
             apart = appended and PLAN in state.files and not state.has(PLAN, plan)
             files[f"plan-{min(map(_number, ours)):05d}.json" if apart else PLAN] = plan
         return files
@@ -157,7 +157,7 @@ class DatasetContent(RepositoryContent):
             )
 
     def _card(self, state: RemoteState, others: tuple[str, ...]) -> bytes:
-        """The card of all shards, also of those that are only on the Hub."""
+        """The card of all shards, including those that are only on the Hub."""
         if others not in self.cards:
 
             def make() -> bytes:

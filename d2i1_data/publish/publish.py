@@ -1,4 +1,4 @@
-"""Publishing: datasets, pipelines and adapters on the Hub, with cards that link to each other."""
+"""Publish datasets, pipelines and adapters on the Hub, with cards that link to each other."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,15 +15,16 @@ from .dataset import DatasetContent
 from .settings import PublishSettings
 from .space import SpaceContent
 
-RUN_FOLDERS = ("pipeline", "adapter", "dataset")  # what a run's folder may hold
+RUN_FOLDERS = ("pipeline", "adapter", "dataset")  # possible results in the folder of a run
 RESULTS = "results.json"
 
 
 def publish(settings: PublishSettings) -> str:
-    """Publish what the settings name.
+    """Publish everything that the settings name.
 
     Returns:
-        The addresses of the repositories, one a line. With `dry_run`: what would be sent.
+        The addresses of the repositories, one on each line. With `dry_run`, the files that would be
+        sent.
 
     Raises:
         InputError: if a folder is not complete, or a repository must not be changed.
@@ -54,7 +55,7 @@ def repository_contents(settings: PublishSettings) -> list[RepositoryContent]:
         complete_files(Path(model).expanduser(), whole=True)
     elif model:
         _check_published(model)
-    own = Repository(settings.repo_id, "model").id  # with its user
+    own = Repository(settings.repo_id, "model").id  # completed with the user
     adapter = f"{own}-adapter" if local else own
     links = Links(
         model=own if local else model,
@@ -63,12 +64,12 @@ def repository_contents(settings: PublishSettings) -> list[RepositoryContent]:
         space=own if settings.space else None,
         checkpoint=fingerprint(Path(model).expanduser()) if model and local else None,
     )
-    given = settings.results or []
-    results = [Path(file) for file in ([given] if isinstance(given, str) else given)]
-    found: list[RepositoryContent] = []
+    files = settings.results or []
+    results = [Path(file) for file in ([files] if isinstance(files, str) else files)]
+    contents: list[RepositoryContent] = []
     if settings.dataset:
         folder, named = _folder(settings.dataset, "dataset"), replace(links, name=own)
-        found.append(DatasetContent(own, folder, named, settings.append, overwrite))
+        contents.append(DatasetContent(own, folder, named, settings.append, overwrite))
     checkpoints = {adapter: settings.adapter} | ({own: model} if local else {})
     for name, place in checkpoints.items():
         if place:
@@ -76,23 +77,23 @@ def repository_contents(settings: PublishSettings) -> list[RepositoryContent]:
             folder = _folder(place, "pipeline" if whole else "adapter")
             # results describe the pipeline, or an adapter that is published alone
             measured = results if name == own else []
-            found.append(CheckpointContent(name, folder, whole, named, measured, overwrite))
+            contents.append(CheckpointContent(name, folder, whole, named, measured, overwrite))
     if settings.space and links.model:
-        found.append(SpaceContent(own, links.model, overwrite))
-    if not found:
-        raise InputError(f"--pipeline {model}: is on the Hub already, and nothing else was named")
-    return found
+        contents.append(SpaceContent(own, links.model, overwrite))
+    if not contents:
+        raise InputError(f"--pipeline {model}: is on the Hub already, and nothing else is named")
+    return contents
 
 
 def _with_run(settings: PublishSettings) -> PublishSettings:
-    """The settings, filled with what the folder of a run holds."""
+    """The settings, completed with the results in the folder of a run."""
     if settings.run is None:
         return settings
     run = _folder(settings.run, "run")
-    there = {name: str(run / name) for name in RUN_FOLDERS if (run / name).is_dir()}
-    if not there:
+    folders = {name: str(run / name) for name in RUN_FOLDERS if (run / name).is_dir()}
+    if not folders:
         raise InputError(f"--run {run}: holds none of {', '.join(RUN_FOLDERS)}")
-    given: dict[str, Any] = {n: getattr(settings, n) or there.get(n) for n in RUN_FOLDERS}
+    given: dict[str, Any] = {n: getattr(settings, n) or folders.get(n) for n in RUN_FOLDERS}
     results = settings.results or [str(f) for f in [run / RESULTS] if f.is_file()]
     return replace(settings, run=None, results=results, **given)
 
@@ -113,13 +114,13 @@ def _folder(name: str, kind: str) -> Path:
 
 
 def _plan(content: RepositoryContent, private: bool) -> Iterator[str]:
-    """What would be sent, one line a file."""
+    """List the changes to a repository, one line for each file."""
     state = content.repository.state_if_any()
     content.repository.refuse_public(state, private)
     changes = content.changes(state)
     how = "exists" if state.commit else "new, private" if private else "new"
     yield f"{content.repository} ({how}): {len(changes.files)} files, {changes.size:,} bytes"
     for name, file in changes.files.items():
-        what = "replace" if name in state.files else "add"
-        yield f"  {what:8}{name}  {size_of(file):,}"
+        change = "replace" if name in state.files else "add"
+        yield f"  {change:8}{name}  {size_of(file):,}"
     yield from (f"  {'delete':8}{name}" for name in changes.deleted)

@@ -36,7 +36,7 @@ class PublishSettings:
     def __post_init__(self) -> None:
         given = [self.pipeline, self.adapter, self.dataset, self.run]
         if not any(given):
-            raise InputError("nothing named: give --pipeline, --adapter, --dataset or --run")
+            raise InputError("nothing to publish: give --pipeline, --adapter, --dataset or --run")
         if self.append and self.overwrite:
             raise InputError("--append and --overwrite exclude each other")
         if self.append and not (self.dataset or self.run):

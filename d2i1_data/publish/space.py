@@ -1,4 +1,4 @@
-"""A Space that shows a pipeline: the app with all of our code that it needs."""
+"""A Space that shows a pipeline: the app and the code that it needs."""
 
 import re
 from collections.abc import Iterator
@@ -18,10 +18,10 @@ from .content import CARD, RepositoryContent
 
 PACKAGE = "diff2in1"
 GRADIO = "6.31.0"  # the version that the tests run with, see constraints.txt
-TRAINING_ONLY = ("jsonargparse", "tensorboard")  # requirements that the app does not have
+TRAINING_ONLY = ("jsonargparse", "tensorboard")  # requirements that the app does not need
 LICENCE = "licenses/LICENSE"
 CARD_FILES = ("*.jinja", "*.css", "licences.txt", "citations/*.bib")  # of hub_cards
-SENT_PACKAGES = ("d2i1_data/", "hub_cards/")  # their old files are deleted
+SENT_PACKAGES = ("d2i1_data/", "hub_cards/")  # old files in these folders are deleted
 
 
 class SpaceContent(RepositoryContent):
@@ -35,7 +35,7 @@ class SpaceContent(RepositoryContent):
         Args:
             repo_id: `user/name`, or a name alone.
             pipeline: Hub id of the pipeline to show.
-            overwrite: also publish into a repository of something else.
+            overwrite: also publish into a repository that holds something else.
         """
         super().__init__(repo_id, overwrite)
         files = space_files(pipeline)
@@ -43,7 +43,7 @@ class SpaceContent(RepositoryContent):
         self.files[CARD] = files[CARD]
 
     def difference(self, state: RemoteState) -> Changes:
-        """Files that differ, and old files of our packages."""
+        """Files to send because they differ, and old files of our packages to delete."""
         files = {name: file for name, file in self.files.items() if not state.has(name, file)}
         ours = [name for name in state.files if name.startswith(SENT_PACKAGES)]
         return Changes(files, [name for name in ours if name not in self.files])
@@ -52,8 +52,8 @@ class SpaceContent(RepositoryContent):
 def space_files(pipeline: str, title: str | None = None) -> dict[str, bytes | Path]:
     """The files of a Gradio Space that shows a pipeline.
 
-    The Space needs no package of ours and no `trust_remote_code`: the source comes along, without
-    the embedded bases.
+    The Space contains our source code without the embedded bases. So it need not install our
+    package and does not use `trust_remote_code`.
 
     Args:
         pipeline: Hub id of the pipeline.
@@ -63,23 +63,23 @@ def space_files(pipeline: str, title: str | None = None) -> dict[str, bytes | Pa
         Path in the repository -> content.
 
     Raises:
-        InputError: if the pipeline is no Hub id, or our package is not installed.
+        InputError: if the pipeline is not a Hub id, or our package is not installed.
     """
     check_id(pipeline, "pipeline")
     try:
         validate_repo_id(pipeline)  # it becomes part of code and of a page
     except HFValidationError as error:
         raise InputError(f"pipeline {pipeline!r}: {error}") from error
-    # a build can leave old metadata in a checkout; it has no licence
-    found = (one for one in distributions(name=PACKAGE) if one.read_text(LICENCE))
-    ours = next(found, None)
+    # a build can leave old metadata without a licence in a checkout
+    installed = (dist for dist in distributions(name=PACKAGE) if dist.read_text(LICENCE))
+    ours = next(installed, None)
     if ours is None:
         raise InputError(f"{PACKAGE} is not installed, or not with its licence: install it again")
     files: dict[str, bytes | Path] = {
         "README.md": _card(pipeline, title or f"Diff-2-in-1: {pipeline.split('/')[1]}", ours),
         "LICENSE": str(ours.read_text(LICENCE)).encode(),
         "app.py": hub_cards.render("space.py.jinja", pipeline=pipeline).encode(),
-        "requirements.txt": "".join(f"{one}\n" for one in requirements(ours)).encode(),
+        "requirements.txt": "".join(f"{line}\n" for line in requirements(ours)).encode(),
     }
     for folder, patterns in ((Path(__file__).parents[1], ()), (hub_cards.FOLDER, CARD_FILES)):
         data = (file for pattern in patterns for file in sorted(folder.glob(pattern)))
@@ -97,14 +97,14 @@ def modules(package: Path) -> Iterator[Path]:
 
 
 def requirements(ours: Distribution) -> list[str]:
-    """The requirements of the app. Gradio is not among them: the Space brings it."""
-    found = []
+    """The requirements of the app without gradio, which every Space has."""
+    needed = []
     for line in ours.requires or ():
         requirement, _, marker = line.partition(";")
         name = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
         if marker.strip() in ("", 'extra == "app"') and name not in ("gradio", *TRAINING_ONLY):
-            found.append(requirement.strip())
-    return found
+            needed.append(requirement.strip())
+    return needed
 
 
 def _card(pipeline: str, title: str, ours: Distribution) -> bytes:

@@ -1,4 +1,4 @@
-"""Sources: real data in its own layout, as samples."""
+"""Sources: read data in several layouts as samples."""
 
 from .opening import open_dataset, open_rows, open_source
 from .registry import SOURCES, parse_spec

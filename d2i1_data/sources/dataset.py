@@ -1,4 +1,4 @@
-"""Any Hugging Face dataset in our schema, in a folder or on the Hub."""
+"""The source `dataset:`: a Hugging Face dataset in our schema, in a folder or on the Hub."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -20,16 +20,16 @@ from .source import Source, fingerprint
 
 
 class Dataset(Source):
-    """Samples of a dataset that `d2i1 create` or `d2i1 label` wrote, or anything in its schema.
+    """Samples of a dataset that `d2i1 create` or `d2i1 label` wrote, or of any in the same schema.
 
     Args:
         path: a folder or Hub id.
-        split: None is `train`.
-        min_quality: `TASK.SCORE` -> least value; rows that reach all of them are kept, in their
-            order. A row whose score is null does not reach it.
+        split: name of the split; None is `train`.
+        min_quality: `TASK.SCORE` -> least value. Only rows that reach all these values are kept,
+            in their order. A score that is null reaches no value.
 
     Raises:
-        InputError: if there is no such dataset, or it is none in our schema.
+        InputError: if there is no such dataset, or it has another schema.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Dataset(Source):
         self.rows = rows.with_format("arrow")  # undecoded
         if min_quality:
             self.rows = self.rows.select(self._reaching(min_quality))
-        self.ids = [str(one) for one in self.column("id").to_pylist()]
+        self.ids = [str(identity) for identity in self.column("id").to_pylist()]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,7 +65,7 @@ class Dataset(Source):
 
     @property
     def schema(self) -> Schema:
-        """The columns of its own schema that this version of the package knows."""
+        """The columns of the stored schema that this version of the package knows."""
         own = self.stored_schema
         return Schema.of(
             own.tasks,
@@ -79,15 +79,16 @@ class Dataset(Source):
         """One column of all rows, undecoded and on disk.
 
         Args:
-            name: dots lead into a struct. A column that the dataset lacks is null in every row.
+            name: name of the column; a dot leads into a struct, as in `provenance.kind`. A column
+                that the dataset lacks is null in every row.
         """
         first = name.partition(".")[0]
-        there = first if first in self.rows.column_names else "id"
-        table = self.rows.select_columns([there])[:]
+        stored = first if first in self.rows.column_names else "id"
+        table = self.rows.select_columns([stored])[:]
         return take_column(table, name, Schema.of(self.tasks, confidence=True).arrow)
 
     def stored(self, index: int) -> dict[str, Any]:
-        """A row with all columns, None where it lacks one; its pictures are undecoded."""
+        """A row with all columns. A missing column is None, and pictures are undecoded."""
         (row,) = self.rows[index : index + 1].to_pylist()
         return self.stored_schema.complete(row)
 
@@ -99,15 +100,15 @@ class Dataset(Source):
             raise InputError(f"dataset {self.name}: row {row['id']!r}: {error}") from error
 
     def _reaching(self, min_quality: Mapping[str, float]) -> list[int]:
-        """The rows that reach every least value."""
+        """Indices of the rows that reach every least value."""
         reaching = []
         for name, least in min_quality.items():
             task, score = self._parse(name, least)
             scores = self.column(f"quality.{task}.{score}")
             if scores.null_count == len(scores):
                 raise InputError(
-                    f"--min_quality: dataset {self.name} has no {name}, it was created with another"
-                    " --quality"
+                    f"--min_quality: dataset {self.name} has no {name}: its --quality did not"
+                    " measure it"
                 )
             reaching.append(pc.greater_equal(scores, float(least)).fill_null(False).to_numpy())
         kept = np.flatnonzero(np.logical_and.reduce(reaching)).tolist()
@@ -120,7 +121,7 @@ class Dataset(Source):
         return kept
 
     def _parse(self, name: str, least: float) -> tuple[str, str]:
-        """Task and score of a `TASK.SCORE`."""
+        """Split `TASK.SCORE` into task and score, and check both and the least value."""
         task, _, score = name.partition(".")
         if task not in self.tasks:
             raise InputError(
@@ -138,18 +139,18 @@ class Dataset(Source):
 
 
 def _load(path: str, split: str) -> datasets.Dataset:
-    """The rows of a split.
+    """Load the rows of a split.
 
-    For a folder the shards are named, because `datasets` identifies a folder only by its name, rows
-    and bytes, and may return another folder from its cache.
+    For a folder this names the shards. Otherwise `datasets` could return another folder from its
+    cache, because it identifies a folder only by its name, rows and bytes.
     """
     pattern = f"data/{split}-*.parquet"
-    here = Path(path).is_dir() and any(Path(path).glob(pattern))
-    return datasets.load_dataset(path, split=split, data_files={split: pattern} if here else None)
+    local = Path(path).is_dir() and any(Path(path).glob(pattern))
+    return datasets.load_dataset(path, split=split, data_files={split: pattern} if local else None)
 
 
 def _metadata(path: str) -> str:
-    """Text of the metadata file of a local or remote dataset."""
+    """Read the metadata file of a local or remote dataset."""
     local = Path(path) / METADATA
     if local.is_file():
         return local.read_text()

@@ -1,4 +1,4 @@
-"""Your own images and labels in folders, described by a YAML file.
+"""The source `folder:`: your own images and labels in folders, described by a YAML file.
 
     name: camvid
     licence: cc-by-nc-4.0
@@ -14,7 +14,7 @@
 
 An id is the path of a file in its folder, without the ending. `ignore` lists class ids that mean
 unknown. `scale` is the stored value of one unit: 1000 for depth in millimetres, 254 for
-probabilities, 255 for masks of 0 and 255. Masks of one bit need none.
+probabilities, 255 for masks of 0 and 255. One-bit masks need no scale.
 """
 
 import os
@@ -61,7 +61,11 @@ class Classes:
 
 @dataclass(frozen=True)
 class Caption:
-    """Captions: text files in a folder, or a template over the classes of a column."""
+    """Captions: text files in a folder, or a template that names the classes of a column.
+
+    of: the column. at_least: the template names a class that covers at least this share of the
+    known pixels.
+    """
 
     folder: str | None = None
     template: str | None = None
@@ -87,10 +91,10 @@ class Folder(Source):
 
     Args:
         file: the YAML file, or a folder of images without labels.
-        split: what `{split}` in the file stands for.
+        split: replaces `{split}` in the file.
 
     Raises:
-        InputError: if the file is wrong, or an image lacks a file.
+        InputError: if the file is wrong, or an image has no label file.
     """
 
     def __init__(self, file: str, split: str | None = None) -> None:
@@ -122,14 +126,14 @@ class Folder(Source):
 
     @property
     def schema(self) -> Schema:
-        """Without captions, and without a licence, where the YAML file names none."""
+        """The columns of real samples; captions and licence only if the YAML file names them."""
         captions, licence = self.caption is not None, self.licence is not None
         return Schema.real(self.tasks, captions=captions, licence=licence)
 
     def _task(self, name: str) -> Task:
         if name not in TASKS:
-            known = ", ".join(["image", *TASKS])
-            raise InputError(f"{self.file}: unknown column {name!r}, allowed are {known}")
+            allowed = ", ".join(["image", *TASKS])
+            raise InputError(f"{self.file}: unknown column {name!r}, allowed are {allowed}")
         task = TASKS[name]
         if self.columns[name].scale is not None and not task.family.has_scale:
             raise InputError(f"{self.file}: columns: {name}: a {task.family.name} has no scale")
@@ -164,7 +168,7 @@ class Folder(Source):
         else:
             chosen = [i for i in images if fnmatch(i, split)]
         if not chosen:
-            raise InputError(f"{self.file}: split {split!r} leaves none of {len(images)} images")
+            raise InputError(f"{self.file}: split {split!r} selects none of {len(images)} images")
         return chosen
 
     def __len__(self) -> int:
@@ -176,7 +180,7 @@ class Folder(Source):
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         identity, names = self.ids[index], list(tasks)
         if self.caption and self.caption.template and self.caption.of not in names:
-            names.append(self.caption.of)  # its classes are in the caption
+            names.append(self.caption.of)  # the caption names its classes
         image = _read(self.files["image"][identity], decode_rgb)
         targets = {name: self._target(name, identity, image.shape[:2]) for name in names}
         provenance = Provenance("real", self.name, identity, image_sha256(image), self.licence)
@@ -198,8 +202,8 @@ class Folder(Source):
         height, width = target.shape[:2]
         if abs(height * size[1] - width * size[0]) > max(*size, height, width):
             raise InputError(
-                f"{path}: {name} is {width}x{height}, of another aspect ratio than its image"
-                f" of {size[1]}x{size[0]}"
+                f"{path}: {name} is {width}x{height}; its image has another aspect ratio,"
+                f" {size[1]}x{size[0]}"
             )
         self.note(f"{name} resized", identity)
         return nearest(target, (size[0], size[1]))
@@ -220,7 +224,7 @@ def read_layout(file: str, split: str | None) -> Layout:
 
     Args:
         file: the YAML file, or a folder of images without labels.
-        split: what `{split}` stands for.
+        split: replaces `{split}` in the file.
 
     Raises:
         InputError: if there is no such file, or its content is wrong.
@@ -245,7 +249,7 @@ def read_layout(file: str, split: str | None) -> Layout:
     of = (caption or {}).get("of", "semseg")
     if caption and "template" in caption and not (of in layout.classes and of in layout.columns):
         raise InputError(
-            f"{file}: caption: the template is over {of!r}, which is no column with `classes`"
+            f"{file}: caption: the template uses {of!r}, which is not a column with `classes`"
         )
     if caption and "template" in caption:
         check_template(str(caption["template"]), ("classes",), f"{file}: caption")
@@ -258,19 +262,19 @@ def _fill(value: Any, split: str | None, file: str) -> Any:
         return {key: _fill(inner, split, file) for key, inner in value.items()}
     if isinstance(value, str) and "{split}" in value:
         if split is None:
-            raise InputError(f"{file}: uses {{split}}: name one, as in folder:{file}:train")
+            raise InputError(f"{file}: uses {{split}}: name a split, as in folder:{file}:train")
         return value.replace("{split}", split)
     return value
 
 
 def _build(kind: Any, content: Any, where: str) -> Any:
-    """A dataclass from a mapping; the error for an unknown key names the nearest known one."""
-    known = [f.name for f in fields(kind)]
+    """Build a dataclass from a mapping. The error for an unknown key suggests the nearest one."""
+    allowed = [f.name for f in fields(kind)]
     if not isinstance(content, dict):
-        raise InputError(f"{where}: expected the keys {', '.join(known)}, got {content!r}")
+        raise InputError(f"{where}: expected the keys {', '.join(allowed)}, got {content!r}")
     for key in content:
-        if key not in known:
-            near = get_close_matches(str(key), known, 1, 0)
+        if key not in allowed:
+            near = get_close_matches(str(key), allowed, 1, 0)
             raise InputError(f"{where}: unknown key {key!r}, did you mean {near[0]!r}?")
     try:
         return kind(**content)
@@ -290,7 +294,7 @@ def _read(path: Path, decode: Any) -> Any:
         return decode(path.read_bytes())
     except UnidentifiedImageError as error:
         raise InputError(f"{path}: not a readable image (unknown format)") from error
-    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for broken files
+    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises these for broken files
         raise InputError(f"{path}: not a readable image ({error})") from error
 
 

@@ -1,4 +1,4 @@
-"""Opening: from the spelling of a source to its samples."""
+"""Open sources: from the text of a `--source` to its samples."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -19,22 +19,22 @@ def open_source(
     """Open the source that a `--source` names.
 
     Args:
-        spec: see `registry.SOURCES`, such as `rooms:train`.
-        resolution: see `parse_resolution`; None keeps the source's own.
-        min_quality: `TASK.SCORE` -> least value; keeps the rows that reach all of them.
+        spec: text such as `rooms:train`, see `registry.SOURCES`.
+        resolution: see `parse_resolution`; None keeps the resolution of the source.
+        min_quality: `TASK.SCORE` -> least value; only rows that reach all these values are kept.
 
     Raises:
-        InputError: if the spec is wrong, or its place cannot be read.
+        InputError: if the spec is wrong, or its file, folder or Hub id cannot be read.
     """
-    found = parse_spec(spec)
-    kind = SOURCES[found.kind]
+    parsed = parse_spec(spec)
+    kind = SOURCES[parsed.kind]
     if min_quality and not kind.quality:
-        allowed = ", ".join(one.form for one in SOURCES.values() if one.quality)
+        allowed = ", ".join(scored.form for scored in SOURCES.values() if scored.quality)
         raise InputError(f"--min_quality: source {spec!r} has no scores, only {allowed} has")
     if not kind.images and resolution is None:
         raise InputError(f"source {spec}: captions have no size, give one with --resolution")
     options = {"min_quality": min_quality} if kind.quality else {}
-    source: Source = load(kind.target)(*found.arguments, **options)
+    source: Source = load(kind.target)(*parsed.arguments, **options)
     size = parse_resolution(resolution)
     return source if size is None else ResizedSource(source, size)
 
@@ -46,7 +46,18 @@ def open_rows(
     on_bad_row: str = "stop",
     min_quality: Mapping[str, float] | None = None,
 ) -> Rows:
-    """Open a source and choose its rows, see `open_source` and `Source.usable_rows`."""
+    """Open a source and choose its rows.
+
+    Args:
+        spec: see `open_source`.
+        resolution: see `open_source`.
+        limit: use only the first rows.
+        on_bad_row: `skip` or `stop`, see `Source.usable_rows`.
+        min_quality: see `open_source`.
+
+    Raises:
+        InputError: if the source cannot be opened, or no row is usable.
+    """
     return open_source(spec, resolution, min_quality).usable_rows(limit, on_bad_row)
 
 
@@ -54,7 +65,7 @@ def open_dataset(place: str) -> "Dataset":
     """Open a dataset in our schema.
 
     Args:
-        place: a folder or Hub id, and perhaps `:SPLIT`.
+        place: a folder or Hub id, optionally followed by `:SPLIT`.
 
     Raises:
         InputError: if there is no such dataset.

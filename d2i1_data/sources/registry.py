@@ -1,4 +1,4 @@
-"""The kinds of sources, a record each. A new kind is a file in this room and a record here."""
+"""The kinds of sources, one record each. A new kind is a new file beside this one, and a record."""
 
 from ..errors import InputError
 from ..registry import as_markdown
@@ -38,10 +38,10 @@ SOURCES = {record.name: record for record in RECORDS}
 
 
 def parse_spec(text: str) -> Spec:
-    """Read a `--source`.
+    """Read the text of a `--source`, such as `folder:camvid.yaml:val`.
 
     Raises:
-        InputError: if the kind is unknown or its place is missing.
+        InputError: if the kind is unknown, or a file, folder or Hub id is missing.
     """
     name, _, rest = text.partition(":")
     kind = SOURCES.get(name)
@@ -54,12 +54,12 @@ def parse_spec(text: str) -> Spec:
 
 
 def source_forms() -> str:
-    """How every kind of source is spelled, for help and errors."""
+    """The forms of all specs, for help and errors."""
     return ", ".join(kind.form for kind in SOURCES.values())
 
 
 def labelled_source_forms() -> str:
-    """How the kinds of source are spelled that can have labels, for help."""
+    """The forms of all specs whose sources can have labels, for help."""
     return ", ".join(kind.form for kind in SOURCES.values() if kind.images)
 
 

@@ -1,4 +1,4 @@
-"""Resizing: how the samples of a source are brought to a working size."""
+"""Resize the samples of a source."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -20,14 +20,14 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
 def parse_resolution(text: str | None) -> int | Size | None:
-    """Read a `--resolution`.
+    """Read the text of a `--resolution`.
 
     Args:
-        text: `512` is the longer side, the aspect ratio is kept. `480x640` is height x width;
-            images are cut to that aspect ratio first. None is the images' own size.
+        text: `512` is the longer side; the aspect ratio is kept. `480x640` is height x width;
+            images are first cut to this aspect ratio. None keeps the sizes of the images.
 
     Raises:
-        InputError: if it is neither.
+        InputError: if the text has another form.
     """
     if text is None:
         return None
@@ -38,10 +38,10 @@ def parse_resolution(text: str | None) -> int | Size | None:
 
 
 class ResizedSource(Source):
-    """A source at another resolution: images filtered (Lanczos), targets nearest.
+    """A source at another resolution. Images are resized with Lanczos, targets with nearest.
 
     Args:
-        source: at its own resolution.
+        source: the source to resize.
         resolution: longer side, or height and width, in pixels.
     """
 
@@ -71,7 +71,7 @@ class ResizedSource(Source):
         image = Image.fromarray(sample.image).crop(box).resize(size[::-1], Image.Resampling.LANCZOS)
 
         def resized(maps: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-            return {name: nearest(_cut(one, box), size) for name, one in maps.items()}
+            return {name: nearest(_cut(pixels, box), size) for name, pixels in maps.items()}
 
         targets, confidence = resized(sample.targets), resized(sample.confidence)
         return replace(sample, image=np.asarray(image), targets=targets, confidence=confidence)
@@ -89,7 +89,7 @@ def nearest(pixels: NDArray[np.generic], size: Size) -> NDArray[np.generic]:
 
 
 def _crop(size: Size, resolution: int | Size) -> tuple[Box, Size]:
-    """The box to keep and the size to bring it to."""
+    """The box that is kept, and the size that it is resized to."""
     height, width = size
     if isinstance(resolution, int):
         scale = resolution / max(size)

@@ -17,7 +17,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..dataset.schema import Schema
-    from ..tasks import Task  # which needs torch; help of the command line does not
+    from ..tasks import Task  # it imports torch, which the help of the command line must not
 
 
 NOTING = Lock()  # samples may be read by several threads
@@ -26,11 +26,11 @@ NOTING = Lock()  # samples may be read by several threads
 class Source(ABC):
     """Base class of all sources. A source implements `__len__`, `identity` and `read`.
 
-    name: in provenance and cards. tasks: the tasks that its samples have labels of, by name; empty
-    for a source without labels. fingerprint: of the settings that choose its samples (see
-    `fingerprint`), by which a plan recognises it; images are not read for it. has_images: False for
-    a source of captions, whose images are one blank pixel until a resolution is given. notes: how
-    often the data was changed, such as resized maps.
+    name: its name in provenance and cards. tasks: the tasks for which its samples have labels, by
+    name; empty for a source without labels. fingerprint: hash of the settings that choose its
+    samples (see `fingerprint`); a plan recognises the source by it. Images are not part of it.
+    has_images: False for a source of captions; its images are one blank pixel until a resolution
+    is given. notes: how often each change was made to the data, such as resizing maps.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Source(ABC):
 
     @abstractmethod
     def identity(self, index: int) -> str:
-        """The id of a sample, without reading it. No two samples have the same."""
+        """The id of a sample, without reading it. No two samples have the same id."""
 
     @abstractmethod
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
@@ -55,10 +55,10 @@ class Source(ABC):
 
         Args:
             index: 0 to `len(self) - 1`.
-            tasks: names of those whose targets are needed; others may be left out.
+            tasks: names of the tasks whose targets are needed; others may be left out.
 
         Raises:
-            InputError: if it cannot be used; the message names the file or row.
+            InputError: if the sample cannot be used; the message names the file or row.
         """
 
     def __getitem__(self, index: int) -> Sample:
@@ -70,15 +70,15 @@ class Source(ABC):
         return (self[index] for index in range(len(self)))
 
     def picture(self, index: int) -> Sample:
-        """A sample without its targets, which are not read where possible."""
+        """A sample without targets. Targets are not read if this can be avoided."""
         return replace(self.read(index, ()), targets={})
 
     @property
     def schema(self) -> "Schema":
-        """The columns that its samples fill. A dataset that is imported from it has no others.
+        """The columns that its samples fill. An imported dataset has these columns only.
 
-        By default those of real samples. A source overrides this if its samples fill other columns,
-        or if none of them has a caption or a licence.
+        The default are the columns of real samples. A source overrides this if its samples fill
+        other columns, or if no sample has a caption or a licence.
         """
         from ..dataset.schema import Schema
 
@@ -90,19 +90,25 @@ class Source(ABC):
         return self
 
     def note(self, text: str, identity: str, count: int = 1) -> None:
-        """Count what was done to a sample, once however often the sample is read."""
+        """Count a change to a sample. Reading the sample again does not count it again.
+
+        Args:
+            text: names the change, such as `depth resized`.
+            identity: id of the sample.
+            count: how often the change was made, such as a number of pixels.
+        """
         with NOTING:
             if (text, identity) not in self._noted:
                 self._noted.add((text, identity))
                 self.notes[text] = self.notes.get(text, 0) + count
 
     def usable_rows(self, limit: int | None = None, on_bad_row: str = "stop") -> "Rows":
-        """Choose the rows that an act uses.
+        """Choose the rows that a command uses.
 
         Args:
             limit: use only the first rows.
-            on_bad_row: `skip` reads each row once and leaves unusable ones out; `stop` reads none,
-                so the act stops at the first that is unusable.
+            on_bad_row: `skip` reads each row once and leaves unusable rows out. `stop` reads no
+                row here; the command then stops at the first unusable row.
 
         Raises:
             InputError: if no row is usable.
@@ -121,9 +127,9 @@ class Source(ABC):
 
 
 class Rows(NamedTuple):
-    """The rows of a source that an act uses.
+    """The rows of a source that a command uses.
 
-    usable: their indices. skipped: id of each other row -> why it is unusable.
+    usable: indices of these rows. skipped: id of each row that is left out -> why it is unusable.
     """
 
     source: Source
@@ -136,25 +142,25 @@ class Rows(NamedTuple):
 
 
 def fingerprint(*parts: object) -> str:
-    """sha256 of the settings that choose the samples of a source."""
+    """The sha256 of the settings that choose the samples of a source."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def evenly_spaced(count: int, limit: int) -> list[int]:
-    """At most `limit` of the numbers below `count`, at equal distances."""
+    """At most `limit` of the numbers from 0 to `count - 1`, at equal distances."""
     return np.linspace(0, count - 1, min(count, limit)).round().astype(int).tolist()
 
 
 def agreeing_tasks(tasks: "Mapping[str, Task]", owner: str, source: Source) -> "dict[str, Task]":
-    """The tasks that two have in common.
+    """The tasks that a pipeline or dataset and a source have in common.
 
     Args:
-        tasks: of the owner.
-        owner: such as `the pipeline`, for errors.
-        source: whose tasks must have the same classes.
+        tasks: tasks of the pipeline or dataset.
+        owner: what has these tasks, for errors, such as `the pipeline`.
+        source: the source. Its tasks must have the same classes.
 
     Raises:
-        InputError: if they have no task in common, or one with other classes.
+        InputError: if there is no common task, or the classes of a common task differ.
     """
     common = {name: task for name, task in tasks.items() if name in source.tasks}
     if not common:
@@ -169,7 +175,7 @@ def agreeing_tasks(tasks: "Mapping[str, Task]", owner: str, source: Source) -> "
 
 
 def write_report(file: Path, *parts: Rows) -> None:
-    """Write the skipped rows of some sources as JSON, id -> why; no file without any."""
+    """Write the skipped rows of some sources as JSON, id -> why. Without such rows, no file."""
     skipped = {key: why for rows in parts for key, why in rows.skipped.items()}
     file.unlink(missing_ok=True)
     if skipped:

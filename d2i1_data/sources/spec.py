@@ -1,14 +1,14 @@
-"""Spec: the parts of a `--source`, and the record of a kind of source."""
+"""Spec: the parts of a `--source`. SourceKind: the record of a kind of source."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 
 class Spec(NamedTuple):
-    """A source as users spell it, `KIND[:PLACE][:SPLIT]`.
+    """A source as users write it, `KIND[:PLACE][:SPLIT]`.
 
-    kind: name of its `SourceKind`. place: a file, folder or Hub id; None for a kind that has none.
-    split: None for the default of the kind.
+    kind: name of its `SourceKind`. place: a file, folder or Hub id; None for a kind without places.
+    split: name of the split; None is the default of the kind.
     """
 
     kind: str
@@ -20,7 +20,7 @@ class Spec(NamedTuple):
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """The arguments of the kind's class: place and split, if they are given."""
+        """Arguments for the class of the kind: place and split, if they are given."""
         return tuple(part for part in self[1:] if part is not None)
 
 
@@ -30,13 +30,13 @@ class SourceKind:
 
     Args:
         name: the first word of its specs.
-        target: `module:Class` of a `Source`, built from place and split, if a spec gives them.
+        target: `module:Class` of a `Source`. Its arguments are place and split, if a spec has them.
         help: one line that says what it reads.
-        place: how help spells the place; None if the kind has no place.
+        place: placeholder of the place in help texts; None if the kind has no place.
         split: whether a spec may name a split.
-        is_file: whether the place is a file; cards show its last part only.
-        quality: whether its samples have scores; the class then takes `min_quality` as well.
-        images: False if it has captions only, so that a resolution must be given.
+        is_file: whether the place is a file. Cards then show only the last part of its path.
+        quality: whether its samples have scores. The class then also takes `min_quality`.
+        images: False if it has only captions. A resolution must then be given.
     """
 
     name: str
@@ -50,6 +50,6 @@ class SourceKind:
 
     @property
     def form(self) -> str:
-        """How a spec is spelled, such as `folder:FILE.yaml[:SPLIT]`."""
+        """The form of its specs, such as `folder:FILE.yaml[:SPLIT]`."""
         place = f":{self.place}" if self.place else ""
         return f"{self.name}{place}{'[:SPLIT]' if self.split else ''}"

@@ -1,4 +1,4 @@
-"""Captions alone, one a line of a text file, to create images from without any image."""
+"""The source `text:`: captions, one on each line of a file, to create images from text alone."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from .source import Source, fingerprint
 
 
 class Text(Source):
-    """Samples of a caption and one blank pixel, which `--resolution` brings to a size.
+    """Samples with a caption and one blank pixel, which `--resolution` enlarges to a size.
 
     An id is the name of the file and the number of the line. Empty lines are left out.
 
@@ -49,7 +49,7 @@ class Text(Source):
 
     @property
     def schema(self) -> Schema:
-        """Captions alone, of no known licence."""
+        """Captions without labels and without a known licence."""
         return Schema.real({}, licence=False)
 
     def read(self, index: int, tasks: Iterable[str]) -> Sample:

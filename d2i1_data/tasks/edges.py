@@ -1,4 +1,4 @@
-"""Edges of objects; our extension, the paper has no such task."""
+"""Edges of objects. This task is an extension: the paper does not have it."""
 
 from ..diff2in1.families import ProbabilityMap
 from .meters import AveragePrecision

@@ -1,8 +1,8 @@
-"""Meters: how predictions are scored. Every metric is over pooled pixels.
+"""Meters: how predictions are scored. Every metric is computed over all pixels of all samples.
 
-A meter has no state. `measure` gives sums of each sample, [B, S] float64. `summary` computes the
-metrics from their total. So samples, batches and processes merge by addition, and a bootstrap is a
-weighted sum.
+A meter has no state. `measure` gives S sums for each sample, [B, S] float64. `summary` computes the
+metrics from the total of these sums. So samples, batches and processes merge by addition, and a
+bootstrap is a weighted sum.
 """
 
 import math
@@ -16,9 +16,9 @@ from torch import Tensor
 class Meter(ABC):
     """The scoring of one task.
 
-    headline: the main metric of the task. table_metrics: those that tables show.
-    higher_better_prefixes: beginnings of the names of metrics that are better when higher; all
-    others are better when lower. unit: of the error of a pixel.
+    headline: the main metric of the task. table_metrics: the metrics that tables show.
+    higher_better_prefixes: a metric is better when higher if its name begins with one of these;
+    all others are better when lower. unit: unit of the error of a pixel.
     """
 
     headline: ClassVar[str]
@@ -36,7 +36,7 @@ class Meter(ABC):
 
     @abstractmethod
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """Error of each pixel, at least 0, [B, 1, H, W]; undefined for unknown pixels.
+        """Error of each pixel, at least 0, [B, 1, H, W]. It is undefined for unknown pixels.
 
         Args:
             prediction: [B, C, H, W].
@@ -45,7 +45,7 @@ class Meter(ABC):
 
     @abstractmethod
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """Sums of each sample over its valid pixels, [B, S] float64.
+        """The sums of each sample over its valid pixels, [B, S] float64.
 
         Args:
             prediction: [B, C, H, W].
@@ -55,7 +55,7 @@ class Meter(ABC):
 
     @abstractmethod
     def summary(self, total: Tensor) -> dict[str, float]:
-        """The metrics of a total of sums [S]; nan if no pixel was valid."""
+        """Compute the metrics from the total sums [S]; nan if no pixel was valid."""
 
 
 def pixel_sums(valid: Tensor, *columns: Tensor) -> Tensor:
@@ -75,7 +75,7 @@ def pixel_histogram(bins: Tensor, valid: Tensor, count: int) -> Tensor:
     """Number of valid pixels of each sample in each bin, [B, count] float64.
 
     Args:
-        bins: bin of each pixel; others than 0 to count - 1 go to the nearest, [B, 1, H, W].
+        bins: bin of each pixel, [B, 1, H, W]. Values outside of 0 to count - 1 are clipped.
         valid: [B, 1, H, W] bool.
         count: number of bins.
     """
@@ -85,22 +85,22 @@ def pixel_histogram(bins: Tensor, valid: Tensor, count: int) -> Tensor:
 
 
 class AngularError(Meter):
-    """Angle between unit vectors in degrees: mean, median (to 0.01), RMSE, share under thresholds.
+    """Angle between unit vectors in degrees: mean, median (to 0.01), RMSE, share below thresholds.
 
-    Thresholds and pi are exact, unlike in several released evaluations.
+    Thresholds and pi are exact, unlike in several published evaluations.
     """
 
     headline = "mean"
     table_metrics = ("mean", "median", "rmse", "under_11.25", "under_22.5", "under_30")
     higher_better_prefixes = ("under_",)
     unit = "degrees"
-    thresholds = (5.0, 7.5, 11.25, 11.5, 22.5, 30.0)  # iDisc's evaluation calls 11.5 11.25
+    thresholds = (5.0, 7.5, 11.25, 11.5, 22.5, 30.0)  # iDisc reports its 11.5 under the name 11.25
     bins = 18_000
 
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
-        one, other = prediction.double(), target.double()
-        cross = torch.linalg.cross(one, other, dim=1).norm(dim=1, keepdim=True)
-        return torch.rad2deg(torch.atan2(cross, (one * other).sum(1, keepdim=True)))
+        predicted, true = prediction.double(), target.double()
+        cross = torch.linalg.cross(predicted, true, dim=1).norm(dim=1, keepdim=True)
+        return torch.rad2deg(torch.atan2(cross, (predicted * true).sum(1, keepdim=True)))
 
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         angle = self.error(prediction, target)
@@ -122,9 +122,9 @@ class AngularError(Meter):
 class DepthError(Meter):
     """Errors of distances.
 
-    RMSE in metres, mean absolute and squared relative error, share of pixels within factors of
-    1.25^k. Of the log of prediction over truth: its mean absolute value to base 10, its RMSE, and
-    silog, 100 times its standard deviation.
+    These are the RMSE in metres, the mean absolute and squared relative errors, and the share of
+    pixels within a factor of 1.25^k. Three metrics use the log of prediction over truth: log10 is
+    its mean absolute value to base 10, rmse_log its RMSE, silog 100 times its standard deviation.
     """
 
     headline = "abs_rel"
@@ -133,23 +133,24 @@ class DepthError(Meter):
     unit = "share of the truth"
 
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
-        other = target.double().clamp(min=1e-9)
-        return (prediction.double() - other).abs() / other
+        true = target.double().clamp(min=1e-9)
+        return (prediction.double() - true).abs() / true
 
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        one, other = prediction.double().clamp(min=1e-9), target.double().clamp(min=1e-9)
-        log = (one / other).log()
+        predicted, true = prediction.double().clamp(min=1e-9), target.double().clamp(min=1e-9)
+        log = (predicted / true).log()
         within = [log.abs() < math.log(1.25**k) for k in (1, 2, 3)]
-        square, relative = (one - other) ** 2, self.error(prediction, target)
-        return pixel_sums(valid, square, square / other, relative, log.abs(), log, log**2, *within)
+        square, relative = (predicted - true) ** 2, self.error(prediction, target)
+        return pixel_sums(valid, square, square / true, relative, log.abs(), log, log**2, *within)
 
     def summary(self, total: Tensor) -> dict[str, float]:
-        _, square, over, relative, size, log, log_square, *within = (total / total[0]).tolist()
+        means = (total / total[0]).tolist()
+        _, square, square_relative, relative, log_size, log, log_square, *within = means
         metrics = {
             "rmse": square**0.5,
             "abs_rel": relative,
-            "sq_rel": over,
-            "log10": size / math.log(10),
+            "sq_rel": square_relative,
+            "log10": log_size / math.log(10),
             "rmse_log": log_square**0.5,
             "silog": 100 * max(log_square - log**2, 0.0) ** 0.5,
         }
@@ -181,16 +182,16 @@ class IntersectionOverUnion(Meter):
         confusion = total.view(self.classes, self.classes)
         hits = confusion.diagonal()
         union = confusion.sum(0) + confusion.sum(1) - hits
-        seen = union > 0
+        occurs = union > 0
         accuracy = hits.sum() / confusion.sum()
-        return {"miou": (hits[seen] / union[seen]).mean().item(), "accuracy": accuracy.item()}
+        return {"miou": (hits[occurs] / union[occurs]).mean().item(), "accuracy": accuracy.item()}
 
 
 class FMeasure(Meter):
-    """Maximal F-measure with beta^2 = 0.3 over thresholds 0.05 apart, and mean absolute error.
+    """Mean absolute error, and the largest F-measure (beta^2 = 0.3) of thresholds 0.05 apart.
 
-    Truth above 0.5 counts as positive. This is the evaluation of InvPT and TaskPrompter without
-    their second sigmoid.
+    Truth above 0.5 counts as positive. InvPT and TaskPrompter evaluate in the same way, but apply
+    the sigmoid twice.
     """
 
     headline = "max_f"
@@ -205,13 +206,13 @@ class FMeasure(Meter):
     def measure(self, prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         truth = target > 0.5
         chosen = [prediction > threshold for threshold in self.thresholds]
-        found = [mask & truth for mask in chosen]
-        return pixel_sums(valid, self.error(prediction, target), truth, *chosen, *found)
+        hits = [mask & truth for mask in chosen]
+        return pixel_sums(valid, self.error(prediction, target), truth, *chosen, *hits)
 
     def summary(self, total: Tensor) -> dict[str, float]:
         count, error, positive = total[:3].tolist()
-        chosen, found = total[3:].view(2, -1)
-        precision, recall = found / chosen.clamp(min=1), found / max(positive, 1.0)
+        chosen, hits = total[3:].view(2, -1)
+        precision, recall = hits / chosen.clamp(min=1), hits / max(positive, 1.0)
         f = 1.3 * precision * recall / (0.3 * precision + recall).clamp(min=1e-12)
         if not count:
             return {"max_f": math.nan, "mae": math.nan}
@@ -237,7 +238,7 @@ class AveragePrecision(Meter):
         return torch.cat([positives, pixel_histogram(level, valid & ~edge, self.bins)], 1)
 
     def summary(self, total: Tensor) -> dict[str, float]:
-        positives, negatives = total.view(2, -1).flip(1).cumsum(1)  # from the highest level down
+        positives, negatives = total.view(2, -1).flip(1).cumsum(1)  # highest level first
         precision = positives / (positives + negatives).clamp(min=1)
         recall = positives / positives[-1]
         steps = torch.diff(recall, prepend=recall.new_zeros(1))

@@ -1,4 +1,4 @@
-"""Semantic segmentation; a source names its own classes, the default is PASCAL's 21."""
+"""Semantic segmentation. A source names its own classes; the default are the 21 of PASCAL."""
 
 from ..diff2in1.families import LabelMap
 from .meters import IntersectionOverUnion

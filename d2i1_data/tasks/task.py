@@ -13,13 +13,13 @@ class Task:
     """One modality.
 
     Args:
-        name: of its column, flag and directory.
+        name: name of its column, flag and folder.
         family: the kind of its maps, with its classes.
-        meter: how it is scored.
-        sentence: its convention, as cards state it.
-        tags: on the Hub.
-        categories: ids of tasks that the Hub defines.
-        weight: of its loss among those of other tasks.
+        meter: scores its predictions.
+        sentence: describes its maps in cards.
+        tags: its tags on the Hub.
+        categories: ids of the Hub's own tasks that it belongs to.
+        weight: weight of its loss among the losses of all tasks.
     """
 
     name: str
@@ -33,23 +33,23 @@ class Task:
     def with_classes(
         self, names: Sequence[str], palette: Sequence[Sequence[int]] | None = None
     ) -> "Task":
-        """The same task over other classes.
+        """The same task with other classes.
 
         Args:
-            names: of the classes, in the order of their ids.
+            names: names of the classes, in the order of their ids.
             palette: red, green and blue of each class, 0 to 255; None chooses colours.
 
         Raises:
-            ValueError: if the task has no classes, or cannot have these.
+            ValueError: if the task has no classes, or these are not allowed.
         """
         family = self.family.with_classes(names, palette)
         return replace(self, family=family, meter=self.meter.with_classes(len(names)))
 
     def with_config(self, config: Mapping[str, Any]) -> "Task":
-        """The same task with the family that a checkpoint or a dataset states.
+        """The same task with the family that a checkpoint or a dataset has.
 
         Args:
-            config: a config of `Family.config`.
+            config: a value of `Family.config`.
 
         Raises:
             ValueError: if the config is of another family.

@@ -77,7 +77,11 @@ WRONG: dict[str, Callable[[Path, Path], object]] = {
         ("folder gone", WARM, "no such folder: {tmp}/photos/label"),
         ("label gone", WARM, "1 of 6 images have no semseg, the first is '4'"),
         ("broken image", WARM, "photos/image/3.png: not a readable image"),
-        ("other aspect", WARM, "photos/label/3.png: semseg is 28x28, of another aspect ratio"),
+        (
+            "other aspect",
+            WARM,
+            "photos/label/3.png: semseg is 28x28; its image has another aspect ratio",
+        ),
         ("class 7", WARM, "photos/label/3.png: semseg holds class id 7, allowed are 0 to 2"),
         ("other size", WARM, "different sizes in one batch (20x16, 40x28): give --resolution"),
         ("source key", WARM, "unknown key 'licens', did you mean 'licence'?"),

@@ -50,14 +50,14 @@ FAMILIES: dict[str, Any] = {
     )
 }
 
-CONFIDENCE: Family = ProbabilityMap()  # how maps of confidence are stored and drawn
+CONFIDENCE: Family = ProbabilityMap()  # stores and draws maps of confidence
 
 
 def make_family(config: dict[str, Any]) -> Family:
     """Build a family.
 
     Args:
-        config: as `Family.config` gives it, such as `{"family": "label_map", "names": [...]}`.
+        config: a value of `Family.config`, such as `{"family": "label_map", "names": [...]}`.
 
     Raises:
         ValueError: if there is no such family.

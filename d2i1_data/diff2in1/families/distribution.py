@@ -1,6 +1,6 @@
-"""Distributions: what is counted of many maps of one family, in counts of fixed size.
+"""Distributions: counts of the values in many maps of one family. Their size is fixed.
 
-Families say here what is counted; `inspection.report` draws it. Three kinds serve every family:
+This file counts; `inspection.report` draws the counts. Three kinds are enough for all families:
 `ClassShares`, `Histogram` and `DirectionDensity`.
 """
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 class TableLine(NamedTuple):
     """A line of a distribution's table.
 
-    name: of the line. values: one number for every column. form: how numbers are written.
+    name: name of the line. values: one number for each column. form: format of the numbers.
     """
 
     name: str
@@ -27,8 +27,8 @@ class TableLine(NamedTuple):
 class Distribution(ABC):
     """Counts of the known pixels of maps.
 
-    columns: heads of its table. about: one sentence that explains the figure. maps: how many maps
-    were counted.
+    columns: headings of its table. about: one sentence that explains the figure. maps: number of
+    maps that were counted.
     """
 
     columns: ClassVar[tuple[str, ...]] = ("",)
@@ -36,7 +36,7 @@ class Distribution(ABC):
     maps = 0
 
     def add(self, array: NDArray[Any]) -> None:
-        """Count a map, in the array form of its family."""
+        """Count a map, given as an array of its family."""
         self.maps += 1
         self.count(array)
 
@@ -53,7 +53,7 @@ class ClassShares(Distribution):
     """Share of the known pixels of each class, and share of the images that contain it.
 
     Args:
-        names: of the classes; pixel values are their indices, all others are unknown.
+        names: names of the classes. Pixel values are their indices; other values are unknown.
     """
 
     columns = ("pixels", "images")
@@ -65,9 +65,9 @@ class ClassShares(Distribution):
         self.images = np.zeros(len(names), np.int64)
 
     def count(self, array: NDArray[Any]) -> None:
-        found = np.bincount(array.ravel(), minlength=256)[: len(self.pixels)]
-        self.pixels += found
-        self.images += found > 0
+        counts = np.bincount(array.ravel(), minlength=256)[: len(self.pixels)]
+        self.pixels += counts
+        self.images += counts > 0
 
     def shares(self) -> NDArray[np.float64]:
         """Share of the known pixels of each class, [K]."""
@@ -75,8 +75,8 @@ class ClassShares(Distribution):
 
     def lines(self) -> list[TableLine]:
         images = self.images / max(self.maps, 1)
-        found = zip(self.names, self.shares(), images, strict=True)
-        return [TableLine(name, [float(p), float(n)], "{:.1%}") for name, p, n in found]
+        lines = zip(self.names, self.shares(), images, strict=True)
+        return [TableLine(name, [float(p), float(n)], "{:.1%}") for name, p, n in lines]
 
 
 @dataclass(kw_only=True)
@@ -90,10 +90,10 @@ class Histogram(Distribution):
         bins: number of bins.
         axis: label of the axis of values in a figure.
         about: one sentence that explains the figure.
-        unit: None draws the share of each bin; a word such as `metre` the share per unit.
-        percentiles: shares whose percentiles are listed; empty lists the mean.
-        form: how the listed numbers are written.
-        drawn: share of the pixels that a figure shows, the lowest values first.
+        unit: a word such as `metre` draws the share per unit; None draws the share of each bin.
+        percentiles: the table lists these percentiles, given as shares; if empty, the mean.
+        form: format of the numbers in the table.
+        drawn: share of the pixels that a figure shows, beginning with the lowest values.
         logarithmic: whether a figure has a logarithmic axis of shares.
     """
 
@@ -115,13 +115,13 @@ class Histogram(Distribution):
 
     def count(self, array: NDArray[Any]) -> None:
         known = array[array != self.unknown]
-        # a stored value may lie a rounding error below the edge that it stands for
+        # rounding can put a stored value just below the edge of its bin
         places = ((known - self.start) / self.step + 1e-3).astype(np.int64)
         self.counts += np.bincount(places.clip(0, self.bins - 1), minlength=self.bins)
         self.total += float(known.sum(dtype=np.float64))
 
     def percentile(self, share: float) -> float:
-        """The value that this share of the pixels is below."""
+        """The value below which this share of the pixels lies."""
         total = self.counts.cumsum()
         return self.start + float(np.searchsorted(total, share * total[-1]) + 0.5) * self.step
 
@@ -155,18 +155,18 @@ class DirectionDensity(Distribution):
         x, y, z = known.T
         # Lambert's azimuthal projection: radius 1 at 90 degrees, sqrt(2) at 180 degrees
         stretch = np.sqrt(np.clip(1 - z, 0, None)) / np.maximum(np.hypot(x, y), 1e-9)
-        found = np.histogram2d(y * stretch, x * stretch, (self.cuts, self.cuts))[0]
-        self.counts += found.astype(np.int64)
+        counts = np.histogram2d(y * stretch, x * stretch, (self.cuts, self.cuts))[0]
+        self.counts += counts.astype(np.int64)
         self.total += known.sum(0)
         self.pixels += len(known)
 
     def density(self) -> NDArray[np.float64]:
-        """Frequency relative to directions that are spread evenly, [bins, bins]."""
+        """Frequency compared with evenly distributed directions, [bins, bins]."""
         of_the_sphere = (self.cuts[1] - self.cuts[0]) ** 2 / (2 * np.pi)
         return self.counts / (max(self.pixels, 1) * of_the_sphere)
 
     def lines(self) -> list[TableLine]:
         mean = (self.total / max(self.pixels, 1)).tolist()
         axes = ("right", "up", "towards the viewer")
-        found = zip(axes, mean, strict=True)
-        return [TableLine(f"mean, {axis}", [one], "{:+.3f}") for axis, one in found]
+        lines = zip(axes, mean, strict=True)
+        return [TableLine(f"mean, {axis}", [value], "{:+.3f}") for axis, value in lines]

@@ -34,8 +34,8 @@ Colour = tuple[int, ...]  # red, green, blue, 0 to 255
 class Legend(NamedTuple):
     """The meaning of the colours of a picture.
 
-    entries: colours and their meanings, the most important first. ramp: colours from one end of a
-    scale to the other; the two entries are then its ends.
+    entries: colours and their meanings, the most important first. ramp: the colours of a scale from
+    one end to the other; the two entries then describe its ends. It is empty for separate colours.
     """
 
     entries: list[tuple[Colour, str]]
@@ -48,7 +48,7 @@ def precise(x: Tensor) -> Tensor:
 
 
 def mean_over(error: Tensor, valid: Tensor) -> Tensor:
-    """Mean of an error over the valid pixels of each sample, 0 without any, [B].
+    """Mean of an error over the valid pixels of each sample, [B]. It is 0 without valid pixels.
 
     Args:
         error: [B, 1, H, W].
@@ -61,7 +61,7 @@ def mean_over(error: Tensor, valid: Tensor) -> Tensor:
 def pooled_over(error: Tensor, valid: Tensor) -> Tensor:
     """Mean of an error over the valid pixels of the batch, the same for every sample, [B].
 
-    Many released codes train with this mean. Samples with more valid pixels have more weight in it.
+    Many published programs train with this mean. Samples with more valid pixels have more weight.
 
     Args:
         error: [B, 1, H, W].
@@ -72,13 +72,13 @@ def pooled_over(error: Tensor, valid: Tensor) -> Tensor:
 
 
 class Family(ABC):
-    """What is common to all maps of one kind. Instances hold no tensors and may be shared.
+    """The behaviour of all maps of one kind. Instances hold no tensors and may be shared.
 
-    name: in configs and in `FAMILIES`. channels: C of a map. unknown: value of unknown pixels.
-    unsure: the meaning of its uncertainty, in the words of cards. dtype: of a map as a tensor.
-    in_metres: whether values are distances. has_scale: whether files of others may store its
-    values in another unit (see `from_file`). names, palette: of its classes and their colours;
-    empty for a family without classes.
+    name: its name in configs and in `FAMILIES`. channels: C, the number of channels of a map.
+    unknown: value of unknown pixels. unsure: the meaning of its uncertainty, as cards word it.
+    dtype: dtype of a map as a tensor. in_metres: whether values are distances. has_scale: whether
+    foreign files may store its values in another unit (see `from_file`). names, palette: names and
+    colours of its classes; empty for a family without classes.
     """
 
     name: ClassVar[str]
@@ -103,10 +103,14 @@ class Family(ABC):
     def with_classes(
         self, names: Sequence[str], palette: Sequence[Sequence[int]] | None = None
     ) -> "Family":
-        """The same family over other classes.
+        """The same family with other classes.
+
+        Args:
+            names: names of the classes, in the order of their ids.
+            palette: red, green and blue of each class, 0 to 255; None chooses colours.
 
         Raises:
-            ValueError: if the family has no classes, or cannot have these.
+            ValueError: if the family has no classes, or these are not allowed.
         """
         raise ValueError(f"a {self.name} has no classes")
 
@@ -132,20 +136,20 @@ class Family(ABC):
 
     @abstractmethod
     def finish(self, raw: Tensor) -> Tensor:
-        """The map [B, C, H, W], in physical units, of a raw prediction [B, R, H, W]."""
+        """Turn a raw prediction [B, R, H, W] into a map [B, C, H, W] in physical units."""
 
     def to_linear(self, raw: Tensor) -> Tensor:
-        """A form of a raw prediction that may be averaged and resized, [B, R, H, W]."""
+        """Turn a raw prediction into a form that may be averaged and resized, [B, R, H, W]."""
         return precise(raw)
 
     def from_linear(self, linear: Tensor) -> Tensor:
-        """The raw prediction of such a form, the inverse of `to_linear`."""
+        """Undo `to_linear`."""
         return linear
 
     def expected_error(self, raw: Tensor) -> Tensor | None:
-        """Expected error of a raw prediction, in a unit of the family, [B, 1, H, W].
+        """Expected error of a raw prediction, [B, 1, H, W]. Each family has its own unit.
 
-        None if the family does not predict it.
+        None if the family does not predict an error.
         """
         return None
 
@@ -175,7 +179,7 @@ class Family(ABC):
         """The pixels where two maps [B, C, H, W] count as equal, [B, 1, H, W] bool."""
 
     def agreement(self, one: Tensor, other: Tensor) -> Tensor:
-        """Share of the pixels where two maps agree, among those known in both, [B].
+        """Share of pixels where two maps agree, of the pixels that both maps know, [B].
 
         It is nan for a sample without such pixels.
         """
@@ -194,7 +198,7 @@ class Family(ABC):
         """
 
     def within(self, prediction: Tensor, target: Tensor, metres: float) -> tuple[Tensor, Tensor]:
-        """Limit maps to a distance; without effect on a family that is not in metres.
+        """Limit maps to a distance. This has no effect on a family that is not in metres.
 
         Args:
             prediction: [B, C, H, W].
@@ -202,7 +206,7 @@ class Family(ABC):
             metres: the distance.
 
         Returns:
-            The prediction clipped to the distance, and the target, unknown beyond it.
+            The prediction, clipped to the distance, and the target, which is unknown beyond it.
         """
         return prediction, target
 
@@ -215,9 +219,9 @@ class Family(ABC):
         return F.interpolate(target.float(), size, mode="nearest-exact").to(target.dtype)
 
     def scaled(self, target: Tensor, factor: float) -> Tensor:
-        """The values of a map after its image is enlarged by a factor; its size stays.
+        """The values of a map whose image was enlarged by a factor. The map keeps its size.
 
-        A camera of the same focal length sees enlarged things at a shorter distance.
+        Enlarging an image has the same effect as bringing its objects nearer to the camera.
         """
         return target
 
@@ -231,32 +235,32 @@ class Family(ABC):
 
     @abstractmethod
     def distribution(self) -> Distribution:
-        """Empty counts of what reports show of many arrays."""
+        """A new distribution, with which reports count the values of many arrays."""
 
     @abstractmethod
     def find_problem(self, array: NDArray[np.generic]) -> str | None:
-        """What is wrong with the values of an array, as the end of a sentence; None if nothing."""
+        """Describe the first wrong value of an array as the end of a sentence; None if all fit."""
 
     @abstractmethod
     def to_png(self, array: NDArray[np.generic]) -> bytes:
-        """The stored form of an array, PNG bytes."""
+        """Encode an array as PNG bytes, as datasets store it."""
 
     @abstractmethod
     def from_png(self, data: bytes) -> NDArray[np.generic]:
-        """The array of a stored form."""
+        """Decode the PNG bytes of `to_png`."""
 
     def from_file(
         self, data: bytes, scale: float | None = None, ignore: Sequence[int] = ()
     ) -> NDArray[np.generic]:
-        """The array of an image file that others wrote.
+        """Read an image file that another program wrote.
 
         Args:
-            data: the file.
-            scale: stored value of one unit; None reads the family's own stored form.
-            ignore: stored values that mean unknown, of a family with classes.
+            data: content of the file.
+            scale: stored value of one unit; None reads the file as `to_png` writes it.
+            ignore: stored class ids that mean unknown, for a family with classes.
 
         Raises:
-            ValueError: if there is a scale and the family has none, see `has_scale`.
+            ValueError: if a scale is given and the family has none, see `has_scale`.
         """
         if scale is None:
             return self.from_png(data)
@@ -265,7 +269,7 @@ class Family(ABC):
         return (decode_png(data).astype(np.float32) / scale).astype(np.float32)
 
     def count_too_large(self, array: NDArray[np.generic]) -> int:
-        """How many pixels the stored form cannot represent; they become unknown in it."""
+        """Number of pixels that are too large for `to_png`, which stores them as unknown."""
         return 0
 
     @abstractmethod

@@ -17,7 +17,7 @@ class LabelMap(Family):
     """Class ids, 0 to K - 1; unknown is 255. Raw: K logits. PNG: 8 bit, mode L, the ids.
 
     Args:
-        names: of the classes, 1 to 255.
+        names: names of the classes, 1 to 255 of them.
         palette: red, green and blue of each class, 0 to 255; None chooses colours.
     """
 
@@ -85,7 +85,7 @@ class LabelMap(Family):
         return one == other
 
     def average(self, targets: Tensor) -> Tensor:
-        """The most frequent class; of equally frequent ones the first."""
+        """The most frequent class. If several are equally frequent, the first of them."""
         counts = torch.stack([(targets == k).sum(0) for k in range(len(self.names))])
         return torch.where(counts.any(0), counts.argmax(0), 255)
 
@@ -134,7 +134,7 @@ class LabelMap(Family):
 
 
 def _palette(count: int) -> list[tuple[int, int, int]]:
-    """Distinct colours, as PASCAL VOC has them: bits of the class number in three channels."""
+    """Distinct colours, as in PASCAL VOC: the bits of the class number, spread over 3 channels."""
     return [
         tuple(sum((i >> (3 * b + c) & 1) << (7 - b) for b in range(3)) for c in range(3))  # type: ignore[misc]
         for i in range(1, count + 1)

@@ -65,7 +65,7 @@ class MetricMap(Family):
         return mean_over(error * log_scale.detach().exp(), self.valid(target))
 
     def scale_loss(self, raw: Tensor, target: Tensor) -> Tensor:
-        """Loss of the scale only: the likelihood of the error, without its gradient, [B]."""
+        """Negative log-likelihood of the error, [B]. Only the scale gets a gradient."""
         log_scale = self._log_scale(raw)
         error = self.log_ratio(raw, target).detach().abs() / log_scale.exp() + log_scale
         return mean_over(error, self.valid(target))
@@ -76,15 +76,15 @@ class MetricMap(Family):
         Args:
             raw: [B, 2, H, W].
             target: [B, 1, H, W].
-            keep: the share of the squared mean that stays.
-            pooled: over all pixels of the batch instead of each sample's.
+            keep: weight of the squared mean.
+            pooled: take variance and mean over all pixels of the batch instead of each sample's.
 
         Source: Eigen et al. 2014, arXiv 1406.2283.
         """
         over = pooled_over if pooled else mean_over
         ratio, valid = self.log_ratio(raw, target), self.valid(target)
         mean, square = over(ratio, valid), over(ratio**2, valid)
-        # without known pixels the loss is zero and has no gradient of a root at zero
+        # a sample without known pixels has loss zero, and avoids the gradient of a root at zero
         return (square - (1 - keep) * mean**2 + 1e-6).sqrt() - 1e-3
 
     def agrees(self, one: Tensor, other: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class MetricMap(Family):
         return "holds negative values; 0 is unknown" if array.min() < 0 else None
 
     def count_too_large(self, array: NDArray[np.generic]) -> int:
-        """How many pixels are beyond 65.535 m."""
+        """Number of pixels beyond 65.535 m."""
         return int((np.asarray(array) >= self.farthest + 0.0005).sum())
 
     def to_png(self, array: NDArray[np.generic]) -> bytes:

@@ -78,7 +78,7 @@ class ProbabilityMap(Family):
 
     def from_png(self, data: bytes) -> NDArray[np.generic]:
         pixels = decode_png(data)
-        if pixels.dtype == bool:  # a mask of one bit, as other datasets store it
+        if pixels.dtype == bool:  # a one-bit mask, which some other datasets store
             return pixels.astype(np.float32)
         return np.where(pixels == 255, np.float32(-1), pixels.astype(np.float32) / 254)
 
@@ -87,6 +87,6 @@ class ProbabilityMap(Family):
         return np.repeat(grey[..., None], 3, -1)
 
     def legend(self, array: NDArray[np.generic]) -> Legend:
-        """From impossible to certain."""
+        """The colours of probability 0 and 1."""
         black, white = (0, 0, 0), (255, 255, 255)
         return Legend([(black, "0"), (white, "1")], [black, white])

@@ -69,7 +69,7 @@ class UnitVector(Family):
         return (self.expected_error(raw) / 90).clamp(0, 1)
 
     def nll(self, raw: Tensor, target: Tensor) -> Tensor:
-        """Negative log density of the truth, but for the constant log 2 pi, [B, 1, H, W].
+        """Negative log density of the truth without the constant log 2 pi, [B, 1, H, W].
 
         Angular von Mises-Fisher: p(n) = (k^2 + 1) exp(-k angle) / (2 pi (1 + exp(-k pi))), Bae et
         al. 2021.
@@ -83,8 +83,8 @@ class UnitVector(Family):
         Args:
             raw: [B, 4, H, W].
             target: [B, 3, H, W].
-            pooled: the mean over all pixels of the batch instead, without those whose cosine is
-                beyond 0.999, as in the released codes of Bae et al. and of iDisc.
+            pooled: take the mean over all pixels of the batch instead. Pixels whose cosine is
+                beyond 0.999 are left out, as in the released code of Bae et al. and of iDisc.
         """
         error, valid = self.nll(raw, target), self.valid(target)
         if not pooled:
@@ -100,7 +100,7 @@ class UnitVector(Family):
         return self.angle(one, other) < math.radians(11.25)
 
     def average(self, targets: Tensor) -> Tensor:
-        """The direction of the mean vector; also unknown where the vectors cancel."""
+        """The direction of the mean vector. It is also unknown where the vectors cancel out."""
         total = targets.sum(0, dtype=torch.float64)
         length = total.norm(dim=0)
         return torch.where(length > 1e-6, total / length.clamp(min=1e-6), self.unknown).float()

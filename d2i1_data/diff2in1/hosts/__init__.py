@@ -1,4 +1,4 @@
-"""The hosts that Diff-2-in-1 can be mounted on, one file each. A new host is one more line here."""
+"""The hosts that can be mounted on a base, one file each. A new host needs one more line here."""
 
 from ..perception import HOSTS, register_host
 from .bae import Bae

@@ -1,4 +1,4 @@
-"""`bae`: surface normals with their uncertainty, refined where it is high.
+"""`bae`: surface normals with uncertainty. Uncertain pixels are refined.
 
 Bae, Budvytis, Cipolla 2021, "Estimating and Exploiting the Aleatoric Uncertainty in Surface Normal
 Estimation" (arXiv 2109.09881; github.com/baegwangbin/surface_normal_uncertainty).
@@ -19,7 +19,7 @@ from ..layers import group_norm, stretch
 from ..perception import AttentionMaps, Perception, Pyramid
 
 ENCODER = (2048, 176, 64, 40, 24)  # channels of EfficientNet-B5, coarsest first
-SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # its strides 32 to 2, where the latent's is 8
+SCALES = (0.25, 0.5, 1.0, 2.0, 4.0)  # its strides 32 to 2, relative to stride 8 of the latents
 PUBLISHED = 128  # channels of the finest features
 
 
@@ -35,7 +35,7 @@ class StandardizedConv2d(nn.Conv2d):
 
 
 class UpsampleMerge(nn.Module):
-    """Bring features to the size of an encoder's map and merge them."""
+    """Resizes features to an encoder's map and merges both."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -49,28 +49,30 @@ class UpsampleMerge(nn.Module):
 
 
 class Bae(Perception):
-    """The decoder of Bae et al. behind a decoder that imitates the pyramid of their encoder.
+    """The decoder of Bae et al. Its input is a decoder that imitates the maps of their encoder.
 
-    It predicts normals and kappa at four scales: at the latent's resolution by a convolution, then
-    a small network per pixel refines them three times, up to pixels. Training refines a share of
-    the pixels, chosen by their uncertainty; perceiving refines every pixel.
+    It predicts normals and kappa at four scales. A convolution predicts at the resolution of the
+    latents. Then a small network, which sees each pixel on its own, refines the prediction three
+    times, up to full resolution. Training refines only a share of the pixels, chosen by their
+    uncertainty. Perception refines every pixel.
 
-    Pseudo-labels: theta_C's direction at every pixel inside the image, refined everywhere (the
-    authors' second stage left 60 % of each scale unrefined). They are hard and of equal weight,
-    because theta_E's own kappa already lowers the weight of uncertain pixels. A weight by theta_C's
-    kappa would count certainty twice.
+    Pseudo-labels are theta_C's directions at all pixels inside the image, refined everywhere (the
+    authors' second stage left 60 % of each scale unrefined). All have the same weight, because
+    theta_E's own kappa already lowers the weight of uncertain pixels. A weight by theta_C's kappa
+    would count certainty twice.
 
     Args:
         tasks: one task of family `unit_vector`.
         pyramid_channels: `one_pass.pyramid_channels` of the U-Net.
-        width: channels of the finest features, a multiple of 8. It is 128 as published, and all
-            other widths scale along.
-        sampling_ratio: share of a scale's pixels that training refines.
-        importance_ratio: share of those that are the most uncertain known pixels. The others are
-            drawn at random.
-        protocol: "host" does as the released code: it pools the pixels of a batch, leaves out those
-            whose cosine is beyond 0.999, and also draws unknown pixels, which have no effect.
-            "ours" averages over each sample's pixels, needs no such cut, and draws known pixels.
+        width: channels of the finest features, a multiple of 8 (published: 128). All other widths
+            are scaled with it.
+        sampling_ratio: training refines this share of the pixels of a scale.
+        importance_ratio: this share of the refined pixels are the most uncertain known pixels. The
+            others are drawn at random.
+        protocol: "host" trains as the released code: it pools the pixels of a batch, leaves out
+            pixels whose cosine is beyond 0.999, and also draws unknown pixels, which have no
+            effect. "ours" averages over the pixels of each sample, needs no such limit, and draws
+            only known pixels.
     """
 
     name: ClassVar = "bae"
@@ -96,7 +98,7 @@ class Bae(Perception):
                 f"sampling_ratio {sampling_ratio}, importance_ratio {importance_ratio}:"
                 " expected shares of 1"
             )
-        encoder = [max(c * width // PUBLISHED, 2) for c in ENCODER]  # a norm needs two
+        encoder = [max(c * width // PUBLISHED, 2) for c in ENCODER]  # a norm needs two channels
         self.decoder = PyramidDecoder(pyramid_channels, encoder, list(SCALES))
         self.bottom = nn.Conv2d(encoder[0], encoder[0], 1)
         features = [8 * width, 4 * width, 2 * width, width]
@@ -133,7 +135,7 @@ class Bae(Perception):
         targets: dict[str, Tensor],
         attention_maps: AttentionMaps | None = None,
     ) -> dict[str, Tensor]:
-        """The sum over four scales of the negative log-likelihood, see the class."""
+        """The negative log-likelihood, summed over four scales, see the class."""
         name, family = self._normals_task
         pooled = self.config.protocol == "host"
         known = family.valid(targets[name]).float()
@@ -162,7 +164,7 @@ class Bae(Perception):
         return name, family
 
     def _features(self, pyramid: Pyramid) -> list[Tensor]:
-        """Three maps `[B, C, h, w]` of the decoder, from the latent's resolution up."""
+        """Three maps `[B, C, h, w]` of the decoder. The first has the resolution of the latents."""
         x, *skips = self.decoder(pyramid)
         x = self.bottom(x)
         features = []
@@ -173,15 +175,15 @@ class Bae(Perception):
 
     @staticmethod
     def _sizes(finest_latent: Tensor, size: tuple[int, int]) -> list[tuple[int, int]]:
-        """Sizes of the three refined scales: each twice the one before, at most the image's."""
+        """Sizes of the three refined scales. Each is twice the previous one, up to the image's."""
         height, width = finest_latent.shape[-2:]
         return [(min(height << k, size[0]), min(width << k, size[1])) for k in (1, 2, 3)]
 
     @torch.no_grad()
     def _points(self, linear: Tensor, known: Tensor) -> Tensor:
-        """Indices `[B, N]` of pixels to refine: the least certain known ones, and random ones.
+        """Indices `[B, N]` of pixels to refine: the most uncertain known pixels, and random ones.
 
-        Torch's generator draws them; training seeds it for every micro-batch.
+        Torch's global generator draws them. Training seeds it for every micro-batch.
         """
         kappa = linear[:, 3].flatten(1)
         inside = F.interpolate(known, linear.shape[-2:], mode="nearest").flatten(1) > 0
@@ -190,14 +192,14 @@ class Bae(Perception):
         unsure = kappa.masked_fill(~inside, torch.inf).topk(important, largest=False).indices
         chance = torch.rand_like(kappa)
         if self.config.protocol == "ours":
-            chance += inside  # known ones first
+            chance += inside  # known pixels come first
         chance.scatter_(1, unsure, -1.0)
         drawn = chance.topk(count - important).indices
         return torch.cat([unsure, drawn], 1)
 
 
 def _point_network(inputs: int, width: int) -> nn.Sequential:
-    """Three layers of `width` and an output layer, at every point on its own."""
+    """Three layers of `width` and an output layer, applied to each point separately."""
     return nn.Sequential(
         *(nn.Conv1d(inputs, width, 1), nn.ReLU(), nn.Conv1d(width, width, 1), nn.ReLU()),
         *(nn.Conv1d(width, width, 1), nn.ReLU(), nn.Conv1d(width, 4, 1)),
@@ -212,7 +214,7 @@ def _coordinates(index: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Te
 
 
 def _sample(x: Tensor, grid: Tensor, mode: str = "bilinear") -> Tensor:
-    """A map `[B, C, h, w]` at N coordinates, `[B, C, N]`; half precision would misplace them."""
-    exact = precise(x)
-    found = F.grid_sample(exact, grid.to(exact.dtype), mode=mode, align_corners=True)
-    return found[:, :, 0].to(x.dtype)
+    """Sample a map `[B, C, h, w]` at N coordinates, `[B, C, N]`."""
+    exact = precise(x)  # half precision would misplace the coordinates
+    sampled = F.grid_sample(exact, grid.to(exact.dtype), mode=mode, align_corners=True)
+    return sampled[:, :, 0].to(x.dtype)

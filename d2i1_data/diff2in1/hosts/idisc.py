@@ -1,4 +1,4 @@
-"""`idisc`: normals or depth from what a scene divides itself into.
+"""`idisc`: normals or depth, from parts into which the model divides a scene.
 
 Piccinelli, Sakaridis, Yu 2023, "iDisc: Internal Discretization for Monocular Depth Estimation"
 (arXiv 2304.06334; github.com/SysCV/idisc).
@@ -20,40 +20,42 @@ from ..layers import Norm, normed_conv, stretch
 from ..perception import AttentionMaps, Perception, Pyramid
 
 SWIN_L = (1536, 768, 384, 192)  # channels of the published encoder, coarsest first
-SWIN_SCALES = (0.25, 0.5, 1.0, 2.0)  # its strides 32 to 4, where the latent's is 8
+SWIN_SCALES = (0.25, 0.5, 1.0, 2.0)  # its strides 32 to 4, relative to stride 8 of the latents
 HIDDEN = 256  # published channels of the decoder
-HEADS = 4  # of the deformable attention
-POINTS = 4  # that each of these samples in every map
-LAYERS = 4  # of the deformable attention
-EXPANSION = 4  # of every small network
-DEPTH = 2  # rounds of partition, and of reading from its parts
+HEADS = 4  # heads of the deformable attention
+POINTS = 4  # points that each head samples in every map
+LAYERS = 4  # layers of the deformable attention
+EXPANSION = 4  # width of a hidden layer, relative to its input
+DEPTH = 2  # rounds of `Partition`, and of `Reader`
 
 
 class IDisc(Perception):
-    """The decoder of iDisc behind a decoder that imitates the pyramid of their Swin-L.
+    """The decoder of iDisc. Its input is a decoder that imitates the maps of their Swin-L.
 
     Deformable attention mixes the maps. At three resolutions, queries compete for the pixels
-    (adaptive feature partition), and the pixels then read from the queries (internal scene
+    (adaptive feature partition). Then the pixels read from the queries (internal scene
     discretisation). The three predictions are averaged, as unit vectors with kappa, or as metres.
-    (The released code enlarges vectors before it gives them length 1, and their average by cubic
-    interpolation.) The loss of vectors is the negative log-likelihood of Bae et al. The loss of
-    distances is SILog times 10; a spread is learned beside it from the same features without
-    changing them, because iDisc has no uncertainty of distances.
+    (The released code resizes vectors before it normalises them, and resizes their average with
+    cubic interpolation.)
 
-    Pseudo-labels: theta_C's averaged prediction at every pixel inside the image, hard and of equal
-    weight. The average of three is the most certain prediction there is. For distances, SILog
-    compares pixels with each other, so leaving out uncertain pixels would change the comparison.
+    The loss of vectors is the negative log-likelihood of Bae et al. The loss of distances is SILog
+    times 10. iDisc has no uncertainty of distances, so a spread is also learned. It reads the same
+    features without changing them.
+
+    Pseudo-labels are theta_C's averaged predictions at all pixels inside the image, all with the
+    same weight. The average of three predictions is the most certain one available. SILog compares
+    pixels with each other, so leaving out uncertain pixels would change the comparison.
 
     Args:
         tasks: one task of family `unit_vector` or `metric_map`.
         pyramid_channels: `one_pass.pyramid_channels` of the U-Net.
-        width: channels of the decoder, a multiple of 16. It is 256 as published, and all other
-            widths scale along.
-        queries: number of parts that a scene is divided into, at each of three resolutions.
-        norm: "batch" as published; "group" where micro-batches are too small for it.
-        protocol: "host" does as the released code: it pools the pixels of a batch in the loss and
-            leaves out normals whose cosine is beyond 0.999. "ours" averages over each sample's
-            pixels.
+        width: channels of the decoder, a multiple of 16 (published: 256). All other widths are
+            scaled with it.
+        queries: number of parts of a scene, at each of three resolutions.
+        norm: "batch" as published, "group" if micro-batches are too small for batch norm.
+        protocol: "host" trains as the released code: its loss pools the pixels of a batch, and
+            leaves out normals whose cosine is beyond 0.999. "ours" averages over the pixels of each
+            sample.
     """
 
     name: ClassVar = "idisc"
@@ -87,7 +89,7 @@ class IDisc(Perception):
         attention_maps: AttentionMaps | None = None,
     ) -> dict[str, Tensor]:
         merged, mixed = self.mix(self.decoder(pyramid))
-        # the coarsest map has helped the others and is not read
+        # the coarsest map is not read, it only helped the others
         parts = [divide(x) for divide, x in zip(self.partitions, mixed[1:], strict=True)]
         read = [r(x, p) for r, x, p in zip(self.readers, merged[1:], parts, strict=True)]
         finest = merged[-1].shape[-2:]
@@ -112,9 +114,10 @@ class IDisc(Perception):
 
 
 class DeformableDecoder(nn.Module):
-    """Maps mixed with each other, `[B, width, h, w]` each, coarsest first.
+    """Mixes maps with each other.
 
-    They are returned merged with the encoder's maps from coarse to fine, and unmerged.
+    It returns two lists of maps `[B, width, h, w]`, coarsest first: the mixed maps merged with the
+    encoder's maps from coarse to fine, and the mixed maps alone.
     """
 
     def __init__(self, channels: list[int], width: int, norm: Norm) -> None:
@@ -123,7 +126,7 @@ class DeformableDecoder(nn.Module):
             nn.Sequential(nn.Conv2d(c, width, 1), nn.GroupNorm(1, width)) for c in channels
         )
         self.level = nn.Parameter(torch.randn(len(channels), width))
-        # batch norm would remove the bias of the last layer's output
+        # no bias in the last layer, because batch norm would remove it
         self.layers = nn.ModuleList(
             DeformableLayer(width, len(channels), bias=norm == "group" or place + 1 < LAYERS)
             for place in range(LAYERS)
@@ -165,7 +168,7 @@ class DeformableDecoder(nn.Module):
 
 
 class DeformableLayer(nn.Module):
-    """Deformable attention and a small network, each beside the identity."""
+    """Deformable attention and a small network, both with a residual connection."""
 
     def __init__(self, width: int, levels: int, *, bias: bool) -> None:
         super().__init__()
@@ -181,7 +184,7 @@ class DeformableLayer(nn.Module):
 
 
 class DeformableAttention(nn.Module):
-    """Every pixel attends to a few places near itself in every map, in plain torch.
+    """Every pixel attends to a few places near it in every map. Written in plain torch.
 
     Source: Zhu et al. 2021, arXiv 2010.04159.
     """
@@ -198,7 +201,7 @@ class DeformableAttention(nn.Module):
         for layer in (self.value, self.out):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        # each head starts with a direction of its own, at 1, 2, ... pixels
+        # each head starts with its own direction, at distances of 1, 2, ... pixels
         angle = torch.arange(HEADS) * (2 * math.pi / HEADS)
         direction = torch.stack([angle.cos(), angle.sin()], -1)
         direction = direction / direction.abs().amax(-1, keepdim=True)
@@ -209,25 +212,32 @@ class DeformableAttention(nn.Module):
     def forward(
         self, query: Tensor, x: Tensor, places: Tensor, shapes: list[tuple[int, int]]
     ) -> Tensor:
-        """query, x: [B, N, C], over all maps. places: x, y of each pixel in [0, 1], [N, 2]."""
+        """Attend.
+
+        Args:
+            query: queries of all pixels of all maps, [B, N, C].
+            x: features of all pixels of all maps, [B, N, C].
+            places: x and y of each pixel in [0, 1], [N, 2].
+            shapes: height and width of each map.
+        """
         # places need float32: half precision cannot tell neighbouring pixels apart
         offsets = precise(self.offsets(query)).unflatten(-1, (HEADS, self.levels, POINTS, 2))
         weights = self.weights(query).unflatten(-1, (HEADS, -1)).softmax(-1)
         values = precise(self.value(x)).unflatten(-1, (HEADS, -1)).permute(0, 2, 3, 1)
-        found = []
+        samples = []
         for level, (shape, value) in enumerate(
             zip(shapes, values.split([h * w for h, w in shapes], 3), strict=True)
         ):
             sides = torch.tensor(shape[::-1], device=x.device)
             where = places[:, None, None] + offsets[..., level, :, :] / sides
-            found.append(
+            samples.append(
                 F.grid_sample(
                     value.unflatten(3, shape).flatten(0, 1),  # [B * heads, d, h, w]
                     (2 * where - 1).transpose(1, 2).flatten(0, 1),  # [B * heads, N, points, 2]
                     align_corners=False,
                 )
             )
-        sampled = torch.cat(found, -1)  # [B * heads, d, N, levels * points]
+        sampled = torch.cat(samples, -1)  # [B * heads, d, N, levels * points]
         total = (sampled * weights.transpose(1, 2).flatten(0, 1)[:, None]).sum(-1)
         heads = total.unflatten(0, (-1, HEADS)).flatten(1, 2).transpose(1, 2)
         return self.out(heads.to(x.dtype))  # type: ignore[no-any-return]
@@ -236,7 +246,7 @@ class DeformableAttention(nn.Module):
 class Partition(nn.Module):
     """Adaptive feature partition: learned queries compete for the pixels of a map, [B, Q, D].
 
-    The rounds share their weights, as the released code does.
+    All rounds share their weights, as in the released code.
     """
 
     def __init__(self, width: int, query_width: int, queries: int) -> None:
@@ -257,8 +267,8 @@ class Partition(nn.Module):
 class Reader(nn.Module):
     """Internal scene discretisation: the pixels of a map read from the queries, [B, A, h, w].
 
-    outputs: 4 for vectors with kappa; 1 for log distances, to which a log-scale is added. It is
-    read from the same features without changing them.
+    outputs: 4 for vectors with kappa; 1 for log distances. A log-scale is then added as a second
+    output. It reads the same features without changing them.
     """
 
     def __init__(self, width: int, query_width: int, outputs: int) -> None:
@@ -284,14 +294,14 @@ class Reader(nn.Module):
 class CrossAttention(nn.Module):
     """Attention of `sink` `[B, I, C]` to `source` `[B, J, S]`, with one head.
 
-    compete: the sinks compete for each source (slot attention, Locatello et al. 2020, arXiv
-    2006.15055). Otherwise each sink chooses among the sources.
+    compete: the softmax is over the sinks, so they compete for each source (slot attention,
+    Locatello et al. 2020, arXiv 2006.15055). Otherwise it is over the sources.
     """
 
     def __init__(self, width: int, source_width: int, *, compete: bool = False) -> None:
         super().__init__()
         self.compete = compete
-        # a bias that is the same for all that a softmax compares changes nothing and learns nothing
+        # no bias where it would be equal for all values of a softmax: it would have no effect
         self.norm = nn.LayerNorm(width, eps=1e-6, bias=not compete)
         self.norm_source = nn.LayerNorm(source_width, eps=1e-6)
         self.query = nn.Linear(width, width, bias=not compete)
@@ -310,7 +320,12 @@ class CrossAttention(nn.Module):
 
 
 def small_network(width: int, *, bias: bool = True) -> nn.Sequential:
-    """A normalised network with one wide hidden layer. bias: of what it outputs."""
+    """A normalised network with one wide hidden layer.
+
+    Args:
+        width: channels of input and output.
+        bias: whether the output has a bias.
+    """
     wide = EXPANSION * width
     return nn.Sequential(
         nn.LayerNorm(width), nn.Linear(width, wide), nn.GELU(), nn.Linear(wide, width, bias=bias)
@@ -318,9 +333,9 @@ def small_network(width: int, *, bias: bool = True) -> nn.Sequential:
 
 
 def sine_positions(x: Tensor) -> Tensor:
-    """Sines and cosines of the places of a map's pixels, [C, h, w] for [B, C, h, w].
+    """Position encoding of a map [B, C, h, w]: sines and cosines of pixel positions, [C, h, w].
 
-    Carion et al. 2020 (arXiv 2005.12872), normalised to one period of 2 pi over the map.
+    Source: Carion et al. 2020, arXiv 2005.12872, normalised to one period of 2 pi over the map.
     """
     channels, height, width = x.shape[1:]
     each = channels // 4
@@ -335,6 +350,6 @@ def sine_positions(x: Tensor) -> Tensor:
 
 
 def _centres(shape: tuple[int, int], device: torch.device) -> Tensor:
-    """x, y of the centres of a map's pixels in [0, 1], [h w, 2]."""
+    """x and y of the pixel centres of a map, in [0, 1], [h w, 2]."""
     y, x = ((torch.arange(n, device=device) + 0.5) / n for n in shape)
     return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)

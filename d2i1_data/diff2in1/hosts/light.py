@@ -1,4 +1,4 @@
-"""`light`: our own small host, several tasks at once over one shared decoder."""
+"""`light`: our own small host, for any number of tasks with one shared decoder."""
 
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -14,18 +14,18 @@ from ..perception import AttentionMaps, Perception, Pyramid
 
 
 class Light(Perception):
-    """A top-down decoder, upsampling convolutions and a 1x1 head per task, normalised by group.
+    """A top-down decoder, upsampling convolutions with group norm, and a 1x1 head for each task.
 
-    Pseudo-labels: theta_C's prediction of every task at every pixel inside the image, hard and of
-    equal weight. Where a family predicts a spread, theta_E's own lowers the weight of uncertain
-    pixels.
+    Pseudo-labels are theta_C's predictions of every task at all pixels inside the image, all with
+    the same weight. If a family predicts a spread, theta_E's own spread lowers the weight of
+    uncertain pixels.
 
     Args:
         tasks: task name -> the config of its family.
         pyramid_channels: `one_pass.pyramid_channels` of the U-Net.
         width: channels of the shared decoder, a multiple of 16.
-        upsamplings: how often the decoder doubles the latent resolution before the last bilinear
-            step to pixels.
+        upsamplings: how often the decoder doubles the resolution of the latents. The rest of the
+            way to pixels is bilinear.
     """
 
     name: ClassVar = "light"
@@ -42,7 +42,7 @@ class Light(Perception):
         self.add_families(tasks)
         self.check_options(width=width)
         self.decoder = TopDownDecoder(pyramid_channels, width)
-        widths = [max(width >> i & ~7, 16) for i in range(upsamplings + 1)]  # groups of 8
+        widths = [max(width >> i & ~7, 16) for i in range(upsamplings + 1)]  # multiples of 8
         self.upsample = nn.ModuleList(
             nn.Sequential(nn.Conv2d(wide, slim, 3, padding=1), Residual(slim))
             for wide, slim in pairwise(widths)

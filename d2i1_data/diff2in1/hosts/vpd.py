@@ -25,8 +25,8 @@ from ..one_pass import last_channels
 from ..perception import AttentionMaps, Perception, Pyramid
 
 FPN_WIDTH = 256  # published channels of the feature pyramid network; depth has three quarters
-GAMMA = 1e-4  # first weight of the text residual
-# those that Radford et al. 2021 (github.com/openai/CLIP) found to be enough
+GAMMA = 1e-4  # initial weight of the text residual
+# Radford et al. 2021 (github.com/openai/CLIP) found that these seven templates are enough
 TEMPLATES = (
     *("itap of a {}.", "a bad photo of the {}.", "a origami {}.", "a photo of the large {}."),
     *("a {} in a video game.", "art of the {}.", "a photo of the small {}."),
@@ -42,39 +42,41 @@ SCENES = (
 
 
 class Vpd(Perception):
-    """The decoders of VPD over the last map of every level of the U-Net.
+    """The decoders of VPD. They read the last map of every level of the U-Net.
 
-    Conditioning: each name's pooled text embedding, averaged over seven templates (VPD: eighty),
-    plus a learned residual. The residual is learned through the U-Net, so theta_C and theta_E each
-    make a pass of their own. The paper trains the whole U-Net, at a tenth of the rate
-    (`--train_unet full`), and predicts in windows (`predict(window=512)`).
+    Conditioning: the pooled text embedding of each name, averaged over seven templates (VPD:
+    eighty), plus a learned residual. The residual is learned through the U-Net, so theta_C and
+    theta_E each need their own pass. The paper trains the whole U-Net (`--train_unet full`) at a
+    tenth of the learning rate, and predicts in windows (`predict(window=512)`).
 
-    Label maps: a semantic FPN over the features, joined by how much each pixel attends to each
-    name. Distances: no attention maps, and one coarse map that transposed convolutions enlarge. The
-    loss is SILog; a spread is learned beside it from the same features without changing them. VPD
-    conditions each image on the scene class it was recorded under. Other images do not have one, so
-    here all scenes form the conditioning, and attention chooses.
+    Label maps: a semantic FPN over the features and the attention of each pixel to each name.
 
-    Pseudo-labels: theta_C's most probable class at every pixel inside the image, without threshold
-    or weight. They are hard, because theta_C is theta_E's own past: its probabilities are nearly
-    theta_E's, and would teach nothing. No pixel is ignored, because uncertain pixels are borders
-    and rare classes, which would vanish from the labels. Distances are used as they are.
+    Distances: no attention maps; transposed convolutions enlarge one coarse map. The loss is SILog.
+    A spread is also learned. It reads the same features without changing them. VPD conditions each
+    image on the scene class of its recording. Most images do not have a scene class, so here all
+    scenes form the conditioning, and attention chooses among them.
+
+    Pseudo-labels are theta_C's most probable classes at all pixels inside the image, without
+    threshold or weight. They are classes and not probabilities: theta_C follows theta_E, so its
+    probabilities are nearly those of theta_E, and theta_E would learn nothing from them. No pixel
+    is ignored: uncertain pixels are borders and rare classes, which would vanish from the labels.
+    Distances are used unchanged.
 
     Args:
         tasks: one task of family `label_map` or `metric_map`.
         feature_channels: `one_pass.last_channels` of the U-Net.
         context_width: D, the width of the U-Net's text states.
-        prompts: the K names of the conditioning. None: the classes, or for distances the scenes of
-            NYUv2.
-        attention: levels whose cross-attention maps join their features, see
+        prompts: the K names of the conditioning. None takes the classes; for distances, the scenes
+            of NYUv2.
+        attention: levels at which attention maps are added to the features, see
             `attention.attention_levels`.
-        width: channels of the decoder, a multiple of 16; 256 as published.
-        norm: "batch" as published; "group" where micro-batches are too small for it.
-        farthest: in metres. Farther points cannot be predicted, and count as unknown.
-        protocol: "host" does as the released code: it gives the U-Net t = 1 and latents that are
-            not scaled (by `latent_scale`), and pools the pixels of a batch in the loss. "ours" uses
-            t = 0 and scaled latents, and averages over each sample's pixels.
-        latent_scale: see `protocol`.
+        width: channels of the decoder, a multiple of 16 (published: 256).
+        norm: "batch" as published, "group" if micro-batches are too small for batch norm.
+        farthest: distance in metres. Farther points cannot be predicted, and count as unknown.
+        protocol: "host" trains as the released code: the U-Net runs at t = 1 on latents without
+            scaling (see `latent_scale`), and the loss pools the pixels of a batch. "ours" uses
+            t = 0 and scaled latents, and averages over the pixels of each sample.
+        latent_scale: factor that undoes the scaling of latents, for protocol "host".
     """
 
     name: ClassVar = "vpd"
@@ -124,13 +126,20 @@ class Vpd(Perception):
     def mount(
         cls, base: StableDiffusionPipeline, tasks: dict[str, dict[str, Any]], **options: Any
     ) -> "Vpd":
-        """A fresh host, conditioned on names that the base's text encoder has encoded."""
-        found = {
+        """A new host. The text encoder of the base encodes the names of its conditioning.
+
+        Args:
+            base: all parts of the base.
+            tasks: task name -> the config of its family.
+            options: options of the host.
+        """
+        defaults = {
             "attention": attention_levels(base.unet),
             "latent_scale": 1 / base.vae.config.scaling_factor,
         }
         channels, width = last_channels(base.unet), base.unet.config.cross_attention_dim
-        host = cls(tasks, channels, width, **{**found, **cls.default_options(base.unet, options)})
+        options = {**defaults, **cls.default_options(base.unet, options)}
+        host = cls(tasks, channels, width, **options)
         for place, name in enumerate(name_prompts(tasks, host.config.prompts)):
             texts = [template.format(name) for template in TEMPLATES]
             with torch.no_grad():
@@ -139,7 +148,7 @@ class Vpd(Perception):
         return host
 
     def own_conditioning(self) -> Conditioning:
-        """The embeddings of the names, text `[1, K, D]`."""
+        """The embeddings of the names as text, `[1, K, D]`."""
         return Conditioning(
             (self.embeddings + self.gamma * self.text_residual(self.embeddings))[None]
         )
@@ -174,22 +183,29 @@ class Vpd(Perception):
             _, target = family.within(target, target, self.config.farthest)
             silog = family.silog(raw, target, keep=0.5, pooled=pooled)
             return {name: silog + family.scale_loss(raw, target)}
-        if pooled:  # unknown pixels count as right: the mean is over all
+        if pooled:  # the mean is over all pixels, and unknown pixels count as right
             error = F.cross_entropy(precise(raw), target[:, 0], ignore_index=255, reduction="none")
             return {name: error.mean().expand(len(raw))}
         return {name: family.loss(raw, target)}
 
 
 def name_prompts(tasks: dict[str, dict[str, Any]], prompts: list[str] | None) -> list[str]:
-    """The names that a host is conditioned on."""
+    """The names of the conditioning of a host.
+
+    Args:
+        tasks: task name -> the config of its family.
+        prompts: the names; None takes the classes, or the scenes of NYUv2.
+    """
     (config,) = tasks.values()
     return list(prompts or config.get("names") or SCENES)
 
 
 class SemanticFPN(nn.Module):
-    """Logits from features of several levels, finest first (Kirillov et al. 2019, 1901.02446).
+    """Logits from features of several levels, finest first.
 
-    Every level takes from the coarser ones, is enlarged step by step, and all are added.
+    Coarser levels are added to finer ones. Then all levels are enlarged step by step and added.
+
+    Source: Kirillov et al. 2019, arXiv 1901.02446.
     """
 
     def __init__(self, channels: list[int], classes: int, width: int, norm: Norm) -> None:
@@ -210,7 +226,7 @@ class SemanticFPN(nn.Module):
 
 
 class Branch(nn.Module):
-    """One level on its way to the finest: smoothed, then convolved and enlarged step by step."""
+    """Smooths one level, then convolves and enlarges it step by step to the finest level."""
 
     def __init__(self, width: int, level: int, norm: Norm) -> None:
         super().__init__()
@@ -221,7 +237,12 @@ class Branch(nn.Module):
         )
 
     def forward(self, x: Tensor, sizes: list[torch.Size]) -> Tensor:
-        """sizes: of all levels, finest first."""
+        """Enlarge one level.
+
+        Args:
+            x: features of the level, `[B, C, h, w]`.
+            sizes: sizes of all levels, finest first.
+        """
         x = self.smooth(x)
         for step, finer in zip(self.steps, reversed(range(len(self.steps))), strict=True):
             x = resize(step(x), sizes[finer])
@@ -231,7 +252,8 @@ class Branch(nn.Module):
 class DistanceDecoder(nn.Module):
     """Log distance and log-scale from features of several levels, finest first.
 
-    The third level's resolution is where all meet: finer ones by strided convolutions.
+    All levels are joined at the resolution of the third level. Strided convolutions shrink the
+    finer levels.
     """
 
     def __init__(self, channels: list[int], width: int, norm: Norm, farthest: float) -> None:
@@ -271,7 +293,7 @@ class DistanceDecoder(nn.Module):
 
 
 def _shrink(channels: int, times: int) -> nn.Sequential:
-    """Strided convolutions, a norm and an activation between them."""
+    """Strided convolutions, with a norm and an activation between them."""
     layers: list[nn.Module] = []
     for _ in range(times):
         if layers:

@@ -1,1 +1,1 @@
-"""Evaluation: how the metrics of a pipeline are measured, and on which pixels."""
+"""Evaluation: measure the metrics of a pipeline."""

@@ -1,4 +1,4 @@
-"""Measuring: metrics of a pipeline on labelled samples."""
+"""Measure metrics of a pipeline on labelled samples."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -24,15 +24,15 @@ Sums = dict[str, Tensor]  # task -> a meter's sums, [N, S] of N samples or [S] i
 
 
 def sum_over_processes(sums: Tensor) -> Tensor:
-    """The sum over all processes, in each of them."""
+    """Add tensors over all processes. Every process gets the sum."""
     return reduce(sums.to(PartialState().device), "sum").cpu()
 
 
 def common_tasks(pipe: Diff2in1Pipeline, source: Source) -> dict[str, Task]:
-    """The tasks of a pipeline that a source has labels for, with the pipeline's classes.
+    """The tasks of a pipeline for which a source has labels.
 
     Raises:
-        InputError: if there is none, or one has other classes.
+        InputError: if there is no such task, or the classes differ.
     """
     configs = {name: family.config() for name, family in pipe.perception.families.items()}
     return agreeing_tasks(read_tasks(configs, "pipeline"), "the pipeline", source)
@@ -48,18 +48,18 @@ def measure(
     quiet: bool = False,
     **options: Any,
 ) -> Sums:
-    """The sums of each sample, which `compute_metrics` reads once they are added.
+    """Measure the sums of each sample. `compute_metrics` turns their total into metrics.
 
     Predictions are compared at the size of the truth.
 
     Args:
         pipe: the pipeline.
-        samples: with labels.
+        samples: samples with labels.
         tasks: the tasks that are scored.
         scored_pixels: the pixels that count.
-        sparsification: counts every pixel as well.
-        quiet: no progress bar.
-        options: of `pipe.predict`.
+        sparsification: if given, also counts every pixel.
+        quiet: show no progress bar.
+        options: options of `pipe.predict`.
 
     Returns:
         The sums of each task, [N, S].
@@ -70,9 +70,9 @@ def measure(
         images = [sample.image for sample in batch]
         output = pipe.predict(images, output_type="pt", **options)
         for name, task in tasks.items():
-            found = zip(batch, output.predictions[name], output.uncertainty[name], strict=True)
-            for sample, one, unsure in found:
-                maps = ScoredMaps(one[None].cpu(), truth(sample, task), unsure[None].cpu())
+            outputs = zip(batch, output.predictions[name], output.uncertainty[name], strict=True)
+            for sample, predicted, unsure in outputs:
+                maps = ScoredMaps(predicted[None].cpu(), truth(sample, task), unsure[None].cpu())
                 prediction, target, uncertainty = scored_pixels.apply(task.family, sample, maps)
                 valid = task.family.valid(target)
                 sums[name].append(task.meter.measure(prediction, target, valid))
@@ -85,27 +85,27 @@ def measure(
 
 
 def truth(sample: Sample, task: Task) -> Tensor:
-    """The label of a sample, [1, C, H, W]; all unknown if it has none of the task."""
+    """The label of a sample, [1, C, H, W]. Without a label for the task, all pixels are unknown."""
     if task.name not in sample.targets:
         return task.family.blank(sample.size)[None]
     return task.family.to_tensor(sample.targets[task.name])[None]
 
 
 def batched(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    """Lists of up to `size` samples."""
+    """Yield lists of up to `size` samples."""
     iterator = iter(samples)
     while batch := list(islice(iterator, size)):
         yield batch
 
 
 def _empty(task: Task) -> Tensor:
-    """No sample's sums, as wide as one sample's: a rank without samples still takes part."""
+    """Sums of no samples, [0, S]. A process without samples needs them to take part in adding."""
     blank = task.family.blank((1, 1))[None]
     return task.meter.measure(blank, blank, task.family.valid(blank))[:0]
 
 
 def compute_metrics(tasks: dict[str, Task], total: Sums) -> dict[str, dict[str, float]]:
-    """The metrics of each task from its total sums, [S]."""
+    """Compute the metrics of each task from its total sums, [S]."""
     return {name: task.meter.summary(total[name]) for name, task in tasks.items()}
 
 
@@ -119,20 +119,19 @@ def table_metrics(tasks: dict[str, Task], metrics: dict[str, dict[str, float]]) 
 
 
 def per_image(task: Task, sums: Tensor) -> Tensor:
-    """Sums of each metric over images.
+    """Add each metric over images.
 
-    An image without valid pixels has no metric. A metric that the truth of an image does not define
-    is left out as well.
+    A metric that is not defined for an image is left out, for example if no pixel is valid.
 
     Args:
         task: the task.
-        sums: of each image, [N, S].
+        sums: sums of each image, [N, S].
 
     Returns:
         For each metric its sum over the images that have it, and their number, [F, 2].
     """
     count = len(task.meter.summary(sums.new_zeros(sums.shape[1])))
-    values = [list(task.meter.summary(one).values()) for one in sums]
+    values = [list(task.meter.summary(own).values()) for own in sums]
     each = torch.tensor(values, dtype=torch.float64).view(-1, count)
     return torch.stack([each.nansum(0), (~each.isnan()).sum(0)], 1)
 
@@ -142,7 +141,7 @@ def mean_over_images(task: Task, total: Tensor) -> dict[str, float]:
 
     Args:
         task: the task.
-        total: sums of `per_image`, [F, 2].
+        total: result of `per_image`, added over processes, [F, 2].
     """
     blank = torch.zeros(_empty(task).shape[1], dtype=torch.float64)
     return dict(zip(task.meter.summary(blank), (total[:, 0] / total[:, 1]).tolist(), strict=True))
@@ -153,18 +152,18 @@ def bootstrap(
 ) -> dict[str, dict[str, float]]:
     """Difference of each metric between two models on the same samples, with its spread.
 
-    Samples are drawn again with replacement, the same for both models. The spread is the standard
+    Each round draws samples with replacement, the same for both models. The spread is the standard
     deviation of the difference over the rounds.
 
     Args:
         task: the task.
-        one: sums of each sample of the first model, [N, S].
-        other: those of the second, [N, S].
-        rounds: how often samples are drawn.
-        seed: of the draws.
+        one: sums of each sample for the first model, [N, S].
+        other: sums of each sample for the second model, [N, S].
+        rounds: number of rounds.
+        seed: seed of the draws.
 
     Returns:
-        For each metric `difference`, second minus first, and `spread`.
+        For each metric `difference`, which is second minus first, and `spread`.
     """
     generator = torch.Generator().manual_seed(seed)
     draws = torch.randint(len(one), (rounds, len(one)), generator=generator)

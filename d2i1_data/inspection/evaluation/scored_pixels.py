@@ -1,4 +1,4 @@
-"""Scored pixels: which pixels of the truth a benchmark counts."""
+"""Scored pixels: the pixels of the truth that a benchmark counts."""
 
 import re
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ CROP = re.compile(r"(\d+):(\d+),(\d+):(\d+)")
 
 
 class ScoredMaps(NamedTuple):
-    """The maps of one task of one sample that are compared, [1, C, H, W] at the truth's size."""
+    """The maps that are compared for a task of a sample, [1, C, H, W] at the size of the truth."""
 
     prediction: Tensor
     target: Tensor
@@ -24,7 +24,7 @@ class ScoredMaps(NamedTuple):
 
 
 class Crop(NamedTuple):
-    """The pixels that are scored; bottom and right are the first that are not."""
+    """A rectangle of pixels. Bottom and right are the first row and column outside of it."""
 
     top: int
     bottom: int
@@ -33,13 +33,13 @@ class Crop(NamedTuple):
 
 
 def parse_crop(text: str | None) -> Crop | None:
-    """Read a `--crop`.
+    """Read the text of a `--crop`.
 
     Args:
         text: rows, then columns, such as `45:471,41:601`; None is no crop.
 
     Raises:
-        InputError: if it is no such text, or an empty crop.
+        InputError: if the text has another form, or the crop is empty.
     """
     if text is None:
         return None
@@ -52,11 +52,11 @@ def parse_crop(text: str | None) -> Crop | None:
 
 @dataclass(frozen=True)
 class ScoredPixels:
-    """The pixels that are scored; by default all whose truth is known.
+    """The pixels that are scored. The default are all pixels with known truth.
 
     Args:
-        crop: the rectangle that is scored, None for all.
-        farthest: in metres; truth beyond is unknown, and predictions are clipped to it.
+        crop: only this rectangle is scored; None scores all pixels.
+        farthest: distance in metres. Truth beyond it is unknown, and predictions are clipped to it.
     """
 
     crop: Crop | None = None
@@ -70,16 +70,16 @@ class ScoredPixels:
         """
         if self.farthest and not any(task.family.in_metres for task in tasks.values()):
             raise InputError(
-                f"--farthest {self.farthest:g}: none of the tasks scored is measured in metres:"
+                f"--farthest {self.farthest:g}: none of the scored tasks is measured in metres:"
                 f" {', '.join(tasks)}"
             )
 
     def apply(self, family: Family, sample: Sample, maps: ScoredMaps) -> ScoredMaps:
-        """The part of a sample's maps that is scored.
+        """Cut the maps of a sample to the scored part.
 
         Args:
-            family: of the maps.
-            sample: whose maps they are.
+            family: family of the maps.
+            sample: the sample, for its size and for errors.
             maps: prediction, truth and uncertainty.
 
         Raises:
@@ -96,4 +96,4 @@ class ScoredPixels:
                 f"--crop {top}:{bottom},{left}:{right}: sample {sample.id} has {height} rows and"
                 f" {width} columns"
             )
-        return ScoredMaps(*(one[..., top:bottom, left:right] for one in maps))
+        return ScoredMaps(*(pixels[..., top:bottom, left:right] for pixels in maps))

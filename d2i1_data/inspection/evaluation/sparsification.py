@@ -1,8 +1,8 @@
 """Sparsification: how the error falls when the most uncertain pixels are left out.
 
-Ilg et al. 2018, arXiv 1802.07095. With good uncertainty the error falls almost as fast as with an
-oracle, which leaves out the largest errors first. Pixels are pooled and kept as sums in fixed bins,
-so samples and processes merge by addition.
+Source: Ilg et al. 2018, arXiv 1802.07095. An oracle leaves out the largest errors first. With good
+uncertainty, the error falls almost as fast as with the oracle. The pixels of all samples are added
+in fixed bins, so samples and processes merge by addition.
 """
 
 import math
@@ -18,10 +18,10 @@ from torch import Tensor
 from ...dataset.files import atomic_file
 from ...tasks import Task
 
-BINS = 2**20  # 32 MB for a task; an interval of 0.001 of uncertainty still has a hundred bins
-# Uncertainty is binned by its logit, because many predictions are near 0 or 1, where equal bins
-# would be too wide. Errors have any size and unit, so their bins are of the logarithm.
-LOGIT = 16.0  # the limit of float32
+BINS = 2**20  # 32 MB for a task; an uncertainty interval of 0.001 still has a hundred bins
+# Uncertainty is binned by its logit: many predictions are near 0 or 1, where equal bins would be
+# too wide. Errors have any size and unit, so they are binned by their logarithm.
+LOGIT = 16.0  # the largest logit of a probability in float32
 DECADES = 6.0
 STEPS = 20
 KEPT = tuple((STEPS - step) / STEPS for step in range(STEPS))  # 1, 0.95, ... 0.05
@@ -30,10 +30,10 @@ KEPT = tuple((STEPS - step) / STEPS for step in range(STEPS))  # 1, 0.95, ... 0.
 class Curve(NamedTuple):
     """Sparsification curves of one task.
 
-    kept: shares of the pixels that are kept. error: mean error of the pixels kept by uncertainty,
-    in the meter's unit. oracle: mean error of those that an oracle keeps. ause: area between the
-    two over the share left out; where nothing is kept both are 0, as in Poggi et al. 2020, arXiv
-    2005.06209.
+    kept: shares of the pixels that are kept. error: mean error of the pixels with the lowest
+    uncertainty, in the unit of the meter. oracle: mean error of the pixels that an oracle keeps.
+    ause: area between both curves over the share that is left out. Both curves end at 0 where
+    nothing is kept, as in Poggi et al. 2020, arXiv 2005.06209.
     """
 
     kept: list[float]
@@ -45,10 +45,11 @@ class Curve(NamedTuple):
 class Sparsification:
     """Counts for the curves of each task.
 
-    sums: of each task, [4, BINS]: pixels and their errors, both by uncertainty, then by error.
+    sums: for each task [4, BINS]: pixels and errors binned by uncertainty, then pixels and errors
+    binned by error.
 
     Args:
-        names: of the tasks.
+        names: names of the tasks.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -58,10 +59,10 @@ class Sparsification:
         """Count pixels; all maps have the same shape.
 
         Args:
-            name: of the task.
-            uncertainty: in [0, 1].
-            error: at least 0, in the meter's unit.
-            valid: which pixels count, bool.
+            name: name of the task.
+            uncertainty: uncertainty of each pixel, in [0, 1].
+            error: error of each pixel, at least 0, in the unit of the meter.
+            valid: whether each pixel counts, bool.
         """
         weight = error[valid].double()
         unsure = uncertainty[valid].double().clamp(0, 1).logit().clamp(-LOGIT, LOGIT)
@@ -73,24 +74,24 @@ class Sparsification:
 
 
 def curve(sums: Tensor) -> Curve:
-    """The curves of one task; nan where no pixel was valid.
+    """Compute the curves of one task. They are nan if no pixel was valid.
 
     Args:
-        sums: total of `Sparsification.sums`, [4, BINS].
+        sums: total of `Sparsification.sums` for the task, [4, BINS].
     """
     pixels, errors, pixels_by_error, errors_by_error = sums.numpy()
     error, oracle = _kept(pixels, errors), _kept(pixels_by_error, errors_by_error)
-    ause = float((error - oracle).sum()) / STEPS  # trapezoids: at both ends the curves meet
+    ause = float((error - oracle).sum()) / STEPS  # trapezoids; the curves meet at both ends
     return Curve(list(KEPT), error.tolist(), oracle.tolist(), ause)
 
 
 def _kept(pixels: NDArray[np.float64], errors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean error of the first pixels of each share; within a bin all count as its mean."""
+    """Mean error of the first pixels, for each share of `KEPT`. Bins are interpolated linearly."""
     count, total = np.cumsum(pixels), np.cumsum(errors)
     if not count[-1]:
         return np.full(STEPS, math.nan)
-    wanted = np.asarray(KEPT) * count[-1]
-    return np.interp(wanted, np.append(0, count), np.append(0, total)) / wanted
+    kept = np.asarray(KEPT) * count[-1]
+    return np.interp(kept, np.append(0, count), np.append(0, total)) / kept
 
 
 def plot(panels: Mapping[str, Mapping[str, Curve]], tasks: Mapping[str, Task], file: Path) -> None:
@@ -98,7 +99,7 @@ def plot(panels: Mapping[str, Mapping[str, Curve]], tasks: Mapping[str, Task], f
 
     Args:
         panels: task -> label of a model -> its curve.
-        tasks: by name.
+        tasks: the tasks by name.
         file: the PNG.
     """
     from matplotlib.figure import Figure

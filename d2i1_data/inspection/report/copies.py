@@ -1,11 +1,14 @@
-"""Near-copies: whether created images are variations of their sources or the sources themselves.
+"""Near-copies: find created images that are copies, not variations, of source images.
 
-Images are compared by the cosine of their features: the mean over all pixels of the deepest level
-of their pyramid, minus the mean over the images of the source. Without that subtraction all images
-of a source are similar, because most of their features is common to all. On rooms, created images
-then have cosines of 0.53 to 0.97 with their own source and up to 0.73 with another (without it 0.82
-to 0.98, and 0.92). A source image with invisible noise has 0.999 with itself.
-B batch, N created images, M source images, C channels.
+Images are compared by the cosine of their features. Features are the deepest level of the pyramid,
+averaged over the pixels, minus their mean over the source images. Without this subtraction all
+images of a source are similar, because they share most of their features.
+
+Cosines on rooms: a created image has 0.53 to 0.97 with its own source image, and up to 0.73 with
+others (without the subtraction 0.82 to 0.98, and up to 0.92). A source image with invisible noise
+has 0.999 with the image without noise.
+
+Letters in shape comments: B batch, N created images, M source images, C channels.
 """
 
 from collections.abc import Sequence
@@ -33,7 +36,7 @@ class FeatureExtractor:
 
     Args:
         pipe: the pipeline.
-        side: the longer side, in pixels, that all images are brought to.
+        side: all images are resized to this longer side, in pixels.
     """
 
     def __init__(self, pipe: "Diff2in1Pipeline", side: int) -> None:
@@ -43,14 +46,14 @@ class FeatureExtractor:
 
     @torch.no_grad()
     def extract(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-        """The mean-pooled deepest level of the pyramid of each image, [B, C].
+        """The deepest level of the pyramid of each image, averaged over the pixels, [B, C].
 
         Args:
             images: pixels [H, W, 3]; sizes may differ.
         """
         pipe, parts = self.pipe, []
-        scaled = (fit_longer_side(one, self.side) for one in to_batches(list(images)))
-        for _, same in groupby(scaled, lambda one: one.shape):
+        scaled = (fit_longer_side(image, self.side) for image in to_batches(list(images)))
+        for _, same in groupby(scaled, lambda image: image.shape):
             pixels = torch.cat(list(same)).to(pipe.device)
             latents = pipe.encode_image(pad_to_stride(pixels, pipe.stride)).to(pipe.unet.dtype)
             result = pipe.perception.run_unet(pipe.unet, latents, self.conditioning)
@@ -61,8 +64,8 @@ class FeatureExtractor:
 class Pair(NamedTuple):
     """A created image and its nearest source image.
 
-    created, source: their rows among the images compared. own: whether it is the image that the
-    created one was made from.
+    created, source: their indices among the compared images. own: whether the created image was
+    made from this source image.
     """
 
     created: int
@@ -74,9 +77,10 @@ class Pair(NamedTuple):
 class Copies(NamedTuple):
     """The result of a comparison.
 
-    own: cosine of each created image with its own source, nan if that is unknown, [N]. other: with
-    the nearest other source image, [N]. among: of each source image with the nearest other one,
-    [M]. pairs: every created image with its nearest source image, the nearest pair first.
+    own: cosine of each created image and its own source image, nan if that is unknown, [N]. other:
+    cosine of each created image and the nearest other source image, [N]. among: cosine of each
+    source image and the nearest other source image, [M]. pairs: every created image with its
+    nearest source image; the nearest pair comes first.
     """
 
     own: Array
@@ -85,16 +89,16 @@ class Copies(NamedTuple):
     pairs: list[Pair]
 
     def named(self) -> dict[str, Array]:
-        """The known cosines, by what is compared."""
-        found = {
+        """The known cosines, by the name of the comparison."""
+        cosines = {
             "created, own source": self.own,
             "created, nearest other source": self.other,
             "source, nearest other source": self.among,
         }
-        return {name: values[~np.isnan(values)] for name, values in found.items()}
+        return {name: values[~np.isnan(values)] for name, values in cosines.items()}
 
     def table(self, threshold: float) -> list[dict[str, Any]]:
-        """Median and largest cosine of each comparison, and the share from a threshold on."""
+        """Median and largest cosine of each comparison, and the share that reaches a threshold."""
         return [
             {
                 "name": name,
@@ -108,16 +112,16 @@ class Copies(NamedTuple):
 
 
 def compare(created: Tensor, sources: Tensor, own: Sequence[int | None]) -> Copies:
-    """Compare created images with those of the source.
+    """Compare created images with source images.
 
     Args:
-        created: features, [N, C].
-        sources: features of at least two images, [M, C].
-        own: the row of the source image that each was made from, None if unknown.
+        created: features of the created images, [N, C].
+        sources: features of at least two source images, [M, C].
+        own: for each created image the index of its own source image, None if unknown.
     """
     mean = sources.mean(0)
-    one, other = F.normalize(created - mean, dim=1), F.normalize(sources - mean, dim=1)
-    cosines, among = (one @ other.T).numpy(), (other @ other.T).numpy()
+    x, y = F.normalize(created - mean, dim=1), F.normalize(sources - mean, dim=1)
+    cosines, among = (x @ y.T).numpy(), (y @ y.T).numpy()
     np.fill_diagonal(among, -np.inf)
     nearest, pairs = cosines.argmax(1), []
     with_own = np.full(len(own), np.nan)
@@ -139,12 +143,12 @@ def draw(copies: Copies, threshold: float) -> Figure:
         {"color": "#d9822b"},
         {"color": "0.5", "linestyle": "--"},
     ]
-    found = copies.named()
-    for (label, values), style in zip(found.items(), styles, strict=True):
+    cosines = copies.named()
+    for (label, values), style in zip(cosines.items(), styles, strict=True):
         counts, edges = np.histogram(values, 80, (-1, 1))
         panel.stairs(100 * counts / max(len(values), 1), edges, label=label, **style)
     panel.axvline(threshold, color="#b3261e", linewidth=1)
-    least = float(np.concatenate([*found.values()]).min())
+    least = float(np.concatenate([*cosines.values()]).min())
     panel.set(xlabel="cosine", ylabel="% of the images", xlim=(least - 0.05, 1.02))
     finish(panel)
     return figure

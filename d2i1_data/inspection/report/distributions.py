@@ -1,6 +1,6 @@
-"""Figures of distributions: what the maps of a dataset hold, beside those of its source.
+"""Figures of distributions: the labels of a dataset, beside the labels of its source.
 
-What is counted stands in `diff2in1.families.distribution`; here each kind of it is drawn.
+`diff2in1.families.distribution` counts the labels. This file has a figure for each kind of count.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,19 +12,23 @@ from matplotlib.figure import Figure
 
 from ...diff2in1.families import ClassShares, DirectionDensity, Distribution, Histogram
 
-WIDTH = 7.2  # inches of a figure, at which its letters have the size of the page's
-MOST_CLASSES = 24  # of a figure; the table lists all
+WIDTH = 7.2  # inches; text in figures then has the same size as text on the page
+MOST_CLASSES = 24  # classes in a figure; the table lists all
 DRAWN_BINS = 80
 
 
 def draw(distributions: Mapping[str, Distribution]) -> Figure:
-    """A figure of distributions of one kind, by the label of each, such as dataset and source."""
+    """Draw distributions of one kind in one figure.
+
+    Args:
+        distributions: label, such as `dataset` or `source` -> distribution.
+    """
     kind = type(next(iter(distributions.values())))
     return FIGURES[kind](distributions)
 
 
 def _draw_classes(distributions: Mapping[str, ClassShares]) -> Figure:
-    shares = {label: one.shares() for label, one in distributions.items()}
+    shares = {label: counts.shares() for label, counts in distributions.items()}
     largest = np.argsort(-sum(shares.values()), kind="stable")[:MOST_CLASSES]
     names = next(iter(distributions.values())).names
     figure, panel = _figure(0.26 * len(largest) + 0.7)
@@ -47,15 +51,15 @@ def _draw_histograms(distributions: Mapping[str, Histogram]) -> Figure:
     start, step, bins = first.start, first.step, first.bins
     end = start + bins * step
     if first.drawn < 1:
-        end = max(one.percentile(first.drawn) for one in distributions.values())
-    merged = max(1, round((end - start) / step / DRAWN_BINS))  # bins of the counts in one drawn
+        end = max(counts.percentile(first.drawn) for counts in distributions.values())
+    merged = max(1, round((end - start) / step / DRAWN_BINS))  # counted bins in one drawn bin
     count = round((end - start) / step) // merged
     edges = start + np.arange(count + 1) * merged * step
     scale = 1 / (merged * step) if first.unit else 100
     for n, (label, one) in enumerate(distributions.items()):
         shares = one.counts[: count * merged].reshape(count, merged).sum(1)
         values = shares / max(one.counts.sum(), 1) * scale
-        # the first filled, others as lines over it
+        # the first is filled, the others are lines over it
         colour = _colour(n) if n == 0 else "0.35"
         panel.stairs(values, edges, color=colour, fill=n == 0, label=label)
     panel.set(xlabel=first.axis, xlim=(start, end))
@@ -110,7 +114,12 @@ def _colour(n: int) -> str:
 
 
 def finish(panel: Axes, named: bool = True) -> None:
-    """Set the style that all panels share. named: whether they need a legend."""
+    """Set the style that all panels share.
+
+    Args:
+        panel: the panel.
+        named: whether it needs a legend.
+    """
     panel.tick_params(labelsize=8)
     panel.xaxis.label.set_fontsize(9)
     panel.yaxis.label.set_fontsize(9)

@@ -1,4 +1,4 @@
-"""Pictures of a page: many small ones on one sheet, so that a page has few files."""
+"""Pictures of a page: many small pictures on one sheet, so that a page has few files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from ...tasks import Task
 
 SIDE = 128  # pixels of a tile
 COLUMNS = 8
-ZOOM = 1.02  # where a browser rounds, no edge of the next tile is visible
+ZOOM = 1.02  # hides the edge of the next tile, which rounding in browsers could show
 
 
 class Tile(NamedTuple):
@@ -27,10 +27,10 @@ class Tile(NamedTuple):
 
 
 class Sheet:
-    """Equal squares in rows of eight, each with a picture whose aspect ratio is kept.
+    """Equal squares in rows of eight. Each holds a picture, which keeps its aspect ratio.
 
     Args:
-        name: of its file.
+        name: name of the file.
     """
 
     def __init__(self, name: str) -> None:
@@ -41,8 +41,8 @@ class Sheet:
         """Put a picture on the sheet.
 
         Args:
-            label: its caption.
-            pixels: [H, W, 3].
+            label: caption of the picture.
+            pixels: the picture, [H, W, 3].
 
         Returns:
             Its number on the sheet.
@@ -50,7 +50,7 @@ class Sheet:
         picture = Image.fromarray(pixels)
         factor = SIDE / max(picture.size)
         size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-        # averages where it shrinks, keeps the pixels where it grows
+        # average when shrinking, keep sharp pixels when enlarging
         self.pictures.append((label, picture.resize(size, Image.Resampling.BOX)))
         return len(self.pictures) - 1
 
@@ -59,7 +59,7 @@ class Sheet:
         return -(-len(self.pictures) // COLUMNS)
 
     def tiles(self, numbers: Sequence[int]) -> list[dict[str, str]]:
-        """Labels and places of pictures for the template; call it after the last `add`."""
+        """Labels and styles of pictures for the template. Call it after the last `add`."""
         return [self._tile(number)._asdict() for number in numbers]
 
     def _tile(self, number: int) -> Tile:
@@ -81,20 +81,20 @@ class Sheet:
 
 
 def _centred(place: int, count: int) -> float:
-    """The CSS position, in percent, that puts the middle of a tile in the middle of its square."""
+    """The CSS position, in percent, that centres a tile in its square."""
     return 100 * (0.5 - (place + 0.5) * ZOOM) / (1 - count * ZOOM)
 
 
 def add_sample(
     sheet: Sheet, sample: Sample, source: Sample | None, tasks: Mapping[str, Task]
 ) -> list[int]:
-    """Put a sample on a sheet: its source image, its own, its labels and their confidence.
+    """Put a sample on a sheet: its source image, its image, its labels and their confidence.
 
     Args:
         sheet: the sheet.
         sample: the sample.
         source: the source image, None if unknown.
-        tasks: whose labels are included.
+        tasks: the tasks whose labels are included.
 
     Returns:
         The numbers of the pictures on the sheet.

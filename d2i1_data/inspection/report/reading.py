@@ -1,4 +1,4 @@
-"""Reading: one pass over decoded samples that keeps only counts, hashes and features."""
+"""Read samples once, and keep only counts, hashes and features."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,11 +16,11 @@ from .copies import FeatureExtractor
 
 
 class ReadSamples(NamedTuple):
-    """What is kept of samples of a source, in their order.
+    """Facts about samples of a source, in their order.
 
-    numbers: their indices in the source. origins: their provenance. hashes: of their pixels. sizes:
-    how often each size occurs. distributions: of their labels, by task. features: [N, C], None
-    without an extractor.
+    numbers: indices of the samples in the source. origins: their provenance. hashes: hashes of
+    their pixels. sizes: how often each size occurs. distributions: counts of their labels, by task.
+    features: [N, C], None without an extractor.
     """
 
     source: Source
@@ -43,7 +43,7 @@ class ReadSamples(NamedTuple):
                 distribution.add(sample.targets[name])
 
     def equal(self) -> list[list[str]]:
-        """The ids of samples that have the same image, group by group."""
+        """Groups of ids whose samples have the same image."""
         groups: dict[str, list[str]] = {}
         for identity, digest in zip(self.ids, self.hashes, strict=True):
             groups.setdefault(digest, []).append(identity)
@@ -63,18 +63,18 @@ def read_samples(
         source: the source.
         numbers: indices of the samples.
         tasks: the tasks whose labels are counted.
-        extractor: of features; None keeps none.
+        extractor: computes the features; None computes no features.
         batch_size: images in one batch of the extractor.
     """
     counts = {name: task.family.distribution() for name, task in tasks.items()}
-    found = ReadSamples(source, list(numbers), [], [], [], Counter(), counts, None)
+    result = ReadSamples(source, list(numbers), [], [], [], Counter(), counts, None)
     features = []
     with tqdm(total=len(numbers), desc="read", unit="image", leave=False, mininterval=1) as bar:
         for start in range(0, len(numbers), batch_size):
             batch = [source[number] for number in numbers[start : start + batch_size]]
             for sample in batch:
-                found.add(sample)
+                result.add(sample)
             if extractor:
                 features.append(extractor.extract([sample.image for sample in batch]))
             bar.update(len(batch))
-    return found._replace(features=torch.cat(features)) if extractor else found
+    return result._replace(features=torch.cat(features)) if extractor else result

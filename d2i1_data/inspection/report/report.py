@@ -1,7 +1,7 @@
-"""Report: what is in a dataset, on one page that needs no network and runs no script.
+"""Report: show what is in a dataset, on one page without scripts that works offline.
 
-Columns without pictures are read completely. At most `max_samples` rows are decoded, so the page of
-a dataset of millions of rows costs little more than that of thousands.
+Columns without pictures are read completely. At most `max_samples` rows are decoded, so a dataset
+with millions of rows takes little longer than one with thousands.
 """
 
 import json
@@ -72,20 +72,20 @@ def report(settings: ReportSettings) -> Path:
 
 
 def same_classes(task: Task, other: Task | None) -> bool:
-    """Whether two tasks may be compared."""
+    """Whether the labels of two tasks can be compared."""
     return other is not None and task.family.config() == other.family.config()
 
 
 def render(page: Mapping[str, Any]) -> str:
-    """The page as HTML. All text of the dataset is escaped."""
+    """Render the page as HTML. All text of the dataset is escaped."""
     return hub_cards.render("report.html.jinja", **page)
 
 
 def claim(settings: ReportSettings) -> Path:
-    """Make the folder of a report; an earlier report in it is removed.
+    """Make the folder of a report. An earlier report in it is removed.
 
     Raises:
-        InputError: if it is a file, or holds anything but a report of ours.
+        InputError: if the folder is a file, or holds anything but a report of ours.
     """
     home = Path(settings.dataset).expanduser()
     if settings.output_dir is None and not home.is_dir():
@@ -104,7 +104,7 @@ def claim(settings: ReportSettings) -> Path:
 
 
 def _files_of(folder: Path) -> list[str]:
-    """The files of an earlier report."""
+    """Names of the files of an earlier report."""
     try:
         files = json.loads((folder / NUMBERS).read_text())["files"]
         return [Path(name).name for name in files]
@@ -117,7 +117,10 @@ def _files_of(folder: Path) -> list[str]:
 def open_extractor(
     rows: Dataset, source_images: SourceImages, settings: ReportSettings, record: DatasetRecord
 ) -> tuple[FeatureExtractor | None, str | None]:
-    """The extractor that images are compared with, or None and why they are not compared.
+    """Open the extractor that compares images.
+
+    Returns:
+        The extractor and None; or None and the reason why images are not compared.
 
     Raises:
         InputError: if `--pipeline` names a pipeline that cannot be opened.
@@ -134,7 +137,7 @@ def open_extractor(
     if len(source_images.used) < 2:
         return None, "A source of one image has no others to compare with."
     if name is None:
-        return None, "The pipeline is unknown; --pipeline can name one."
+        return None, "The pipeline is unknown; name it with --pipeline."
     try:
         pipe = open_pipeline(str(name), base_unet=None).to(PartialState().device)
     except InputError as error:

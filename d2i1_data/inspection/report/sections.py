@@ -1,4 +1,4 @@
-"""Sections of the page: the values for the template, and the figures as files."""
+"""Sections of the page: they compute values for the template and write figures."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,14 +17,21 @@ from .pictures import Sheet, add_sample
 from .reading import ReadSamples
 from .source_images import SourceImages
 
-SAMPLES, PAIRS, CAPTIONS = 8, 8, 5  # samples of the gallery, nearest pairs, frequent captions
-DPI = 150  # twice what a page 7.2 inches wide shows
+SAMPLES, PAIRS, CAPTIONS = 8, 8, 5  # numbers of samples, nearest pairs and captions on the page
+DPI = 150  # twice the resolution of a page that is 7.2 inches wide
 
 Section = dict[str, Any]
 
 
 def columns(rows: Dataset, record: DatasetRecord, samples: ReadSamples, folder: Path) -> Section:
-    """Statistics of the columns without pictures, and of the files beside the shards."""
+    """Statistics of the columns without pictures, and of the files beside the shards.
+
+    Args:
+        rows: the dataset.
+        record: record of the dataset.
+        samples: the samples that were read.
+        folder: gets the figure of the scores.
+    """
     captions = count_values(rows.column("caption"))
     captions.pop(None, None)
     scores = summary.quality(rows)
@@ -50,16 +57,23 @@ def gallery(samples: ReadSamples, source_images: SourceImages, folder: Path) -> 
         entries.append((sample, tiles))
     sheet.save(folder)
     return [
-        {"id": one.id, "caption": one.caption, "tiles": sheet.tiles(tiles)}
-        for one, tiles in entries
+        {"id": sample.id, "caption": sample.caption, "tiles": sheet.tiles(tiles)}
+        for sample, tiles in entries
     ]
 
 
 def maps(
     tasks: Iterable[str], samples: ReadSamples, read_source: ReadSamples | None, folder: Path
 ) -> list[Section]:
-    """The distribution of the labels of each task, beside that of the source if it has labels."""
-    found = []
+    """The distribution of the labels of each task, beside the distribution of the source.
+
+    Args:
+        tasks: names of the tasks.
+        samples: the samples that were read.
+        read_source: the source images that were read, if there are any.
+        folder: gets a figure for each task.
+    """
+    sections = []
     for name in tasks:
         own, others = (
             samples.distributions[name],
@@ -71,7 +85,7 @@ def maps(
         if others and others.maps:
             compared["source"] = others
         save(distributions.draw(compared), folder / f"{name}.png")
-        found.append(
+        sections.append(
             {
                 "name": name,
                 "about": own.about,
@@ -80,17 +94,17 @@ def maps(
                 "compared": len(compared) > 1,
             }
         )
-    return found
+    return sections
 
 
 def _side_by_side(compared: Mapping[str, Distribution]) -> list[Section]:
-    """The lines of distributions of one kind, their numbers one after another."""
-    found = []
-    for lines in zip(*(one.lines() for one in compared.values()), strict=True):
+    """Join the tables of distributions of one kind, side by side."""
+    joined = []
+    for lines in zip(*(counts.lines() for counts in compared.values()), strict=True):
         values = [value for line in lines for value in line.values]
         cells = [line.form.format(value) for line in lines for value in line.values]
-        found.append({"name": lines[0].name, "values": values, "cells": cells})
-    return found
+        joined.append({"name": lines[0].name, "values": values, "cells": cells})
+    return joined
 
 
 def near_copies(
@@ -100,16 +114,25 @@ def near_copies(
     threshold: float,
     folder: Path,
 ) -> Section:
-    """How similar the created images are to those of the source, and the nearest pairs."""
+    """Compare created images with source images, and show the nearest pairs.
+
+    Args:
+        samples: the samples that were read, with features.
+        read_source: the source images that were read, with features.
+        source_images: tells the own source image of each sample.
+        threshold: cosine from which on an image counts as a copy.
+        folder: gets the figures.
+    """
     assert samples.features is not None and read_source.features is not None
-    made = [n for n, one in enumerate(samples.origins) if one.strength]
+    created = [n for n, origin in enumerate(samples.origins) if origin.strength]
     place = {number: n for n, number in enumerate(read_source.numbers)}
-    own = [place.get(index) for index in (source_images.index(samples.origins[n]) for n in made)]  # type: ignore[arg-type]
-    found = copies.compare(samples.features[made], read_source.features, own)
-    save(copies.draw(found, threshold), folder / "copies.png")
+    indices = (source_images.index(samples.origins[n]) for n in created)
+    own = [place.get(index) for index in indices]  # type: ignore[arg-type]
+    result = copies.compare(samples.features[created], read_source.features, own)
+    save(copies.draw(result, threshold), folder / "copies.png")
     sheet, pairs = Sheet("pairs.png"), []
-    for pair in found.pairs[:PAIRS]:
-        row = made[pair.created]
+    for pair in result.pairs[:PAIRS]:
+        row = created[pair.created]
         images = {"created": samples.source[samples.numbers[row]].image}
         images["source"] = read_source.source[read_source.numbers[pair.source]].image
         tiles = [sheet.add(label, image) for label, image in images.items()]
@@ -117,23 +140,23 @@ def near_copies(
     sheet.save(folder)
     return {
         "threshold": threshold,
-        "images": len(made),
-        "curves": found.table(threshold),
-        "identical": sum(samples.hashes[n] in set(read_source.hashes) for n in made),
+        "images": len(created),
+        "curves": result.table(threshold),
+        "identical": sum(samples.hashes[n] in set(read_source.hashes) for n in created),
         "pairs": [
             {
-                "id": one,
-                "source": other,
+                "id": identity,
+                "source": source,
                 "cosine": pair.cosine,
                 "own": pair.own,
                 "tiles": sheet.tiles(tiles),
             }
-            for pair, one, other, tiles in pairs
+            for pair, identity, source, tiles in pairs
         ],
     }
 
 
 def save(figure: Figure, file: Path) -> None:
-    """Write a figure at the page's resolution."""
+    """Write a figure at the resolution of the page."""
     with atomic_file(file) as temporary:
         figure.savefig(temporary, dpi=DPI, format="png")

@@ -1,4 +1,4 @@
-"""The source that a dataset was made from, where that is known."""
+"""The source that a dataset was made from, if it is known."""
 
 from collections.abc import Sequence
 
@@ -16,16 +16,17 @@ from ..settings import ReportSettings
 class SourceImages:
     """The images that the rows of a dataset were made from.
 
-    source: None if it is unknown or cannot be opened; `missing` then says why. used: indices of the
-    images that rows were made from.
+    source: the source; None if it is unknown or cannot be opened, and `missing` then says why.
+    used: indices of the images that rows were made from.
 
     Args:
         rows: the dataset.
-        settings: of the report.
-        record: of the dataset.
+        settings: settings of the report.
+        record: record of the dataset.
 
     Raises:
-        InputError: if `--source` names a source that cannot be opened or is another one.
+        InputError: if `--source` names a source that cannot be opened, or not the source of this
+            dataset.
     """
 
     def __init__(self, rows: Dataset, settings: ReportSettings, record: DatasetRecord) -> None:
@@ -34,7 +35,7 @@ class SourceImages:
         self.place: dict[str, int] = {}
         spec = settings.source or record.setting("source")
         if spec is None:
-            self.missing = "The dataset does not name its source; --source can."
+            self.missing = "The dataset does not name its source; name it with --source."
             return
         try:
             source = open_source(str(spec), record.resolution)
@@ -46,8 +47,8 @@ class SourceImages:
             self.used = [place[identity] for identity in used if identity in place]
             if not self.used:
                 raise InputError(
-                    f"source {spec}: none of its {len(source)} images is one that {rows.name} was"
-                    f" made from, such as {used[0]!r}"
+                    f"source {spec}: {rows.name} was made from none of its {len(source)} images,"
+                    f" but from others such as {used[0]!r}"
                 )
         except InputError as error:
             if settings.source:
@@ -69,20 +70,20 @@ class SourceImages:
         index = self.index(sample.provenance)
         if self.source is None or index is None:
             return None
-        found, wanted = self.source[index], sample.provenance.source_sha256
-        if wanted and found.provenance.source_sha256 not in (None, wanted):
+        image, expected = self.source[index], sample.provenance.source_sha256
+        if expected and image.provenance.source_sha256 not in (None, expected):
             raise InputError(
-                f"source {self.source.name}: image {found.id!r} is not the one that row"
-                f" {sample.id!r} was made from; its pixels differ"
+                f"source {self.source.name}: row {sample.id!r} was made from a different image"
+                f" {image.id!r}: its pixels differ"
             )
-        return found
+        return image
 
-    def chosen(self, made: Sequence[Provenance], limit: int) -> list[int]:
+    def chosen(self, origins: Sequence[Provenance], limit: int) -> list[int]:
         """Indices of the source images to read.
 
         Args:
-            made: provenance of rows; the images that they were made from are included.
-            limit: how many of all used images are included as well, evenly spaced.
+            origins: provenance of rows; the source images of these rows are included.
+            limit: also include at most this many of all used images, evenly spaced.
         """
-        own = [index for index in map(self.index, made) if index is not None]
+        own = [index for index in map(self.index, origins) if index is not None]
         return sorted({*own, *(self.used[n] for n in evenly_spaced(len(self.used), limit))})

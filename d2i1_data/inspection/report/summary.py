@@ -1,4 +1,4 @@
-"""Summary: statistics of the columns of a dataset and of its record, without reading a picture."""
+"""Summary: statistics of the columns without pictures, and of the record of a dataset."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -16,13 +16,9 @@ from ...sources.dataset import Dataset
 from .distributions import WIDTH
 
 THRESHOLDS = (0.7, 0.8, 0.9, 0.95, 0.99)
-KEPT = 0.8  # share of the rows; the table states the threshold that keeps it
-OF_A_SAMPLE = (
-    "source_id",
-    "source_sha256",
-    "noise_seed",
-    "licence",
-)  # have their own lines, or none
+KEPT = 0.8  # the table gives the threshold that keeps this share of the rows
+# fields that differ in every row, and the licence, which has its own line
+OF_A_SAMPLE = ("source_id", "source_sha256", "noise_seed", "licence")
 
 Facts = dict[str, str]
 
@@ -32,8 +28,8 @@ def counts(rows: Dataset, record: DatasetRecord, sizes: Mapping[str, int]) -> Fa
 
     Args:
         rows: the dataset.
-        record: of the dataset.
-        sizes: of the images that were read, with how often each occurs.
+        record: record of the dataset.
+        sizes: how often each image size occurs among the images that were read.
     """
     captions = count_values(rows.column("caption"))
     written = f"{record.written:,}" if record.written else "unknown"
@@ -57,24 +53,24 @@ def _labelled(rows: Dataset, name: str) -> str:
 
 
 def provenance(rows: Dataset) -> Facts:
-    """The values of each field of the provenance, in short."""
+    """The values of each field of the provenance, in a few words."""
     names = [field.name for field in fields(Provenance) if field.name not in OF_A_SAMPLE]
-    found = {name: count_values(rows.column(f"provenance.{name}")) for name in names}
+    counted = {name: count_values(rows.column(f"provenance.{name}")) for name in names}
     return {
         n.replace("_", " "): describe_counts(values)
-        for n, values in found.items()
+        for n, values in counted.items()
         if set(values) != {None}
     }
 
 
 def licence(rows: Dataset) -> str:
     """The licence of the images that the rows were made from."""
-    found = count_values(rows.column("provenance.licence"))
-    return describe_counts({value or "unknown": count for value, count in found.items()})
+    licences = count_values(rows.column("provenance.licence"))
+    return describe_counts({value or "unknown": count for value, count in licences.items()})
 
 
 def cost(record: DatasetRecord) -> list[dict[str, Any]]:
-    """Time that the finished shards took, by kind of device; seconds are summed over processes."""
+    """Time of the finished shards, for each kind of device. Seconds are summed over processes."""
     devices: dict[str, list[LogEntry]] = {}
     for entry in record.logs:
         devices.setdefault(entry.device, []).append(entry)
@@ -93,19 +89,19 @@ def cost(record: DatasetRecord) -> list[dict[str, Any]]:
 
 def quality(rows: Dataset) -> dict[str, dict[str, NDArray[np.float32]]]:
     """All measured values of each score, by task."""
-    found: dict[str, dict[str, NDArray[np.float32]]] = {}
+    measured: dict[str, dict[str, NDArray[np.float32]]] = {}
     for name in rows.tasks:
         for score in SCORES:
             column = rows.column(f"quality.{name}.{score}").drop_null()
             if len(column):
-                found.setdefault(name, {})[score] = column.to_numpy()
-    return found
+                measured.setdefault(name, {})[score] = column.to_numpy()
+    return measured
 
 
 def quality_table(scores: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Statistics of each task and score.
 
-    They are mean, median, the number of rows that each threshold keeps, and the threshold that
+    These are mean, median, the number of rows that each threshold keeps, and the threshold that
     keeps 80 % of the rows with the score.
     """
     return [
@@ -127,8 +123,8 @@ def draw_quality(scores: Mapping[str, Mapping[str, Any]], rows: int) -> Figure:
     """A figure of the scores of each task.
 
     Args:
-        scores: by task and score, see `quality`.
-        rows: number of rows of the dataset, also of those without scores.
+        scores: result of `quality`.
+        rows: number of all rows of the dataset, with and without scores.
     """
     figure = Figure((WIDTH, 1.75 * len(scores) + 0.4), layout="constrained")
     panels = figure.subplots(len(scores), 2, squeeze=False, sharex="row")
@@ -140,9 +136,8 @@ def draw_quality(scores: Mapping[str, Mapping[str, Any]], rows: int) -> Figure:
             shares, edges = np.histogram(values, 50, limits)
             left.stairs(100 * shares / len(values), edges, color=colours[score], label=score)
             fine, edges = np.histogram(values, 500, limits)
-            kept = np.append(
-                fine[::-1].cumsum()[::-1], 0
-            )  # for each edge, the values at or above it
+            # for each edge, the number of values at or above it
+            kept = np.append(fine[::-1].cumsum()[::-1], 0)
             right.plot(edges, 100 * kept / rows, color=colours[score])
         left.set_ylabel(f"{task}\n% of rows", fontsize=8)
         left.set(xlim=limits, ylim=(0, None))

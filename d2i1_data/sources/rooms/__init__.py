@@ -1,4 +1,4 @@
-"""The embedded source: seeded furnished rooms with exact labels and captions, at any resolution."""
+"""The source `rooms`: rendered rooms with exact labels and captions, at any resolution."""
 
 import hashlib
 import re
@@ -19,14 +19,14 @@ PALETTE = (
 )
 SPLITS = {"train": 20_000, "val": 500, "test": 500}
 MAIN_OBJECTS = [f"{colour} {shape}" for colour in COLOURS for shape in SHAPES]
-VISIBLE = 0.012  # a thing is visible if it covers at least this share of the image
+VISIBLE = 0.012  # an object is visible if it covers at least this share of the image
 
 
 class Rooms(Source):
-    """Seeded rooms; the same index is the same room on every machine.
+    """Random rooms. The same index gives the same room on every machine.
 
     Args:
-        split: `train`, `val` or `test`, which never share a room.
+        split: `train`, `val` or `test`. No room is in two of them.
         size: height and width in pixels.
     """
 
@@ -75,13 +75,13 @@ def _targets(room: Room, view: View, size: tuple[int, int]) -> dict[str, np.ndar
 
 
 def main_object(caption: str | None) -> str:
-    """The colour and shape that a caption names first, which cover most of the image."""
+    """Colour and shape of the object that a caption names first, which is the largest one."""
     colour, shape = re.findall(r"\w+", caption or "")[4:6]
     return f"{colour} {shape}"
 
 
 def describe(room: Room, view: View) -> str | None:
-    """A caption that names visible objects, largest first, then furniture; None without objects."""
+    """A caption: the visible objects, largest first, then furniture. None without objects."""
     share = np.bincount(view.things + 1, minlength=len(room.solids) + 1)[1:] / view.things.size
     visible = [room.solids[i] for i in np.argsort(-share, kind="stable") if share[i] >= VISIBLE]
     objects = [f"{solid.colour_name} {solid.kind}" for solid in visible if solid.colour_name]

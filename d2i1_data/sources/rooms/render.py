@@ -1,4 +1,4 @@
-"""From a room to its picture and its exact labels.
+"""Render a room: its picture and its exact labels.
 
 Letters in shape comments: N rays, H W pixels.
 """
@@ -19,18 +19,26 @@ GLASS = np.array([0.75, 0.90, 1.0], np.float32)
 
 @dataclass
 class View:
-    """What the rays of one picture meet first."""
+    """The first surface that each ray of a picture hits."""
 
     depth: Array  # [N] along the optical axis
     points: Array  # [N, 3]
     normals: Array  # [N, 3] world frame, facing the viewer
     classes: NDArray[np.uint8]  # [N]
-    things: NDArray[np.int64]  # [N] index into the room's solids, -1 for the room itself
+    things: NDArray[np.int64]  # [N] index into the solids of the room, -1 for its walls
     albedo: Array  # [N, 3]
 
 
 def render(room: Room, size: tuple[int, int]) -> tuple[NDArray[np.uint8], View]:
-    """The image [H, W, 3], and what the rays through the centres of its pixels hit."""
+    """Render a room.
+
+    Args:
+        room: the room.
+        size: height and width in pixels.
+
+    Returns:
+        The image [H, W, 3], and the first surface behind the centre of each pixel.
+    """
     height, width = size
     fine = cast(room, rays(room, (height * SUPERSAMPLE, width * SUPERSAMPLE)))
     colour = shade(room, fine).reshape(height, SUPERSAMPLE, width, SUPERSAMPLE, 3).mean((1, 3))
@@ -67,7 +75,7 @@ def cast(room: Room, directions: Array) -> View:
 
 
 def _walls(room: Room, points: Array) -> tuple[Array, NDArray[np.uint8], Array]:
-    """Normals, classes and colours as if every point lay on the room's shell."""
+    """Normals, classes and colours of points on the floor, the ceiling and the walls."""
     axis = (np.abs(points) / room.half).argmax(-1)
     sign = np.sign(np.take_along_axis(points, axis[:, None], -1))
     normals = -sign * np.eye(3, dtype=np.float32)[axis]
@@ -96,7 +104,7 @@ def shade(room: Room, view: View) -> Array:
 
 
 def edges(depth: Array, classes: NDArray[np.uint8]) -> Array:
-    """1 where a pixel and its right or lower neighbour differ in class or jump in depth, [H, W]."""
+    """1 where a pixel and its right or lower neighbour differ in class or much in depth, [H, W]."""
     found = np.zeros(depth.shape, np.float32)
     for axis in (0, 1):
         near, far = _neighbours(depth, axis)

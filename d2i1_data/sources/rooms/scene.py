@@ -1,4 +1,4 @@
-"""What stands in a room: seeded walls, a window, furniture, coloured objects and a camera.
+"""Draw a random room: walls, a window, furniture, coloured objects and a camera.
 
 World frame: x right, y up, the camera looks along -z. All lengths are metres.
 """
@@ -37,7 +37,7 @@ class Room:
 
 @dataclass
 class Plan:
-    """The floor plan while a room is furnished: who stands where, so that nothing overlaps."""
+    """The floor plan while a room is furnished. It keeps objects from overlapping."""
 
     rng: np.random.Generator
     half: Array
@@ -49,7 +49,16 @@ class Plan:
         return -float(self.half[1])
 
     def place(self, radius: float, x: tuple[float, float], z: tuple[float, float]) -> Array | None:
-        """A free spot (x, z) for a thing of this radius, or None after twenty tries."""
+        """Reserve a free spot (x, z) for an object.
+
+        Args:
+            radius: radius of the object.
+            x: range of x.
+            z: range of z.
+
+        Returns:
+            The spot, or None if twenty tries find none.
+        """
         for _ in range(20):
             spot = np.array([self.rng.uniform(*x), self.rng.uniform(*z)])
             if all(np.hypot(spot[0] - a, spot[1] - b) > radius + r for a, b, r in self.taken):
@@ -59,7 +68,7 @@ class Plan:
 
 
 def draw_room(rng: np.random.Generator) -> Room:
-    """A room with one to three coloured objects, the first one large, and one or two furnitures."""
+    """A room with one to three coloured objects (the first is large) and some furniture."""
     half = np.array(
         [rng.uniform(1.7, 2.6), rng.uniform(1.2, 1.5), rng.uniform(2.2, 3.0)], np.float32
     )

@@ -1,4 +1,4 @@
-"""Ray casting of upright solids with numpy: where a ray hits, and which way the surface faces.
+"""Ray casting of upright solids with numpy: where a ray hits, and the normals of surfaces.
 
 Right-handed frame, y up, lengths in metres. N is the number of rays.
 """
@@ -14,7 +14,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Solid:
-    """A closed convex shape, upright: `size` is its half extent, `yaw` its turn around y."""
+    """An upright, closed, convex shape. size: half of its extent. yaw: rotation around y."""
 
     shape: str
     kind: str
@@ -22,7 +22,7 @@ class Solid:
     size: tuple[float, float, float]
     yaw: float
     colour: Colour
-    colour_name: str | None = None  # set for the objects a caption names
+    colour_name: str | None = None  # only for objects that captions name
 
     def _turn(self) -> Array:
         """Rotation from world axes to the solid's own."""
@@ -33,7 +33,7 @@ class Solid:
         return (points - np.array(self.centre, np.float32)) @ self._turn().T
 
     def hit(self, origin: Array, ray: Array) -> Array:
-        """How many times each ray reaches the first surface point, inf for a miss, [N]."""
+        """Distance to the first surface point in multiples of each ray, inf for a miss, [N]."""
         half = np.array(self.size, np.float32)
         return _HITS[self.shape](self._local(origin), ray @ self._turn().T, half)
 
@@ -63,7 +63,7 @@ def _hit_sphere(o: Array, d: Array, half: Array) -> Array:
 
 
 def _hit_side(o: Array, d: Array, half: Array, slope: float, apex: float) -> Array:
-    """Rays against the side of radius `half[0] + slope * (apex - y)`, |y| up to half[1]."""
+    """Distances to the side: its radius is `half[0] + slope * (apex - y)`, for |y| to half[1]."""
     r0 = half[0] + slope * (apex - o[..., 1])
     k = slope * d[..., 1]
     a = d[..., 0] ** 2 + d[..., 2] ** 2 - k * k
@@ -81,7 +81,7 @@ def _hit_side(o: Array, d: Array, half: Array, slope: float, apex: float) -> Arr
 
 
 def _hit_cap(o: Array, d: Array, half: Array, y: float) -> Array:
-    """Rays against the disc of radius half[0] at height y."""
+    """Distances to the disc of radius half[0] at height y."""
     dy = np.where(np.abs(d[..., 1]) < 1e-7, np.float32(1e-7), d[..., 1])
     t = (y - o[..., 1]) / dy
     x, z = o[..., 0] + t * d[..., 0], o[..., 2] + t * d[..., 2]

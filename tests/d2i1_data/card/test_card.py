@@ -228,7 +228,7 @@ def test_one_is_singular(tmp_path: Path) -> None:
 def test_a_torn_shard_is_named(made: Path, tmp_path: Path) -> None:
     torn = tmp_path / "train-00000.parquet"
     torn.write_bytes(next((made / "data").iterdir()).read_bytes()[:500])
-    with pytest.raises(InputError, match=r"train-00000.parquet: no complete shard"):
+    with pytest.raises(InputError, match=r"train-00000.parquet: not a complete shard"):
         dataset_card(made, shards=[torn])
 
 

@@ -353,7 +353,7 @@ def configured_folder(base: Path, folder: Path) -> dict[str, str]:
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 Producer = Callable[[Path, Path], dict[str, str]]
 REFUSED: list[tuple[Producer, str]] = [
-    (pickled_file, "unpickling can run code"),
+    (pickled_file, "a pickle file can run code"),
     (absent_file, "no such file"),
     (truncated_file, "not a complete safetensors file"),
     (garbled_file, "not a complete safetensors file"),
@@ -362,7 +362,7 @@ REFUSED: list[tuple[Producer, str]] = [
     (pickled_unet, r"unet has no \.safetensors, only: diffusion_pytorch_model\.bin"),
     (absent_variant, r"vae has no \.safetensors of variant fp16, only: diffusion_pytorch_model"),
     (xl_folder, "StableDiffusionXLPipeline with text_encoder_2"),
-    (configured_folder, r"--base_config .*: base .* is a folder, which has none"),
+    (configured_folder, r"--base_config .* has no effect: base .* is a folder"),
 ]
 
 

@@ -106,7 +106,7 @@ def test_no_picture_is_looked_at(written: Path, tmp_path: Path) -> None:
         ({"semseg": 0.5}, "no score '', expected TASK.SCORE with a score of confidence, flip"),
         ({"semseg.flip": 1.5}, "semseg.flip 1.5: expected 0 to 1"),
         ({"semseg.flip": float("nan")}, "semseg.flip nan: expected 0 to 1"),
-        ({"semseg.reencode": 0.5}, "has no semseg.reencode, it was created with another --quality"),
+        ({"semseg.reencode": 0.5}, "has no semseg.reencode: its --quality did not measure it"),
         (
             {"semseg.flip": 0.9, "normals.confidence": 0.9},
             "none of 6 rows of dataset scored reaches semseg.flip 0.9, normals.confidence 0.9",

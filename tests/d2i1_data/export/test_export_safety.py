@@ -94,9 +94,12 @@ def test_hostile_words_break_nothing(
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        ("--format coco --tasks depth", "--tasks depth: --format coco holds classes; choose from"),
+        (
+            "--format coco --tasks depth",
+            "--tasks depth: --format coco holds only tasks with classes",
+        ),
         ("--format coco --tasks smell", "dataset r has no 'smell', it has normals, depth"),
-        ("--format yolo", "holds one task: choose one with --tasks, of semseg, human_parsing"),
+        ("--format yolo", "holds one task: choose one of semseg, human_parsing with --tasks"),
         ("--format coco --shard_size 5", "--shard_size has no effect without --format webdataset"),
         ("--format folders --min_region 5", "--min_region has no effect without --format yolo"),
         ("--format yolo --min_region 0", "--min_region 0: expected at least 1"),
@@ -119,7 +122,7 @@ def test_a_dataset_without_classes_is_refused(d2i1: Callable[..., str], tmp_path
     samples = [replace(Rooms("val", (8, 8))[0], targets={})]
     dataset = save(tmp_path / "plain", samples, {"depth": Rooms.tasks["depth"]})
     flags = ("--format", "coco", "--output_dir", tmp_path / "out")
-    assert "--format coco holds classes; dataset plain has depth" in d2i1(
+    assert "--format coco needs a task with classes; dataset plain has depth" in d2i1(
         "export", dataset, *flags, code=2
     )
 

@@ -220,7 +220,7 @@ def test_farthest_needs_a_task_in_metres(
     photos.write_text("name: walls\ncolumns: {image: image, normals: image}\n")  # any RGB is some
     command = ("evaluate", "--pipeline", improved, "--source", f"folder:{photos}")
     d2i1(*command)
-    told = "--farthest 10: none of the tasks scored is measured in metres: normals"
+    told = "--farthest 10: none of the scored tasks is measured in metres: normals"
     assert told in d2i1(*command, "--farthest", 10, code=2)
 
 

@@ -395,8 +395,8 @@ def test_equal_images_are_listed(
         ({"source": "rooms:train"}, "The pipeline is unknown"),
         ({"source": "rooms:train", "pipeline": "/gone"}, "cannot be opened: pipeline /gone"),
         ({"source": "folder:/gone.yaml"}, "The source cannot be opened"),
-        ({"source": "rooms:test"}, "none of its 500 images is one"),
-        ({}, "--source can"),
+        ({"source": "rooms:test"}, "was made from none of its 500 images"),
+        ({}, "name it with --source"),
     ],
 )
 def test_what_is_not_there_is_left_out(created: Path, run: dict[str, str], told_of: str) -> None:

@@ -58,7 +58,7 @@ def test_less_does_not_replace_a_whole_pipeline(
     output = d2i1("publish", "--pipeline", folder, "--repo_id", "model", code=2)
     assert "linked: vae/*.safetensors missing" in output
     (folder / "unet" / "more.safetensors").symlink_to(tmp_path / "nothing")
-    assert "link to nothing" in d2i1("publish", "--pipeline", folder, "--repo_id", "model", code=2)
+    assert "is a broken link" in d2i1("publish", "--pipeline", folder, "--repo_id", "model", code=2)
     assert hub.files("alice/model").keys() == before.keys()
 
 
@@ -84,7 +84,7 @@ def test_a_file_that_the_hub_ignores_is_an_error(
     )
     flags = ("--repo_id", "rooms", "--overwrite")
     output = d2i1("publish", created(0), *flags, code=2)
-    assert "did not take preview.png; does its .gitignore name it?" in output
+    assert "did not accept preview.png; does its .gitignore name it?" in output
 
 
 def test_somebody_elses_repository_is_refused(
@@ -215,7 +215,7 @@ def test_errors_come_before_anything_is_sent(
     output = d2i1("publish", "--run", tmp_path / "empty", "--repo_id", "alice/all", code=2)
     assert "holds none of pipeline, adapter, dataset" in output
     for flags, wrong in (
-        ((), "nothing named"),
+        ((), "nothing to publish"),
         (("--dataset", broken / "dataset", "--append", "--overwrite"), "exclude each other"),
         (("--pipeline", broken / "pipeline", "--append"), "--append needs a --dataset"),
         (("--dataset", broken / "dataset", "--space"), "--space needs a --pipeline"),

@@ -88,7 +88,7 @@ def test_split_placeholder(photos: Path) -> None:
     rewrite(photos, columns={"image": "{split}/rgb"}, caption=None)
     assert [s.id for s in open_source(f"folder:{photos}:val")] == ["a/0", "a/1"]
     assert len(open_source(f"folder:{photos}:train")) == 3
-    with pytest.raises(InputError, match=r"uses \{split\}: name one"):
+    with pytest.raises(InputError, match=r"uses \{split\}: name a split"):
         open_source(f"folder:{photos}")
 
 
@@ -220,7 +220,7 @@ BAD_FOLDERS = {
     ),
     "caption of no column": (
         settings(columns={"image": "image"}),
-        ["photos.yaml", "caption", "'semseg', which is no column"],
+        ["photos.yaml", "caption", "'semseg', which is not a column"],
     ),
     "empty split": (settings(split="z*"), ["photos.yaml", "'z*'", "none of 6"]),
     "no list": (settings(split="ids.txt"), ["photos.yaml", "no such list", "ids.txt"]),
