@@ -1,1 +1,1 @@
-"""Training: warm-up, self-improving, and acts that compare them."""
+"""Training: warm-up, self-improving, and commands that compare trained models."""

@@ -1,4 +1,4 @@
-"""Acts: all commands of `d2i1`, each a record. Help, errors and tables of the docs come from here.
+"""Acts: all commands of `d2i1`, one record each. Help, errors and tables of the docs use them.
 
 To add an act, add its settings, its function and one line of `RECORDS`. `as_markdown`
 writes the table of the documentation.
@@ -34,11 +34,11 @@ class Act(NamedTuple):
     """One command.
 
     Args:
-        name: as typed after `d2i1`.
-        function: `module:function`; its module is imported when the act runs.
-        settings: dataclass of the settings; the first line of its docstring is the help line.
-        script: file in `scripts/` that `accelerate launch` starts; None if there is none.
-        positional: the setting whose values need no flag.
+        name: name of the act, as typed after `d2i1`.
+        function: `module:function`. The module is imported when the act runs.
+        settings: dataclass of the settings. The first line of its docstring is the help line.
+        script: file in `scripts/` for `accelerate launch`; None if there is none.
+        positional: the setting whose values need no flag, None if there is none.
     """
 
     name: str
@@ -115,7 +115,7 @@ ACTS = {act.name: act for act in RECORDS}
 
 
 def overview() -> str:
-    """What `d2i1 --help` shows."""
+    """The text of `d2i1 --help`."""
     return "\n".join(
         [
             "usage: d2i1 ACT [--config FILE.yaml] [--FLAG VALUE ...]",

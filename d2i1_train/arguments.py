@@ -1,7 +1,7 @@
 """Arguments: the settings of an act, read from flags and YAML files.
 
-Settings are flat dataclasses. A dataclass they inherit from that has no parent itself is a group of
-settings: its docstring is the heading that `--help` shows above them.
+Settings are flat dataclasses. They inherit from groups, which are dataclasses without a parent. The
+docstring of a group is its heading in `--help`.
 """
 
 import difflib
@@ -16,7 +16,7 @@ from d2i1_data.registry import load
 from .presets.files import find_settings_file, read_settings_file
 
 Settings = TypeVar("Settings")
-LISTS = {  # words of help texts -> what they stand for
+LISTS = {  # placeholders of help texts -> functions that give the text for them
     "{sources}": "d2i1_data.sources.registry:source_forms",
     "{labelled_sources}": "d2i1_data.sources.registry:labelled_source_forms",
     "{exporters}": "d2i1_data.export.registry:exporter_forms",
@@ -36,7 +36,7 @@ def read_settings(
         kind: dataclass of the settings.
         arguments: as typed, such as `["--config", "rooms", "--seed", "1"]`.
         program: name of the command in its help.
-        positional: the setting that arguments without a flag are values of.
+        positional: the setting that gets the arguments without a flag, None if there is none.
 
     Raises:
         InputError: if a flag or key is unknown, a value has another type, or one is missing.
@@ -47,7 +47,13 @@ def read_settings(
 
 
 def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
-    """Return the end of an error message that names the known word most like this one."""
+    """Return the end of an error message that suggests the most similar word; empty if none is.
+
+    Args:
+        name: the wrong word.
+        known: the allowed words.
+        prefix: text before the suggested word.
+    """
     near = difflib.get_close_matches(name, known, 1, 0.0)
     return f", did you mean {prefix}{near[0]}?" if near else ""
 
@@ -59,7 +65,7 @@ def setting_groups(kind: type) -> list[type]:
 
 
 def _make_parser(kind: type, program: str, positional: str | None) -> Any:
-    import jsonargparse  # `d2i1 --help` does without
+    import jsonargparse  # imported here, because `d2i1 --help` does not need it
 
     class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
         def error(self, message: str, *_: Any) -> Any:
@@ -82,7 +88,7 @@ def _make_parser(kind: type, program: str, positional: str | None) -> Any:
 
 
 def _complete_help(text: Any) -> Any:
-    """A help text with the lists that registries give."""
+    """Replace the placeholders of a help text by the lists of the registries."""
     for word, function in LISTS.items():
         if isinstance(text, str) and word in text:
             text = text.replace(word, load(function)())
@@ -90,7 +96,7 @@ def _complete_help(text: Any) -> Any:
 
 
 def _usage(kind: type, program: str, positional: str | None) -> str:
-    """The command with the flags that it cannot do without."""
+    """The command with its required flags."""
     parts = [program]
     for field in fields(kind):
         if field.default is MISSING and field.default_factory is MISSING:
@@ -100,10 +106,12 @@ def _usage(kind: type, program: str, positional: str | None) -> str:
 
 
 def _complete(kind: type, arguments: list[str], positional: str | None) -> list[str]:
-    """Join every flag with its value, find presets and set bare switches; files come first.
+    """Join every flag with its value and put settings files first.
+
+    A flag without a value becomes true. The name of a preset becomes its path.
 
     Raises:
-        InputError: if a flag or a key of a file is unknown, or a value belongs to no flag.
+        InputError: if a flag or a key of a file is unknown, or a value has no flag.
     """
     types = {field.name: field.type for field in fields(kind)}
     files: list[str] = []
@@ -139,11 +147,11 @@ def _is_value(following: list[str]) -> bool:
 
 
 def _positional(types: dict[str, Any], values: list[str], name: str | None) -> list[str]:
-    """Values without a flag as the flag of the setting they belong to."""
+    """Turn values without a flag into the flag of the positional setting."""
     if not values:
         return []
     if name is None:
-        raise InputError(f"{values[0]!r} belongs to no flag: every value here follows its --FLAG")
+        raise InputError(f"{values[0]!r} has no flag: write --FLAG before every value")
     if str(types[name]).startswith("list"):
         return [f"--{name}={json.dumps(values)}"]
     if len(values) > 1:
@@ -152,7 +160,7 @@ def _positional(types: dict[str, Any], values: list[str], name: str | None) -> l
 
 
 def _checked_file(name: str, known: Sequence[str]) -> str:
-    """The path of a settings file whose keys are all known."""
+    """Find a settings file and check that all its keys are known."""
     path = find_settings_file(name)
     for key in read_settings_file(path):
         if key not in known:

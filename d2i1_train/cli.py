@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the act and its flags; None takes those of this process.
 
     Returns:
-        The exit code: 0; 2 for wrong input, which one line explains; 1 if another process of the
-        run ended; 130 if the user stopped the act.
+        The exit code: 0 if all went well; 2 for wrong input, with an error of one line; 1 if
+        another process of the run ended; 130 if the user stopped the act.
     """
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
@@ -56,11 +56,11 @@ def run_act(act: Act, arguments: Sequence[str]) -> int:
     """Read the settings of an act and call its function.
 
     Raises:
-        InputError: if the settings are wrong, or what they name cannot be used.
+        InputError: if the settings are wrong, or a file or model that they name cannot be used.
     """
     settings = act.read(arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # two processes on few cores else stall
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # it warns that torchvision is missing
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # or else processes on few cores stall
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no warning of missing torchvision
     module, function = act.function.split(":")
     if act.name != "env":
         _silence_libraries()
@@ -72,11 +72,11 @@ def run_act(act: Act, arguments: Sequence[str]) -> int:
     return 0
 
 
-# torch and the libraries are imported in these functions: `d2i1 --help` must be quick
+# these functions import torch and other libraries, so that `d2i1 --help` stays quick
 
 
 def _silence_libraries() -> None:
-    """Hide progress bars of loading files, and warnings that do not concern the user."""
+    """Hide the progress bars of file loading, and warnings that do not concern the user."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     import datasets
     import diffusers.utils.logging
@@ -88,13 +88,13 @@ def _silence_libraries() -> None:
 
 
 def _find_processes() -> None:
-    """Make accelerate find the processes of `torchrun` where there is no accelerator."""
+    """Make accelerate find the processes of `torchrun` on machines without an accelerator."""
     import torch
     from accelerate import PartialState
 
     if "LOCAL_RANK" in os.environ and not torch.cuda.is_available():
         os.environ.setdefault("ACCELERATE_USE_CPU", "true")
-        PartialState(cpu=True)  # it does not read that variable by itself
+        PartialState(cpu=True)  # accelerate does not read this variable
 
 
 def _is_process_lost(error: RuntimeError) -> bool:
@@ -107,7 +107,7 @@ def _is_process_lost(error: RuntimeError) -> bool:
 
 
 def _end_processes() -> None:
-    """End together: a process that ends alone may abort the others."""
+    """Wait for all processes, because a process that ends alone may abort the others."""
     import torch.distributed
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():

@@ -1,4 +1,4 @@
-"""The demo: the whole loop on rooms, compared with the same training on real labels only."""
+"""The demo: the whole method on rooms, compared with the same training on real labels only."""
 
 import shutil
 import subprocess
@@ -74,7 +74,7 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
         reopened = reopen(folder)
     show_created(folder, dataset, settings.real)
     results = {
-        # what was measured on what: cards read this file, see `d2i1_data.card`
+        # the checkpoint and the data of the metrics; cards read this file, see `d2i1_data.card`
         "source": "rooms",
         "split": "test",
         "samples": settings.held_out,
@@ -154,11 +154,11 @@ def compare(folder: Path, held_out: int) -> tuple[dict[str, Any], dict[str, Any]
     """Score the warm-up, and theta_E and theta_C of both arms.
 
     Args:
-        folder: of the demo.
+        folder: folder of the demo.
         held_out: number of rooms to score on.
 
     Returns:
-        The metrics of each model by task, and for each task the difference between the arms.
+        The metrics of each model by task, and the difference between the arms for each task.
     """
     rooms = open_source("rooms:test")
     samples = [rooms[row] for row in range(held_out)]  # rendered once for all five models
@@ -179,7 +179,7 @@ def compare(folder: Path, held_out: int) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def reopen(folder: Path) -> dict[str, Any]:
-    """Open dataset and pipeline in a new process, and compare its predictions with ours."""
+    """Open dataset and pipeline in a new process, and compare its predictions with those here."""
     file = folder / "reopened.npz"
     arguments = [str(folder / "dataset"), str(folder / "pipeline"), str(file)]
     subprocess.run([sys.executable, "-c", REOPEN, *arguments], check=True, capture_output=True)
@@ -204,7 +204,7 @@ def show_created(folder: Path, dataset: Path, real: int, count: int = 6) -> None
 
 
 def as_text(results: dict[str, Any], folder: Path) -> str:
-    """Write the table, a line on the difference between the arms, and the places of the results."""
+    """Write the table, the difference between the arms, and the places of the results."""
     columns = {
         name: TASKS[name].meter.table_metrics for name in next(iter(results["table"].values()))
     }
@@ -226,7 +226,8 @@ def as_text(results: dict[str, Any], folder: Path) -> str:
 
 
 def difference(verdict: dict[str, Any]) -> str:
-    """Describe self-improving minus real-only for theta_C, and whether it exceeds 2 spreads."""
+    """Describe the change from real-only to self-improving for theta_C. It is clear if it exceeds
+    2 spreads."""
     parts = []
     for name, values in verdict.items():
         meter = TASKS[name].meter

@@ -31,7 +31,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """Score a pipeline on a source, and write the results if the settings name a file.
 
     Returns:
-        The results: metrics by task, and what was measured on what.
+        The results: metrics by task, and facts about pipeline, source and settings.
 
     Raises:
         InputError: if the pipeline or the source cannot be used.

@@ -1,4 +1,4 @@
-"""The objective: the weighted losses of all tasks on true and pseudo-labels."""
+"""The objective: the weighted sum of the losses of all tasks, on true labels and pseudo-labels."""
 
 from collections.abc import Mapping
 
@@ -11,21 +11,21 @@ from d2i1_data.diff2in1 import Family
 from .theta import Noised, Raw, ThetaOutput
 
 Targets = dict[str, Tensor]
-DENOISE = "denoise"  # stands beside the tasks among losses and weights
+DENOISE = "denoise"  # name of the denoising loss, beside the names of tasks
 
 
 def with_pseudo_labels(
     families: Mapping[str, Family], raw: Raw, targets: Targets, created: Tensor, inside: Tensor
 ) -> Targets:
-    """Targets with theta_C's predictions in the rows of created samples.
+    """Targets in which created samples have theta_C's predictions.
 
     Args:
-        families: of each task.
-        raw: theta_C's raw maps of the created samples, `[M, R, H, W]` by task.
-        targets: of all samples, `[B, C, H, W]` by task.
+        families: task -> family.
+        raw: task -> theta_C's raw maps of the created samples, `[M, R, H, W]`.
+        targets: task -> targets of all samples, `[B, C, H, W]`.
         created: indices of the created samples, `[M]`.
-        inside: where to use the prediction, `[M, 1, H, W]` bool. Elsewhere, such as in padding, the
-            target stays.
+        inside: pixels that get the prediction, `[M, 1, H, W]` bool. Other pixels, such as padding,
+            keep their target.
     """
     mixed = {name: target.clone() for name, target in targets.items()}
     for name, family in families.items():
@@ -39,19 +39,19 @@ def objective(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum over tasks of weight times mean loss over the micro-batch.
 
-    A sample's loss is its host's, and the divisor is the size of the micro-batch whatever is known
-    in it. So the objective is linear in samples, and accumulation or more ranks change nothing but
-    rounding (except with `protocol: host`, whose losses pool the pixels of a micro-batch). A task
-    without labels in the micro-batch contributes zero, with gradients, as several processes need
-    it.
+    The host computes the loss of each sample. The sum is divided by the size of the micro-batch,
+    even if samples have no labels. So the objective is linear in samples, and gradient accumulation
+    or more processes change only rounding (except with `protocol: host`, whose losses pool the
+    pixels of a micro-batch). A task without labels contributes zero, but with gradients, because
+    several processes need them.
 
     Args:
-        weights: by task, and of the denoising loss.
-        output: of theta_E, with losses.
-        noised: what theta_E was given to denoise; its loss joins the others.
+        weights: weight of each task and of the denoising loss, by name.
+        output: output of theta_E, with losses.
+        noised: noisy images that theta_E denoised; None without a denoising loss.
 
     Returns:
-        The objective, and each task's mean loss without gradients.
+        The objective, and the mean loss of each task without gradients.
 
     Source: denoising loss: Ho et al. 2020, eq. 14; for v-prediction its own target.
     """

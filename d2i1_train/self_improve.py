@@ -27,9 +27,9 @@ from .theta import Follower, Theta, with_theta
 def self_improve(settings: SelfImproveSettings) -> Path:
     """Improve a warmed-up pipeline with created samples.
 
-    theta_C labels the created samples anew, with its current weights, each time they are drawn.
-    `created="none"` is the real-only baseline: the same real samples in the same order, the same
-    steps, optimiser state and following, without created samples.
+    Each time created samples are drawn, theta_C labels them with its current weights.
+    `created="none"` is the real-only baseline. It has the same real samples in the same order, the
+    same steps, optimiser state and updates of theta_C, but no created samples.
 
     Args:
         settings: pipeline, real source, created dataset, and how to train.
@@ -50,7 +50,7 @@ def self_improve(settings: SelfImproveSettings) -> Path:
         raise InputError(f"--denoise_weight: the U-Net of {settings.pipeline} is not trained")
     started = settings.resume_from_checkpoint and complete_checkpoints(Path(settings.output_dir))
     state = None if settings.fresh_optimizer or started else optimizer_file(settings.pipeline)
-    # claims the folder, so after the checks
+    # after all checks, because `Run` claims the folder
     sources = [rows, *created]
     run = Run(settings, "self-improve", pipe, sources, follows=True, optimizer_file=state)
     theta_e, theta_c = run.exploitation, run.creation
@@ -60,7 +60,7 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     weights = {name: TASKS[name].weight for name in pipe.perception.families}
     weights[DENOISE] = settings.denoise_weight
     mix = mix_samples(settings, rows, created, pipe, theta_e, conditioning)
-    # the baseline follows at the same steps: it counts the created samples that it leaves out
+    # the baseline also counts the created samples that it leaves out, so theta_C follows as often
     consumed = run.samples_per_step(settings.real_batch_size + settings.created_size)
     pipes = {"theta_E": pipe, "theta_C": with_theta(pipe, theta_c)}
 
@@ -78,14 +78,14 @@ def learn(
     """Learn from one micro-batch: theta_C labels its created samples, theta_E learns from all.
 
     Args:
-        run: holds theta_E, its optimiser, and theta_C.
+        run: has theta_E, its optimiser, and theta_C.
         batch: real samples, created samples, or both.
-        conditioning: of the empty prompt, a batch of one.
-        weights: of each task's loss and of the denoising loss.
+        conditioning: the empty prompt, a batch of one.
+        weights: weight of each task and of the denoising loss, by name.
     """
     theta_e, theta_c = run.exploitation, run.creation
     with torch.no_grad(), run.accelerator.autocast():
-        # one pass of a frozen U-Net is enough for both; a trained one makes a pass for each theta
+        # a frozen U-Net needs one pass for both thetas, a trained one needs a pass for each
         pyramid = batch.pyramid
         if theta_e.frozen and pyramid is None:
             pyramid = theta_c.compute_pyramid(batch.latents, conditioning)
@@ -94,7 +94,7 @@ def learn(
         if len(created):
             own_pyramid = pyramid and tuple(level[created] for level in pyramid)
             latents = batch.latents[created]
-            if batch.original is not None:  # only theta_E gets changed colours
+            if batch.original is not None:  # theta_C gets the original colours
                 own_pyramid, latents = None, batch.original
             raw = theta_c(latents, conditioning, batch.size, own_pyramid).raw
             families = theta_c.perception.families
@@ -107,7 +107,7 @@ def learn(
 
 
 def open_created_rows(settings: SelfImproveSettings) -> list[Rows]:
-    """Open the created samples; an empty list for the real-only baseline."""
+    """Open the created samples. The list is empty for the real-only baseline."""
     if settings.created == "none":
         return []
     spec, limit = f"dataset:{settings.created}", settings.max_created_samples
@@ -131,10 +131,10 @@ def mix_samples(
         created_rows: the created rows, if there are any.
         pipe: encodes images and captions.
         theta: theta_E.
-        conditioning: of the empty prompt, a batch of one.
+        conditioning: the empty prompt, a batch of one.
 
     Returns:
-        Orders, and how many samples a micro-batch takes of each.
+        Pairs of an order and the number of its samples in a micro-batch.
     """
     shared = (pipe, theta, conditioning, Cache(settings.cache_dir))
     augment, denoise = make_augmentation(settings), settings.denoise_weight > 0

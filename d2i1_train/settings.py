@@ -10,7 +10,7 @@ from d2i1_data.inspection.settings import PredictionSettings
 
 from .loop.settings import TrainSettings
 
-HOST_SETTINGS = ("width", "norm", "protocol")  # passed to the host where they are given
+HOST_SETTINGS = ("width", "norm", "protocol")  # passed to the host if they are given
 LORA_SETTINGS = ("rank", "lora_alpha", "lora_dropout", "lora_layers", "use_rslora")
 
 
@@ -19,11 +19,11 @@ class ModelSettings:
     """Model"""
 
     train_unet: Literal["none", "lora", "full"] = "none"
-    """The part of the U-Net that is trained together with the host: nothing (paper), a LoRA, or all
-    of it."""
+    """The part of the U-Net that is trained with the host: none of it (paper), a LoRA, or all of
+    it."""
     create_with: Literal["base", "theta"] = "base"
-    """The U-Net that the pipeline creates with if the U-Net was trained: that of the base, which is
-    saved too, or the trained one."""
+    """If the U-Net is trained, create with the U-Net of the base, which is saved too, or with the
+    trained one (theta)."""
     width: int | None = None
     """Channels of the host's decoder. All its other widths grow with it. None takes the published
     width, or a quarter of it for a base that is smaller than Stable Diffusion."""
@@ -31,7 +31,7 @@ class ModelSettings:
     """Normalisation layers of the hosts idisc and vpd: `batch` as published, `group` if
     micro-batches are too small for it."""
     protocol: Literal["ours", "host"] | None = None
-    """`host` trains as the released code of the host does where that differs from ours. The file of
+    """`host` trains like the released code of the host where that differs from ours. The file of
     the host lists the differences."""
     host_options: dict[str, Any] | None = None
     """Other settings of the host by their names in its file, such as {farthest: 80}."""
@@ -55,7 +55,7 @@ class LoraSettings:
     lora_dropout: float = 0.0
     """Dropout of the LoRA's input."""
     lora_layers: str = "to_q,to_k,to_v,to_out.0"
-    """Comma-separated. Layers whose names end so get a LoRA."""
+    """Comma-separated ends of names. Layers whose names end with one of them get a LoRA."""
     use_rslora: bool = False
     """Scale by alpha / sqrt(rank) instead."""
 
@@ -76,8 +76,8 @@ class WarmUpSettings(ModelSettings, LoraSettings, TrainSettings):
     """The diffusion model: an embedded base, or Stable Diffusion 1.x or 2.x as a folder or Hub id
     in diffusers layout, or as one .safetensors file."""
     host: str
-    """The discriminative method that reads the pyramid, such as light (ours, any tasks). The error
-    for an unknown name lists all; docs/hosts.md describes them."""
+    """The discriminative method that reads the pyramid, such as light (ours, any tasks). An unknown
+    name gives a list of all; docs/hosts.md describes them."""
     tasks: str | None = None
     """Comma-separated. None takes all tasks that the source has labels for. A host for one task
     then takes the first that it can learn."""
@@ -120,10 +120,11 @@ class FollowSettings:
     follow_every: int = 40
     """theta_C is updated each time theta_E has consumed this many samples (paper: 40)."""
     fresh_optimizer: bool = False
-    """Start with an empty optimiser state, as the authors do, instead of that of the warm-up."""
+    """Start with an empty optimiser state, as the authors do, instead of the state of the
+    warm-up."""
     base: str | None = None
-    """Where the base of a LoRA lies. None looks where the warm-up found it, or takes the base that
-    the adapter names."""
+    """Place of the base of a LoRA. None takes the place that the warm-up used, or the base that the
+    adapter names."""
 
     def check(self) -> None:
         """Refuse impossible values."""
@@ -159,24 +160,24 @@ class ScoringSettings:
     """Scoring"""
 
     crop: str | None = None
-    """The scored part of the truth, as rows, then columns, each from the first to before the second
-    number: 45:471,41:601 is usual for depth of NYUv2."""
+    """Score only these rows and columns of the truth. 45:471,41:601 scores rows 45 to 470 and
+    columns 41 to 600, which is usual for depth of NYUv2."""
     farthest: float | None = None
-    """Metres. Truth beyond counts as unknown, and predictions are clipped to it (depth of NYUv2:
-    10)."""
+    """Distance in metres. Truth beyond it counts as unknown, and predictions are clipped to it
+    (depth of NYUv2: 10)."""
     average: Literal["pixels", "images"] = "pixels"
-    """Metrics over the pixels of all images, or the mean over images of each image's metric,
-    without images that have no known pixel (iDisc, VPD's depth)."""
+    """`pixels` computes metrics over the pixels of all images. `images` averages the metrics of
+    single images, without images that have no known pixel (iDisc, VPD's depth)."""
     sparsification: str | None = None
-    """A .png to draw: how the error falls when the most uncertain pixels are left out, over the
-    pixels of all images. output_file gets the curves."""
+    """A .png file for a figure. It shows how the error over all pixels falls when the most
+    uncertain pixels are left out. output_file gets the curves."""
 
     def check(self) -> None:
         """Refuse impossible values."""
         if self.farthest is not None and not 0 < self.farthest < math.inf:
             raise InputError(f"--farthest {self.farthest:g}: expected more than 0 metres")
         if self.sparsification and not self.sparsification.endswith(".png"):
-            raise InputError(f"--sparsification {self.sparsification}: expected a file named .png")
+            raise InputError(f"--sparsification {self.sparsification}: expected a .png file")
 
 
 @dataclass(kw_only=True)
@@ -190,12 +191,13 @@ class EvaluateSettings(PredictionSettings, ScoringSettings):
     output_file: str | None = None
     """JSON file for the metrics."""
     theta: Literal["creation", "exploitation"] = "creation"
-    """theta_C, which the pipeline holds, or theta_E from the checkpoint beside it."""
+    """`creation` scores theta_C, which the pipeline holds. `exploitation` scores theta_E from the
+    checkpoint beside it."""
     max_samples: int | None = None
     """Use only the first samples of the source."""
     min_quality: dict[str, float] | None = None
-    """Of a source dataset:PATH_OR_ID, use only samples with at least these scores: {TASK.SCORE:
-    least value}."""
+    """Use only samples with at least these scores: {TASK.SCORE: least value}. Only for a source
+    dataset:PATH_OR_ID."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """`stop` ends at a row that cannot be used. `skip` leaves such rows out and lists them in
     output_file."""
@@ -208,7 +210,7 @@ class EvaluateSettings(PredictionSettings, ScoringSettings):
 
 @dataclass(kw_only=True)
 class DemoSettings:
-    """Run the whole loop on the embedded base and show the results."""
+    """Run the whole method on the embedded base and show the results."""
 
     output_dir: str = "runs/demo"
     """Folder for everything the demo writes."""
@@ -238,16 +240,16 @@ class DemoSettings:
 
 @dataclass(kw_only=True)
 class StudySettings:
-    """Compare ways to warm up over several seeds: how well they perceive and still create."""
+    """Compare ways to warm up over several seeds: how well they perceive, and still create."""
 
     arms: dict[str, dict[str, Any]]
-    """Settings of the warm-up of each arm, by the arm's name."""
+    """Settings of the warm-up for each arm: {ARM: {SETTING: value}}."""
     common: dict[str, Any] = field(default_factory=dict)
-    """Settings of the warm-up of every arm."""
+    """Settings of the warm-up that all arms share."""
     output_dir: str
-    """Folder for ARM/seed-N/, training-mean.json (metrics of a prediction that is the average of
-    the training targets at each pixel), table.md and sparsification.png (first seed of every arm).
-    A study that was stopped continues at the arm it had come to."""
+    """Folder for ARM/seed-N/, table.md, sparsification.png (first seed of every arm) and
+    training-mean.json (metrics of the average of the training targets at each pixel). A study that
+    was stopped continues with the first missing result."""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     """Every arm is trained once with each seed."""
     test: str = "rooms:test"
@@ -255,7 +257,7 @@ class StudySettings:
     test_samples: int = 300
     """Use only the first samples of the test source."""
     generation_samples: int = 200
-    """Images that are created to score generation. 0 leaves this out."""
+    """Number of images that are created to score generation. 0 leaves this out."""
 
     def __post_init__(self) -> None:
         require_positive(self, "test_samples")

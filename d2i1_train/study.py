@@ -1,4 +1,4 @@
-"""Study: ways to warm up compared over seeds, in how they perceive and how they create."""
+"""Study: compare ways to warm up over several seeds, by how they perceive and create."""
 
 import json
 import math
@@ -35,13 +35,13 @@ from .warm_up import warm_up
 RESULT = "study.json"
 CURVES = "sparsification.json"
 
-Row = dict[str, float]  # metric -> value, of one arm and seed
+Row = dict[str, float]  # metric -> value, for one arm and seed
 
 
 def study(settings: StudySettings) -> Path:
     """Train and score every arm with every seed that has no result yet.
 
-    Arms may perceive different tasks. The first lines of the table are the training means.
+    Arms may have different tasks. The first lines of the table are the training means.
 
     Returns:
         The file of the Markdown table.
@@ -76,7 +76,7 @@ def study(settings: StudySettings) -> Path:
 
 
 def _warm_up(settings: StudySettings, own: dict[str, Any]) -> WarmUpSettings:
-    """The settings of an arm, checked like those of a command."""
+    """The settings of an arm, with the same checks as a command."""
     given = {"output_dir": settings.output_dir, "report_to": "none", **settings.common, **own}
     forbidden = sorted({"seed", "output_dir"} & {*settings.common, *own})
     if forbidden:
@@ -86,7 +86,7 @@ def _warm_up(settings: StudySettings, own: dict[str, Any]) -> WarmUpSettings:
 
 
 def _train(arm: WarmUpSettings, settings: StudySettings) -> Row:
-    """Warm up and score one arm, from its first step, so that its seconds are comparable."""
+    """Warm up and score one arm. It always starts at step 0, so that seconds are comparable."""
     shutil.rmtree(arm.output_dir, ignore_errors=True)
     start = time.perf_counter()
     warm_up(arm)
@@ -101,7 +101,11 @@ def _train(arm: WarmUpSettings, settings: StudySettings) -> Row:
     curves = {name: curve(sparsification.sums[name]) for name in tasks}
     text = json.dumps({name: one._asdict() for name, one in curves.items()})
     write_text(Path(arm.output_dir) / CURVES, text + "\n")
-    return row | table_metrics(tasks, scores) | {f"{n} ause": one.ause for n, one in curves.items()}
+    return (
+        row
+        | table_metrics(tasks, scores)
+        | {f"{n} ause": curve.ause for n, curve in curves.items()}
+    )
 
 
 def _plot(settings: StudySettings, arms: list[str]) -> None:
@@ -120,7 +124,7 @@ def _generation(run: Path, settings: StudySettings) -> Generation:
 
 
 def _generate(run: Path, generation: Generation) -> Metrics:
-    """Score what an arm creates with theta's U-Net, which is the base's if it is frozen."""
+    """Score images that an arm creates with theta's U-Net. A frozen one is that of the base."""
     pipe = _open(run)
     varied, images = generation.vary(pipe, "theta")
     invented, imagined = generation.invent(pipe, 1.0, "theta")
@@ -139,10 +143,10 @@ def _read(run: Path) -> Row:
 
 
 def as_table(rows: dict[str, list[Row]]) -> str:
-    """Write a Markdown table with a line per arm: mean ± standard error over seeds.
+    """Write a Markdown table with a line for each arm: mean ± standard error over seeds.
 
     Args:
-        rows: metrics of every seed, by arm.
+        rows: arm -> metrics of every seed.
     """
     names = list(dict.fromkeys(name for seeds in rows.values() for name in seeds[0]))
     lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
@@ -156,7 +160,7 @@ def as_table(rows: dict[str, list[Row]]) -> str:
 
 
 def with_error(values: list[float]) -> str:
-    """Write the mean ± its standard error; one value alone has no error."""
+    """Write the mean ± its standard error. A single value has no error."""
     if len(values) == 1:
         return f"{values[0]:.4g}"
     error = stdev(values) / math.sqrt(len(values))

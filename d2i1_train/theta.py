@@ -1,4 +1,4 @@
-"""theta: the parameters that perceive. One module, its twin, and how the twin follows it."""
+"""theta: the parameters that perceive. theta_E is a module, theta_C its twin that follows it."""
 
 import copy
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from d2i1_data.diff2in1 import Conditioning, Diff2in1Pipeline, Perception
 
 Raw = dict[str, Tensor]
-NOISE_ONLY = ("conv_norm_out", "conv_out")  # parts of a U-Net behind the pyramid
+NOISE_ONLY = ("conv_norm_out", "conv_out")  # parts of a U-Net that the pyramid does not depend on
 
 
 class Noised(NamedTuple):
@@ -21,8 +21,8 @@ class Noised(NamedTuple):
     Args:
         latents: noisy scaled latents `[B, C, h, w]`.
         t: their timesteps `[B]`.
-        conditioning: of their captions.
-        target: what the U-Net should predict, `[B, C, h, w]`.
+        conditioning: conditioning of their captions.
+        target: the right prediction of the U-Net, `[B, C, h, w]`.
     """
 
     latents: Tensor
@@ -35,9 +35,9 @@ class ThetaOutput(NamedTuple):
     """The result of a forward of theta.
 
     Args:
-        raw: raw maps by task; empty if targets were given.
-        losses: losses `[B]` by task; empty unless targets were given.
-        denoising: the U-Net's output for `Noised`, or None.
+        raw: task -> raw maps; empty if targets were given.
+        losses: task -> losses `[B]`; empty if no targets were given.
+        denoising: output of the U-Net for `Noised`, or None.
     """
 
     raw: Raw
@@ -46,9 +46,9 @@ class ThetaOutput(NamedTuple):
 
 
 class Theta(nn.Module):
-    """U-Net and perception: theta_E, and as its twin theta_C.
+    """U-Net and perception. theta_E is one instance, theta_C its twin.
 
-    `requires_grad` of theta_E says what is trained, so one code path serves every way to train.
+    `requires_grad` of theta_E marks the trained parameters, so all ways to train share their code.
     """
 
     def __init__(self, unet: UNet2DConditionModel, perception: Perception) -> None:
@@ -64,16 +64,16 @@ class Theta(nn.Module):
         targets: Raw | None = None,
         noised: Noised | None = None,
     ) -> ThetaOutput:
-        """Raw maps or losses of latents, at t = 0.
+        """Compute raw maps or losses of latents, at t = 0.
 
-        One call does everything, because several processes average gradients by call.
+        One call does everything, because several processes average their gradients once per call.
 
         Args:
             latents: scaled latents `[B, C, h, w]`.
-            conditioning: of the empty prompt, a batch of one.
+            conditioning: the empty prompt, a batch of one.
             size: (H, W) of the maps in pixels.
-            pyramid: of the same latents, if a frozen U-Net has given it already.
-            targets: by task; if given, the losses are returned instead of raw maps.
+            pyramid: pyramid of the same latents, if a frozen U-Net has already computed it.
+            targets: task -> targets. If given, losses are returned instead of raw maps.
             noised: images to denoise in the same call.
         """
         attention_maps = None
@@ -87,7 +87,7 @@ class Theta(nn.Module):
             losses = self.perception.losses(pyramid, size, targets, attention_maps)
             return ThetaOutput({}, losses, denoising)
         raw = self.perception(pyramid, size, attention_maps)
-        # in float32 under autocast too: a depth in bfloat16 has three digits
+        # in float32 even under autocast, because bfloat16 has only three digits
         return ThetaOutput({name: one.float() for name, one in raw.items()}, {}, denoising)
 
     def compute_pyramid(self, latents: Tensor, conditioning: Conditioning) -> tuple[Tensor, ...]:
@@ -96,20 +96,20 @@ class Theta(nn.Module):
 
     @property
     def frozen(self) -> bool:
-        """Whether nothing before the pyramid is trained, so that all thetas have the same one."""
+        """Whether no parameter before the pyramid is trained. Then all thetas share the pyramid."""
         trained = any(parameter.requires_grad for parameter in self.unet.parameters())
         return not trained and not self.perception.has_own_conditioning
 
 
 def make_theta(pipe: Diff2in1Pipeline, *, denoises: bool = False) -> Theta:
-    """theta_E of a pipeline; it shares the pipeline's modules.
+    """Make theta_E of a pipeline. Both share their modules.
 
-    The pipeline's `trained_unet` says which parameters of the U-Net are trained: none, the LoRA's,
-    or all that the pyramid depends on.
+    `trained_unet` of the pipeline chooses the trained parameters of the U-Net: none, the LoRA's, or
+    all parameters that the pyramid depends on.
 
     Args:
         pipe: the pipeline to train.
-        denoises: also train what only the U-Net's output depends on.
+        denoises: also train the parameters that only the output of the U-Net depends on.
     """
     for part in (pipe.vae, pipe.text_encoder, pipe.unet):
         part.requires_grad_(False).eval()
@@ -123,18 +123,18 @@ def make_theta(pipe: Diff2in1Pipeline, *, denoises: bool = False) -> Theta:
 
 
 def twin(theta: Theta) -> Theta:
-    """theta_C: a copy of what is trained that shares every frozen parameter and gets no gradients.
+    """Make theta_C: a copy of the trained parameters that shares all frozen parameters.
 
-    Make it once device, dtype and `requires_grad` of theta_E are final, and before theta_E is
-    wrapped for several processes. Never call `.to(dtype)` afterwards: it would change the shared
-    tensors of both.
+    theta_C gets no gradients. Make it when device, dtype and `requires_grad` of theta_E are final,
+    and before theta_E is wrapped for several processes. Never call `.to(dtype)` afterwards, because
+    it would change the shared tensors of both.
     """
     shared = {id(p): p for p in theta.parameters() if not p.requires_grad}
     return copy.deepcopy(theta, memo=shared).eval().requires_grad_(False)
 
 
 def with_theta(pipe: Diff2in1Pipeline, theta: Theta) -> Diff2in1Pipeline:
-    """The same pipeline with another theta; all other parts are shared."""
+    """The same pipeline with another theta. All other parts are shared."""
     parts = {**pipe.components, "unet": theta.unet, "perception": theta.perception}
     other = Diff2in1Pipeline(**parts)
     other.register_to_config(**{k: v for k, v in pipe.config.items() if k in pipe.settings()})
@@ -143,11 +143,11 @@ def with_theta(pipe: Diff2in1Pipeline, theta: Theta) -> Diff2in1Pipeline:
 
 
 def trained_tensors(theta: Theta, like: Theta) -> dict[str, Tensor]:
-    """The trained tensors of a theta by name, and the buffers of its perception.
+    """The trained tensors of a theta and the buffers of its perception, by name.
 
     Args:
-        theta: whose tensors are returned.
-        like: theta_E, whose `requires_grad` says which parameters are trained.
+        theta: its tensors are returned.
+        like: theta_E. Its `requires_grad` marks the trained parameters.
     """
     names = {name for name, parameter in like.named_parameters() if parameter.requires_grad}
     names |= {f"perception.{name}" for name, _ in like.perception.named_buffers()}
@@ -157,15 +157,16 @@ def trained_tensors(theta: Theta, like: Theta) -> dict[str, Tensor]:
 
 @dataclass
 class Follower:
-    """theta_C <- alpha^k theta_C + (1 - alpha^k) theta_E, once per `every` consumed samples.
+    """Updates theta_C: theta_C <- alpha theta_C + (1 - alpha) theta_E, every so many samples.
 
-    One optimiser step may consume several times `every` samples (k > 1) or fewer (k = 0).
+    An optimiser step may consume fewer samples than `every` or several times as many. k due updates
+    are made at once, with alpha^k.
 
     Args:
         alpha: weight of theta_C. Paper: 0.998; 0.999 on PASCAL-Context.
-        every: samples. Paper: 40.
-        consumed: samples so far.
-        followed: how often theta_C has followed so far.
+        every: number of consumed samples between two updates. Paper: 40.
+        consumed: samples consumed so far.
+        followed: updates made so far.
     """
 
     alpha: float
@@ -175,12 +176,12 @@ class Follower:
 
     @torch.no_grad()
     def follow(self, creation: Theta, exploitation: Theta, samples: int) -> None:
-        """Count the samples of one optimiser step, and move theta_C as often as is due.
+        """Count the samples of one optimiser step, and make all due updates.
 
         Args:
             creation: theta_C.
             exploitation: theta_E.
-            samples: consumed by the step, on all processes.
+            samples: samples that the step consumed, on all processes.
 
         Source: paper Sec. 3; released code.
         """
@@ -199,5 +200,5 @@ class Follower:
         for name, tensor in target.items():
             if name in parameters:
                 tensor.lerp_(source[name], 1 - self.alpha**k)
-            else:  # buffers, such as running statistics, are rank 0's
+            else:  # buffers, such as running statistics, are copied; rank 0 decides them
                 tensor.copy_(broadcast(source[name]))

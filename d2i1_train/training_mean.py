@@ -1,4 +1,4 @@
-"""Training mean: the metrics of a prediction that ignores the image, as a reference in studies."""
+"""Training mean: a prediction that ignores the image. Studies use its metrics as a reference."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from .warm_up import choose_tasks
 
 NAME = "training mean"
 FILE = "training-mean.json"
-SIDE = 128  # pixels of the longer side: averages are smooth, and all targets are in memory at once
+SIDE = 128  # pixels of the longer side; averages are smooth, and all targets must fit in memory
 
 
 class RowSelection(NamedTuple):
@@ -35,15 +35,15 @@ def training_means(
 ) -> dict[str, dict[str, float]]:
     """Score the average of the training targets, once for all arms that train on the same rows.
 
-    A file of the study stores the results. They are computed again only if the stored ones are of
-    other rows, tasks or test samples.
+    The results are stored in a file of the study. They are computed again only if rows, tasks or
+    test samples have changed.
 
     Args:
-        settings: of the study.
-        arms: settings of each arm's warm-up; its tasks are scored.
+        settings: settings of the study.
+        arms: settings of the warm-up of each arm. The tasks of the arm are scored.
 
     Returns:
-        Metrics of each line of the table, by `TASK METRIC`.
+        Line of the table -> `TASK METRIC` -> value.
     """
     file, test = Path(settings.output_dir) / FILE, open_source(settings.test)
     stored = json.loads(file.read_text()) if file.is_file() else {}
@@ -86,10 +86,10 @@ def averages(rows: Rows, tasks: dict[str, Task]) -> dict[str, Tensor]:
 
     Args:
         rows: the training rows.
-        tasks: to average.
+        tasks: the tasks to average.
 
     Returns:
-        Maps `[1, C, H, W]` by task; the longer side has at most 128 pixels.
+        Task -> map `[1, C, H, W]`. The longer side has at most 128 pixels.
     """
     targets: dict[str, list[Tensor]] = {name: [] for name in tasks}
     size: tuple[int, int] | None = None
@@ -119,13 +119,13 @@ def score(
     """Score the same prediction for each of the first test samples.
 
     Args:
-        means: the prediction, `[1, C, H, W]` by task.
-        tasks: to score.
-        test: labelled source.
-        count: number of samples, at most.
+        means: task -> prediction `[1, C, H, W]`.
+        tasks: the tasks to score.
+        test: a labelled source.
+        count: largest number of samples.
 
     Returns:
-        The metrics of tables, by `TASK METRIC`.
+        The metrics that tables show, `TASK METRIC` -> value.
     """
     sums: dict[str, list[Tensor]] = {name: [] for name in tasks}
     for sample in (test[n] for n in range(min(count, len(test)))):

@@ -23,9 +23,10 @@ from .settings import HOST_SETTINGS, WarmUpSettings
 
 
 def warm_up(settings: WarmUpSettings) -> Path:
-    """Train a fresh host on the real labels of a source.
+    """Train a new host on the real labels of a source.
 
-    One pass at t = 0 under the empty prompt; in the paper the U-Net is frozen.
+    The host reads one pass of the U-Net at t = 0 with the empty prompt. In the paper the U-Net is
+    frozen.
 
     Args:
         settings: source, base, host, and how to train.
@@ -43,7 +44,7 @@ def warm_up(settings: WarmUpSettings) -> Path:
     torch.manual_seed(settings.seed)
     base = find_base(settings.base, settings.revision, settings.variant, settings.base_config)
     pipe = mount(settings, base, tasks)
-    run = Run(settings, "warm-up", pipe, [rows])  # claims the folder, so after the checks
+    run = Run(settings, "warm-up", pipe, [rows])  # after all checks, because it claims the folder
     conditioning = pipe.perception_conditioning()
     weights = {name: task.weight for name, task in tasks.items()}
     weights[DENOISE] = settings.denoise_weight
@@ -67,10 +68,10 @@ def learn(
     """Learn from one micro-batch.
 
     Args:
-        run: holds theta and its optimiser.
+        run: has theta and its optimiser.
         batch: real samples.
-        conditioning: of the empty prompt, a batch of one.
-        weights: of each task's loss and of the denoising loss.
+        conditioning: the empty prompt, a batch of one.
+        weights: weight of each task and of the denoising loss, by name.
     """
     # one pass
     inputs = (batch.latents, conditioning, batch.size, batch.pyramid)
@@ -85,9 +86,9 @@ def choose_tasks(host: str, names: str | None, source: Source) -> dict[str, Task
     """Choose the tasks that a host learns from a source.
 
     Args:
-        host: its name.
-        names: comma-separated tasks; None takes those that the host can learn.
-        source: its labels.
+        host: name of the host.
+        names: comma-separated tasks; None takes all tasks that the host can learn.
+        source: the source of the labels.
 
     Raises:
         InputError: if the host is unknown, the source lacks a task, or the host cannot learn it.
@@ -106,7 +107,7 @@ def choose_tasks(host: str, names: str | None, source: Source) -> dict[str, Task
             raise InputError(f"--tasks: source {source.name} has no labels of {name}, it has {has}")
     if not wanted:
         has = ", ".join(source.tasks) or "none"
-        raise InputError(f"source {source.name} has labels of {has}: none that {host} can learn")
+        raise InputError(f"source {source.name} has labels of {has}: {host} cannot learn them")
     try:
         HOSTS[host].check_tasks({name: families[name] for name in wanted})
     except ValueError as error:
@@ -115,12 +116,12 @@ def choose_tasks(host: str, names: str | None, source: Source) -> dict[str, Task
 
 
 def mount(settings: WarmUpSettings, base: Base, tasks: dict[str, Task]) -> Diff2in1Pipeline:
-    """Mount a fresh host on a base, with a fresh LoRA in its U-Net if one is trained.
+    """Mount a new host on a base, and add a new LoRA to its U-Net if a LoRA is trained.
 
     Args:
-        settings: host, its options, and which part of the U-Net is trained.
-        base: as `find_base` gives it.
-        tasks: that the host learns.
+        settings: host, its options, and the trained part of the U-Net.
+        base: the base, as `find_base` gives it.
+        tasks: the tasks that the host learns.
 
     Raises:
         InputError: if the host has no such option, or the base cannot be loaded.

@@ -1,1 +1,1 @@
-"""The training loop: everything that both stages share around their own page of code."""
+"""The training loop: the code that both stages share."""

@@ -1,7 +1,7 @@
 """Augmentation: random views of a sample, and their effect on its image and labels.
 
-Geometry is the same for theta_C and theta_E; only theta_E gets changed colours. A view is a few
-numbers. All are drawn before the sample is read, so the generator alone decides them.
+Geometry is the same for theta_C and theta_E. Only theta_E gets changed colours. A view consists of
+a few numbers. All are drawn before the sample is read, so the generator alone decides them.
 """
 
 from collections.abc import Mapping
@@ -21,19 +21,19 @@ Size = tuple[int, int]
 LabelMaps = dict[str, Tensor]
 Window = tuple[slice, slice]
 
-REDRAWS = 10  # of a window in which one class covers too much
+REDRAWS = 10  # how often a window is drawn again if one class covers too much of it
 FACTORS = ("gamma", "brightness", "contrast", "saturation")
 CHANGES = (*FACTORS, "hue", "tint")
 
 
 class Colours(NamedTuple):
-    """A change of colours, made in this order; each default changes nothing."""
+    """Changes of colours, in the order in which they are made. A default changes nothing."""
 
     gamma: float = 1.0  # exponent
     brightness: float = 1.0  # factor
     contrast: float = 1.0  # factor of the distance to the image's mean grey
     saturation: float = 1.0  # factor of the distance to each pixel's grey
-    hue: float = 0.0  # turns
+    hue: float = 0.0  # share of the full circle
     tint: tuple[float, float, float] = (1.0, 1.0, 1.0)  # factor of each channel
 
     def change(self, image: Tensor) -> Tensor:
@@ -47,10 +47,10 @@ class Colours(NamedTuple):
 
 
 class View(NamedTuple):
-    """One view of a sample; the default is the sample without change."""
+    """One view of a sample. The default is the unchanged sample."""
 
     mirrored: bool = False
-    scale: float = 1.0  # of the sides
+    scale: float = 1.0  # factor of both sides
     crop: Size | None = None
     places: tuple[tuple[float, float], ...] = ((0.0, 0.0),)  # of the window in its range, [0, 1)
     max_share: float = 1.0
@@ -62,13 +62,13 @@ class View(NamedTuple):
         """Scale, mirror and crop an image and its maps.
 
         Args:
-            image: `[1, 3, H, W]`.
-            maps: `[1, C, H, W]` by task.
-            families: of each task.
+            image: the image, `[1, 3, H, W]`.
+            maps: task -> map `[1, C, H, W]`.
+            families: task -> family.
 
         Returns:
-            The image and the maps of the view. They are smaller than the window if the scaled image
-            is.
+            The image and the maps of the view. If the scaled image is smaller than the window, they
+            are too.
         """
         if self.scale != 1:
             height, width = image.shape[2:]
@@ -82,14 +82,14 @@ class View(NamedTuple):
         if self.crop is None:
             return image, maps
         down, right = self._window(self.crop, image, maps, families)
-        # in one memory layout: convolutions round differently in another
+        # always use one memory layout, because convolutions round differently in another
         image = image[..., down, right].contiguous()
         return image, {n: one[..., down, right].contiguous() for n, one in maps.items()}
 
     def _window(
         self, crop: Size, image: Tensor, maps: LabelMaps, families: Mapping[str, Family]
     ) -> Window:
-        """The first drawn window in which no class covers too much, else the last."""
+        """The first drawn window in which no class covers too much; otherwise the last window."""
         free = [max(have - side, 0) + 1 for have, side in zip(image.shape[2:], crop, strict=True)]
         for place in self.places:
             top, left = (int(part * range_) for part, range_ in zip(place, free, strict=True))
@@ -110,7 +110,7 @@ class View(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    """The distribution of views; `AugmentationSettings` explains each number."""
+    """The distribution of views. `AugmentationSettings` explains each number."""
 
     flip: bool = False
     scale: tuple[float, float] | None = None
@@ -120,11 +120,11 @@ class Augmentation:
 
     @property
     def recurs(self) -> bool:
-        """Whether the same views come again, so that their latents are worth keeping."""
+        """Whether the same views are drawn again, so that keeping their latents saves time."""
         return self.scale is None and self.crop is None and not self.jitter
 
     def draw(self, generator: torch.Generator) -> View:
-        """Draw a view; the generator decides everything."""
+        """Draw a view. The generator decides all its numbers."""
         chance = torch.rand(1, generator=generator).item()
         view = View(self.flip and chance < 0.5)
         if self.scale:
@@ -138,7 +138,7 @@ class Augmentation:
         return view._replace(colours=self._colours(generator)) if self.jitter else view
 
     def _colours(self, generator: torch.Generator) -> Colours | None:
-        """Every change has its own random numbers, so that switching one off alters no other."""
+        """Draw colour changes. Switching one off does not alter the random numbers of others."""
         happens, *drawn = torch.rand(15, generator=generator, dtype=torch.float64).tolist()
         if happens >= self.jitter.get("probability", 1.0):
             return None
@@ -152,7 +152,7 @@ class Augmentation:
 
 
 def make_augmentation(settings: TrainSettings) -> Augmentation:
-    """Make the augmentation that the settings of a run ask for."""
+    """Make the augmentation of the settings of a run."""
     scale = None if settings.random_scale is None else tuple(settings.random_scale)
     return Augmentation(
         flip=settings.random_flip,
@@ -169,7 +169,7 @@ def _grey(image: Tensor) -> Tensor:
 
 
 def _turn_hue(image: Tensor, turns: float) -> Tensor:
-    """An image in [0, 1] with its hue turned at the same HSV saturation and value."""
+    """Turn the hue of an image in [0, 1]. HSV saturation and value stay."""
     red, green, blue = image.unbind(1)
     value, lowest = image.amax(1), image.amin(1)
     chroma = value - lowest

@@ -1,7 +1,6 @@
 """Batches: the samples that a step draws, with their latents and targets.
 
-Nothing here has a state that a checkpoint must keep: the seed and the step's number decide what is
-drawn.
+Checkpoints need no state of this file, because the seed and the step number decide all draws.
 """
 
 import hashlib
@@ -24,8 +23,8 @@ from ..theta import Noised, Theta
 from .augment import Augmentation, View
 from .cache import Cache
 
-SMALL_BASE = 10_000_000  # parameters of a U-Net whose pyramids are worth keeping
-MEMORY = 4 * 1024**3  # bytes for kept examples, of each source, on each process
+SMALL_BASE = 10_000_000  # up to this number of U-Net parameters, pyramids are kept in memory
+MEMORY = 4 * 1024**3  # bytes for kept examples, for each source on each process
 
 
 def seeded(*parts: object) -> torch.Generator:
@@ -35,7 +34,7 @@ def seeded(*parts: object) -> torch.Generator:
 
 
 class Example(NamedTuple):
-    """One sample as the model takes it, with its sides padded to the base's stride."""
+    """One sample as input of the model. Its sides are padded to the stride of the base."""
 
     latents: Tensor  # [C, h, w], theta_E's input
     targets: Targets  # [C, H, W] each, padding unknown
@@ -43,12 +42,12 @@ class Example(NamedTuple):
     created: bool
     pyramid: tuple[Tensor, ...] | None
     caption: str
-    original: Tensor | None = None  # [C, h, w] without changed colours, if that differs
-    noised: Noised | None = None  # of this draw
+    original: Tensor | None = None  # [C, h, w] with the original colours, if they were changed
+    noised: Noised | None = None  # for the denoising loss
 
     @property
     def nbytes(self) -> int:
-        """Memory of what can be kept, in bytes."""
+        """Memory of the tensors that can be kept, in bytes."""
         maps = [self.latents, self.inside, *self.targets.values(), *(self.pyramid or ())]
         return sum(one.nbytes for one in maps)
 
@@ -59,11 +58,11 @@ class TrainingBatch:
 
     latents: Tensor  # [B, C, h, w]
     targets: Targets  # [B, C, H, W]
-    created: Tensor  # [M] indices of the created ones
-    inside: Tensor  # [M, 1, H, W] bool: not padding, of the created ones
+    created: Tensor  # [M] indices of the created examples
+    inside: Tensor  # [M, 1, H, W] bool, False in the padding of created examples
     pyramid: tuple[Tensor, ...] | None
     noised: Noised | None
-    original: Tensor | None = None  # [M, C, h, w] theta_C's input, if it is not theta_E's
+    original: Tensor | None = None  # [M, C, h, w] input of theta_C, if it differs from theta_E's
 
     @property
     def size(self) -> tuple[int, int]:
@@ -75,19 +74,19 @@ class TrainingBatch:
 class Examples:
     """Rows of a source as examples.
 
-    The first examples are kept in memory up to a limit, and the latents of all of them on disk if
-    there is a cache. Both only happen while the only augmentation is a flip; with any other, every
-    draw is new. Pyramids are kept too while the U-Net is frozen and small.
+    The first examples are kept in memory, up to a limit. With a cache, the latents of all examples
+    are kept on disk. Both happen only if the only augmentation is a flip, because with any other
+    every draw is new. If the U-Net is frozen and small, pyramids are also kept in memory.
 
     Args:
-        rows: of the source.
+        rows: rows of the source.
         pipe: encodes images and captions.
         theta: theta_E, for pyramids.
-        conditioning: of the empty prompt, a batch of one.
-        cache: on disk.
+        conditioning: the empty prompt, a batch of one.
+        cache: the cache on disk.
         augment: the augmentation.
-        created: whether the rows are created samples, whose labels are not used.
-        denoise: whether examples are also noised, for the denoising loss.
+        created: whether the rows are created samples. Their labels are not used.
+        denoise: whether examples also get noisy latents, for the denoising loss.
     """
 
     def __init__(
@@ -117,7 +116,7 @@ class Examples:
         return self.rows.source.identity(self.rows.usable[index])
 
     def draw(self, index: int, generator: torch.Generator) -> Example:
-        """The example of a row; the generator decides its view and its noise."""
+        """Draw an example of a row. The generator decides its view and its noise."""
         view = self.augment.draw(generator)
         recurs = self.augment.recurs
         example = self.get(index, view.mirrored) if recurs else self._make(index, view)
@@ -134,7 +133,7 @@ class Examples:
         return example
 
     def _fits(self, index: int, example: Example) -> bool:
-        """Whether to keep it in memory; its row decides, not the order of the draws."""
+        """Whether to keep an example in memory. Its row decides, not the order of draws."""
         return (index + 1) * (1 + self.augment.flip) * example.nbytes <= MEMORY
 
     @torch.no_grad()
@@ -152,7 +151,7 @@ class Examples:
         inside = F.pad(torch.ones(1, *size, dtype=torch.bool), padding)
         original = None
         if view.colours is not None:
-            if self.created or self.denoise:  # otherwise it is not used
+            if self.created or self.denoise:  # otherwise nothing uses the original colours
                 original = self._latents(sample, pixels, view)
             pixels = self._padded(view.recoloured(image), view)
         latents = self._latents(sample, pixels, view)
@@ -166,13 +165,13 @@ class Examples:
         return whole if self._fits(index, whole) else plain
 
     def _padded(self, image: Tensor, view: View) -> Tensor:
-        """To the window's size in mid grey, then to the base's stride."""
+        """Pad an image to the size of the window with mid grey, then to the stride of the base."""
         height, width = view.crop or image.shape[2:]
         grey = F.pad(image, (0, width - image.shape[3], 0, height - image.shape[2]))
         return pad_to_stride(grey, self.pipe.stride)
 
     def _latents(self, sample: Sample, pixels: Tensor, view: View) -> Tensor:
-        """Latents `[C, h, w]`, from the cache if the same view can come again."""
+        """Latents `[C, h, w]`. They come from the cache if the same view can be drawn again."""
         vae = self.pipe.vae
 
         def encode() -> Tensor:
@@ -186,7 +185,7 @@ class Examples:
 
     @torch.no_grad()
     def _caption_conditioning(self, caption: str) -> Conditioning:
-        """The conditioning of one caption, on the CPU; kept in memory up to a limit."""
+        """The conditioning of one caption, on the CPU. It is kept in memory, up to a limit."""
         if caption in self.captions:
             return self.captions[caption]
         backbone = self.pipe.backbone
@@ -202,7 +201,7 @@ class Examples:
         return found
 
     def _noised(self, example: Example, generator: torch.Generator) -> Example:
-        """The example with noise at a level drawn evenly, for the denoising loss."""
+        """Add noisy latents for the denoising loss. The noise level is drawn uniformly."""
         scheduler = self.pipe.scheduler
         levels = scheduler.config.num_train_timesteps
         t = torch.randint(levels, (1,), generator=generator)
@@ -216,7 +215,12 @@ class Examples:
 
 
 class SampleOrder:
-    """An endless order of examples: every epoch has a new permutation and new views."""
+    """An endless order of examples. Every epoch has a new permutation and new views.
+
+    Args:
+        parts: examples of one or several sources, which are shuffled together.
+        seed: seed of the permutations and views.
+    """
 
     def __init__(self, parts: Sequence[Examples], seed: int) -> None:
         self.places = [(part, index) for part in parts for index in range(len(part))]
@@ -228,7 +232,7 @@ class SampleOrder:
         epoch, place = divmod(position, len(self.places))
         known, order = self.order
         if known != epoch:
-            kinds = [part.created for part in self.parts]  # else both kinds share an order
+            kinds = [part.created for part in self.parts]  # so that kinds have different orders
             generator = seeded(self.seed, "order", kinds, epoch)
             order = torch.randperm(len(self.places), generator=generator).tolist()
             self.order = epoch, order
@@ -237,7 +241,7 @@ class SampleOrder:
 
 
 def stack(examples: Sequence[Example], device: torch.device) -> TrainingBatch:
-    """A batch of examples.
+    """Stack examples to a batch.
 
     Raises:
         InputError: if their sizes differ.

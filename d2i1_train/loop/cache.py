@@ -1,4 +1,4 @@
-"""Cache: latents and text embeddings on disk, for later runs and for all processes of a run."""
+"""Cache: latents and text embeddings on disk, for all processes of a run and for later runs."""
 
 import hashlib
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from d2i1_data.dataset.files import atomic_file
 
 
 class Cache:
-    """Tensors on disk, a safetensors file for each key. Without a folder nothing is kept.
+    """Tensors on disk, one safetensors file for each key. Without a folder nothing is stored.
 
     A file is complete or absent, so any number of processes may share a folder.
     """
@@ -25,7 +25,7 @@ class Cache:
     def get(
         self, model: nn.Module, made_of: tuple[object, ...], make: Callable[[], Tensor]
     ) -> Tensor:
-        """As `get_named`, for one tensor."""
+        """Get one tensor, see `get_named`."""
         return self.get_named(model, made_of, lambda: {"tensor": make()})["tensor"]
 
     def get_named(
@@ -34,12 +34,15 @@ class Cache:
         made_of: tuple[object, ...],
         make: Callable[[], dict[str, Tensor]],
     ) -> dict[str, Tensor]:
-        """Tensors that a model made once, on the CPU.
+        """Get stored tensors, or make and store them.
 
         Args:
-            model: its class and weights are part of the key.
-            made_of: everything else that decides the tensors.
-            make: makes the tensors if they are not kept.
+            model: makes the tensors. Its class and weights are part of the key.
+            made_of: all other inputs that decide the tensors.
+            make: makes the tensors if they are not stored.
+
+        Returns:
+            The tensors by name, on the CPU.
         """
         if self.folder is None:
             return {name: tensor.cpu() for name, tensor in make().items()}
@@ -47,7 +50,7 @@ class Cache:
         file = self.folder / key[:2] / f"{key}.safetensors"
         try:
             return load_file(file)
-        except (FileNotFoundError, SafetensorError):  # not made yet, or broken by a full disk
+        except (FileNotFoundError, SafetensorError):  # not stored yet, or broken by a full disk
             tensors = {name: tensor.cpu().contiguous() for name, tensor in make().items()}
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(file, unique=True, sync=False) as temporary:

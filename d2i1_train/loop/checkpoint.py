@@ -1,7 +1,8 @@
 """Checkpoints: `checkpoint-N` folders that are complete or not there.
 
-One holds the trained tensors of theta_E, and of theta_C if it is another module, counters as JSON,
-and accelerate's files for the optimiser and random states, which are read with `weights_only=True`.
+A checkpoint holds the trained tensors of theta_E, and of theta_C if it is another module; counters
+as JSON; and accelerate's files for optimiser and random states, which are read with
+`weights_only=True`.
 """
 
 import json
@@ -20,20 +21,20 @@ from d2i1_data.errors import InputError
 
 from ..theta import Theta, trained_tensors
 
-COUNTERS = "counters.json"  # the last file of a checkpoint: with it, the checkpoint is complete
+COUNTERS = "counters.json"  # written last: a checkpoint with this file is complete
 FORMAT_VERSION = 1
 Thetas = Mapping[str, Theta]  # "exploitation", and while self-improving "creation"
 
 
 @dataclass(frozen=True)
 class Counters:
-    """How far a run has come: the content of `counters.json`.
+    """The progress of a run: the content of `counters.json`.
 
     Args:
-        step: optimiser steps made.
-        consumed: samples that theta_E has consumed, while self-improving.
-        followed: how often theta_C has followed, while self-improving.
-        format_version: of the checkpoint's folder.
+        step: number of optimiser steps.
+        consumed: number of samples that theta_E has consumed in self-improving.
+        followed: number of updates of theta_C in self-improving.
+        format_version: format version of the folder of the checkpoint.
     """
 
     step: int = 0
@@ -70,12 +71,12 @@ def read_counters(path: Path) -> Counters:
 def save_checkpoint(
     accelerator: Accelerator, folder: Path, counters: Counters, thetas: Thetas
 ) -> None:
-    """Write `checkpoint-<step>` beside its place, sync it, and move it there.
+    """Write the folder `checkpoint-<step>`, as a whole or not at all.
 
     Args:
-        accelerator: holds the optimiser and the random states of all processes.
-        folder: of the run.
-        counters: written to the checkpoint; its step names it.
+        accelerator: has the optimiser and the random states of all processes.
+        folder: folder of the run.
+        counters: content of `counters.json`. Their step is part of the name of the checkpoint.
         thetas: modules whose trained tensors are saved.
     """
     final = folder / f"checkpoint-{counters.step}"
@@ -98,7 +99,12 @@ def save_checkpoint(
 
 
 def prune_checkpoints(folder: Path, limit: int | None) -> None:
-    """Delete all but the newest checkpoints. Call it when the newest is complete."""
+    """Delete all but the newest checkpoints. Call this when the newest one is complete.
+
+    Args:
+        folder: folder of the run.
+        limit: number of checkpoints to keep; None keeps all.
+    """
     for old in complete_checkpoints(folder)[:-limit] if limit else []:
         shutil.rmtree(old)
 
@@ -115,14 +121,14 @@ def find_checkpoint(folder: Path, wanted: str) -> Path | None:
     """Find the checkpoint that `--resume_from_checkpoint` names.
 
     Args:
-        folder: of the run.
+        folder: folder of the run.
         wanted: `latest`, a path, or the name of a checkpoint in the folder.
 
     Returns:
-        Its folder; None if the latest is wanted and there is none.
+        The folder of the checkpoint. None if `latest` is wanted and there is no checkpoint.
 
     Raises:
-        InputError: if the named one is not a checkpoint.
+        InputError: if there is no checkpoint with this path or name.
     """
     if wanted == "latest":
         found = complete_checkpoints(folder)
@@ -147,18 +153,18 @@ def load_tensors(file: Path, theta: Theta, like: Theta) -> None:
     """Copy a file of tensors into a theta.
 
     Args:
-        file: as `save_checkpoint` writes it.
+        file: a file that `save_checkpoint` wrote.
         theta: gets the tensors.
-        like: theta_E, whose `requires_grad` says which tensors the file must hold.
+        like: theta_E. Its `requires_grad` marks the tensors that the file must hold.
 
     Raises:
-        InputError: if there is no such file, or it is of another model.
+        InputError: if there is no such file, or it belongs to another model.
     """
     if not file.is_file():
         raise InputError(f"{file.parent} holds no {file.name}")
     stored, tensors = load_file(file), trained_tensors(theta, like)
     if stored.keys() != tensors.keys():
         some = sorted(stored.keys() ^ tensors.keys())[:3]
-        raise InputError(f"{file} is of another model: it differs in {', '.join(some)}, ...")
+        raise InputError(f"{file} belongs to another model: it differs in {', '.join(some)}, ...")
     for name, tensor in tensors.items():
         tensor.copy_(stored[name])

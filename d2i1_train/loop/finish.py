@@ -1,4 +1,4 @@
-"""Finishing a run: the trained pipeline is written, with its card, and pushed if asked for."""
+"""Finish a run: write the trained pipeline with its card, and push it if the settings say so."""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,9 +25,9 @@ def finish(run: Run, pipe: Diff2in1Pipeline, load_base_unet: LoadUnet) -> Path:
     """Write the trained pipeline, push it if the settings say so, and close the run.
 
     Args:
-        run: whose last step is done.
+        run: the run, after its last step.
         pipe: the pipeline to publish.
-        load_base_unet: loads the base's own U-Net, which is saved beside a trained one.
+        load_base_unet: loads the base's own U-Net, which is saved beside a trained U-Net.
 
     Returns:
         The folder of the pipeline.
@@ -48,7 +48,7 @@ def finish(run: Run, pipe: Diff2in1Pipeline, load_base_unet: LoadUnet) -> Path:
 def _write_results(
     run: Run, folder: Path, pipe: Diff2in1Pipeline, load_base_unet: LoadUnet
 ) -> None:
-    """Write the pipeline; after training a LoRA, first the adapter alone beside it."""
+    """Write the pipeline. After training a LoRA, first write the adapter alone."""
     validation, validated, picture = run.validation, None, None
     if validation:
         best = validation.best
@@ -69,7 +69,7 @@ def _write_results(
 def _write_folder(
     folder: Path, save: Callable[[Path], None], record: TrainingRecord, picture: Image | None
 ) -> None:
-    """Write a pipeline or an adapter with its card beside its place, and move it there."""
+    """Write a pipeline or an adapter with its card, as a whole or not at all."""
     with atomic_folder(folder, replace=True) as temporary:
         save(temporary)
         if picture:

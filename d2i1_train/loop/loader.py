@@ -1,20 +1,20 @@
-"""Loading: the examples of each micro-batch, read ahead by threads."""
+"""Loading: threads load the examples of the next micro-batch."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from .batches import Example, SampleOrder
 
-# orders of samples, and how many samples a micro-batch takes of each
+# pairs of an order and the number of its samples in a micro-batch
 Mix = Sequence[tuple[SampleOrder, int]]
 
 
 class Loader:
-    """Loads examples by the turn of their micro-batch.
+    """Loads the examples of micro-batches. A turn numbers the micro-batches of all processes.
 
     Args:
-        threads: threads that load this process's next micro-batch while the current one trains; 0
-            loads it when it is asked for.
+        threads: number of threads that load the next micro-batch of this process while the current
+            one trains. With 0 it is loaded when it is needed.
         stride: distance between the turns of one process, which is the number of processes.
     """
 
@@ -24,7 +24,12 @@ class Loader:
         self.pending: dict[int, list[Future[Example]]] = {}  # by turn
 
     def load(self, mix: Mix, turn: int) -> list[Example]:
-        """Return the examples of a turn."""
+        """Return the examples of a turn, and begin to load those of the next turn.
+
+        Args:
+            mix: orders of samples, and how many samples a micro-batch takes of each.
+            turn: number of the micro-batch.
+        """
         if self.pool is None:
             return [order.at(turn * size + n) for order, size in mix for n in range(size)]
         for current in (turn, turn + self.stride):

@@ -1,4 +1,4 @@
-"""LoRA: small trained matrices beside the U-Net's frozen ones, in the format of diffusers.
+"""LoRA: small trained matrices beside the frozen ones of the U-Net, in the format of diffusers.
 
 Hu et al. 2021, arXiv 2106.09685; rsLoRA: Kalajdzievski 2023, arXiv 2312.03732.
 """
@@ -17,15 +17,15 @@ from d2i1_data.errors import InputError
 
 from ..settings import WarmUpSettings
 
-WITH_LORA = (nn.Linear, nn.Conv2d)  # layers that may get one
+WITH_LORA = (nn.Linear, nn.Conv2d)  # layers that can have a LoRA
 
 
 def add_lora(unet: UNet2DConditionModel, settings: WarmUpSettings) -> None:
-    """Put a fresh LoRA beside the named layers of a U-Net. It changes nothing yet.
+    """Add a new LoRA to layers of a U-Net. Until it is trained, it does not change the output.
 
     Args:
         unet: the U-Net.
-        settings: the layers' names, and rank, alpha and dropout.
+        settings: names of the layers, and rank, alpha and dropout.
 
     Raises:
         InputError: if there is no such layer.
@@ -53,9 +53,13 @@ def add_lora(unet: UNet2DConditionModel, settings: WarmUpSettings) -> None:
 def save_adapter(pipe: Diff2in1Pipeline, folder: Path) -> None:
     """Write a pipeline whose LoRA is not fused as an adapter repository.
 
-    It holds `pytorch_lora_weights.safetensors` as diffusers writes it, with rank and alpha in its
-    header, the whole `perception/`, and only the name of the base. `Diff2in1Pipeline.from_adapter`
-    opens it.
+    The folder holds `pytorch_lora_weights.safetensors` as diffusers writes it, with rank and alpha
+    in its header; the whole `perception/`; and only the name of the base.
+    `Diff2in1Pipeline.from_adapter` opens it.
+
+    Args:
+        pipe: the pipeline.
+        folder: gets the files.
     """
     layers = convert_state_dict_to_diffusers(
         get_peft_model_state_dict(pipe.unet, adapter_name=LORA_NAME)
@@ -69,6 +73,6 @@ def save_adapter(pipe: Diff2in1Pipeline, folder: Path) -> None:
 
 
 def fuse(pipe: Diff2in1Pipeline) -> None:
-    """Merge the LoRA into the U-Net. It cannot be undone."""
+    """Merge the LoRA into the U-Net. This cannot be undone."""
     pipe.fuse_lora(components=["unet"])
     pipe.unload_lora_weights()

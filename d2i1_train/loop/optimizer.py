@@ -1,4 +1,4 @@
-"""The optimiser of theta_E, its learning rates, and loading its state from another run."""
+"""The optimiser of theta_E: make it, schedule its learning rates, load its state."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def make_optimizer(theta: Theta, settings: TrainSettings) -> torch.optim.Optimiz
     """Make AdamW for the trained parameters, with one rate for the U-Net and one for the host.
 
     Raises:
-        InputError: if 8-bit moments are wanted and bitsandbytes is not installed.
+        InputError: if the settings choose 8-bit moments and bitsandbytes is not installed.
     """
     parts = (
         ("unet", theta.unet.parameters(), settings.unet_learning_rate),
@@ -46,7 +46,7 @@ def make_optimizer(theta: Theta, settings: TrainSettings) -> torch.optim.Optimiz
 def make_schedule(
     optimizer: torch.optim.Optimizer, settings: TrainSettings
 ) -> Callable[[int], float]:
-    """Make the function from a step to the factor of all learning rates. It has no state."""
+    """Make the schedule: a function without state from a step to the factor of all rates."""
     if settings.lr_scheduler == "one_cycle":
         start = 1 / settings.lr_div_factor
         return _one_cycle(settings, start, 1.0, start / settings.lr_final_div_factor)
@@ -63,7 +63,7 @@ def make_schedule(
 
 
 def make_beta1(settings: TrainSettings) -> Callable[[int], float] | None:
-    """Make the function from a step to AdamW's first beta; None if it does not change."""
+    """Make the function from a step to the first beta of AdamW; None if beta is constant."""
     if settings.lr_scheduler != "one_cycle" or not settings.lr_cycle_beta1:
         return None
     return _one_cycle(settings, MAX_BETA1, MIN_BETA1, MAX_BETA1)
@@ -72,7 +72,7 @@ def make_beta1(settings: TrainSettings) -> Callable[[int], float] | None:
 def _one_cycle(
     settings: TrainSettings, start: float, turn: float, end: float
 ) -> Callable[[int], float]:
-    """From start to turn, then to end, as torch's OneCycleLR steps.
+    """Go from start to turn, then to end, with the same steps as torch's OneCycleLR.
 
     Source: Smith and Topin 2017, arXiv 1708.07120, in two phases.
     """
@@ -100,21 +100,21 @@ def optimizer_file(pipeline: str) -> Path:
     checkpoints = complete_checkpoints(folder) if Path(pipeline).is_dir() else []
     if not checkpoints:
         raise InputError(
-            f"no checkpoint-N beside {pipeline} with an optimiser state to continue from;"
-            " --fresh_optimizer starts with an empty one"
+            f"no checkpoint-N with an optimiser state beside {pipeline};"
+            " --fresh_optimizer starts with an empty state"
         )
     return checkpoints[-1] / "optimizer.bin"
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
-    """Load the optimiser state of another run; rates and weight decay stay those of this run.
+    """Load the optimiser state of another run. Learning rates and weight decay do not change.
 
     Args:
         optimizer: gets the state.
         file: `optimizer.bin` of a checkpoint.
 
     Raises:
-        InputError: if the other run trained other parameters, or with another kind of AdamW.
+        InputError: if the other run trained other parameters, or used another kind of AdamW.
     """
     state = torch.load(file, map_location="cpu", weights_only=True)
     own = optimizer.state_dict()["param_groups"]
@@ -128,7 +128,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
     theirs, ours = ([len(g["params"]) for g in groups] for groups in (state["param_groups"], own))
     if theirs != ours:
         raise InputError(
-            f"{file} is of {theirs} parameters, this run trains {ours}: another part of the U-Net;"
-            " --fresh_optimizer starts with an empty state"
+            f"{file} is the state of {theirs} parameters, this run trains {ours}: another part of"
+            " the U-Net; --fresh_optimizer starts with an empty state"
         )
     optimizer.load_state_dict({"state": state["state"], "param_groups": own})

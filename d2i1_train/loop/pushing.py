@@ -1,4 +1,4 @@
-"""Pushing: sending checkpoints to the Hub while training goes on."""
+"""Push checkpoints to the Hub while training continues."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ from d2i1_data.publish.settings import PublishSettings
 from .checkpoint import COUNTERS, complete_checkpoints
 from .settings import TrainSettings
 
-STAGED = ".push"  # links to what is being sent, so that pruning cannot delete it
+STAGED = ".push"  # has links to the files that are being sent, so that pruning cannot delete them
 FILE = re.compile(r"checkpoint-(0|[1-9]\d*)/(.*)")
 
 logger = logging.getLogger(__name__)
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 class Pusher:
     """Sends the newest checkpoint of a run in a thread, so that the loop never waits.
 
-    If a checkpoint is written while another is being sent, it goes next. It replaces a checkpoint
-    that is still waiting. A failure is logged, and training goes on.
+    A checkpoint that is written while another is being sent must wait. It replaces an older one
+    that is still waiting. A failure is logged, and training continues.
     """
 
     def __init__(self, settings: TrainSettings) -> None:
@@ -72,7 +72,7 @@ class Pusher:
         shutil.rmtree(staged)
 
     def offer(self, checkpoint: Path) -> None:
-        """Send a complete checkpoint as soon as possible; returns at once."""
+        """Send a complete checkpoint as soon as possible. This method returns at once."""
         staged = self.folder / STAGED / checkpoint.name
         try:
             shutil.rmtree(staged, ignore_errors=True)
@@ -115,12 +115,12 @@ class Pusher:
                     return
             try:
                 self.repository.sync(partial(self._changes, staged), staged.name, quiet=True)
-            except Exception as error:  # neither training nor the next checkpoint must fail
+            except Exception as error:  # training and the next checkpoint must not fail
                 logger.warning("%s was not pushed: %s", staged.name, error)
             shutil.rmtree(staged, ignore_errors=True)
 
     def _changes(self, staged: Path, state: RemoteState) -> Changes:
-        """The files of a checkpoint, and older checkpoints beyond the limit to delete."""
+        """Changes that add a checkpoint, and delete older checkpoints beyond the limit."""
         names = sorted((file.name for file in staged.iterdir()), key=lambda n: (n == COUNTERS, n))
         files: dict[str, Content] = {f"{staged.name}/{name}": staged / name for name in names}
         own = int(staged.name.rpartition("-")[2])
@@ -141,7 +141,7 @@ def _steps(state: RemoteState) -> set[int]:
 
 
 def _link(source: str, target: str) -> None:
-    """A hard link to a file; a copy where links are not possible."""
+    """Make a hard link to a file, or a copy if links are not possible."""
     try:
         os.link(source, target)
     except OSError:

@@ -1,4 +1,4 @@
-"""Opening the results of a run again: to train further, or as theta_E instead of theta_C."""
+"""Open the results of a run again: to train further, or to use theta_E instead of theta_C."""
 
 from collections.abc import Callable
 from functools import partial
@@ -23,12 +23,12 @@ def open_trainable(
 ) -> tuple[Diff2in1Pipeline, Callable[[], UNet2DConditionModel]]:
     """Open a pipeline to train it further.
 
-    If `pipeline` holds a fused LoRA, the LoRA is read from the folder `adapter` beside it, and its
-    base from where the warm-up found it.
+    A fused LoRA cannot be trained. It is then read from the folder `adapter` beside the pipeline,
+    and its base from the place that the warm-up used.
 
     Args:
         pipeline: folder or Hub id of a pipeline or an adapter.
-        base: where the base of a LoRA lies now, if it was moved.
+        base: new place of the base of a LoRA, if it was moved.
 
     Returns:
         The pipeline, and a function that loads the base's own U-Net.
@@ -55,7 +55,10 @@ def open_trainable(
 
 
 def _base_beside(pipeline: Path, moved: str | None) -> Base | None:
-    """The base that the first stage behind a pipeline started from. moved: where it lies now."""
+    """The base that the first stage of a pipeline started from.
+
+    moved: its new place, if it was moved.
+    """
     record = read_run(pipeline.parent)
     run = record.settings if record else {}
     if run.get("pipeline"):  # this run improved the result of another run
@@ -72,7 +75,7 @@ def open_theta(pipeline: str, theta: str) -> Diff2in1Pipeline:
     """Open a pipeline with theta_C's weights or with theta_E's.
 
     Args:
-        pipeline: folder or Hub id; for theta_E the folder of a run's pipeline.
+        pipeline: folder or Hub id of a pipeline; for theta_E the folder `pipeline` of a run.
         theta: `creation` for the pipeline's own weights, `exploitation` for those of the newest
             checkpoint beside it.
 

@@ -1,4 +1,4 @@
-"""Run: one stage of training around its loop, with processes, optimiser, logs and checkpoints."""
+"""Run: one stage of training, with its processes, optimiser, logs and checkpoints."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -43,19 +43,19 @@ def open_training_rows(settings: TrainSettings) -> Rows:
 class Run:
     """One stage of training.
 
-    Every training forward of theta_E must go through `model`, the object that accelerate prepared:
-    otherwise several processes do not average their gradients, without any error.
+    Every training forward of theta_E must go through `model`, the object that accelerate prepared.
+    Otherwise several processes would not average their gradients, and no error would show it.
 
     Args:
-        settings: of the stage.
-        name: of the stage, such as `warm-up`.
-        pipe: the pipeline that is trained; its modules become theta_E.
-        rows: the real rows, then the created ones if there are any.
-        follows: whether theta_C is a module of its own, a twin of theta_E. Otherwise both are one.
-        optimizer_file: optimiser state of another run to start with.
+        settings: settings of the stage.
+        name: name of the stage, such as `warm-up`.
+        pipe: the pipeline to train. Its modules become theta_E.
+        rows: the real rows, then the created rows if there are any.
+        follows: whether theta_C is a twin of theta_E. Otherwise both are the same module.
+        optimizer_file: optimiser state of another run to start with; None starts with an empty one.
 
     Raises:
-        InputError: if the settings cannot be met. Nothing is written then.
+        InputError: if the settings cannot be used. Nothing is written then.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Run:
         if follows:
             self.thetas["creation"] = self.creation
         if self.accelerator.distributed_type == DistributedType.MULTI_GPU:
-            # a host with batch norm normalises over the samples of all processes, as published
+            # batch norm uses the samples of all processes, as in the published hosts
             nn.SyncBatchNorm.convert_sync_batchnorm(self.exploitation.perception)
         self.trained = [p for p in self.exploitation.parameters() if p.requires_grad]
         optimizer = make_optimizer(self.exploitation, settings)
@@ -94,14 +94,14 @@ class Run:
         if optimizer_file and self.step == 0:
             load_optimizer(self.optimizer, optimizer_file)
         self.loader = Loader(settings.dataloader_num_workers, self.accelerator.num_processes)
-        self.losses: list[Tensor] = []  # of every micro-batch since the last log entry
+        self.losses: list[Tensor] = []  # losses of all micro-batches since the last log entry
         self.loss_names: list[str] = []
         self.bar: Any = None  # the progress bar of `steps`
         self._open_trackers()
 
     def _resume(self) -> Counters:
-        """Load the checkpoint that the settings ask for; its counters, or new ones."""
-        # checkpoint.py keeps weights by name, so that no model is unpickled or stored twice
+        """Load the checkpoint that the settings name. Return its counters, or new ones."""
+        # checkpoint.py stores weights by name, so that no model is unpickled or stored twice
         self.accelerator.register_save_state_pre_hook(
             lambda models, weights, folder: weights.clear()
         )
@@ -123,7 +123,7 @@ class Run:
         self.accelerator.init_trackers(self.name, config, {"wandb": {"dir": str(self.folder)}})
 
     def steps(self) -> Iterator[int]:
-        """Yield the number of each optimiser step that is left, with a progress bar."""
+        """Yield the number of each remaining optimiser step, with a progress bar."""
         total = self.settings.max_train_steps
         hidden = not self.accelerator.is_local_main_process
         with tqdm(
@@ -146,8 +146,8 @@ class Run:
     def batches(self, mix: Mix) -> Iterator[TrainingBatch]:
         """Yield the micro-batches of this step and process.
 
-        Processes and micro-batches take turns along an order of samples. How a batch is divided
-        among them does not change which samples a step takes.
+        Processes and micro-batches take turns along an order of samples. So a step takes the same
+        samples, however its batch is divided among them.
 
         Args:
             mix: orders of samples, and how many a micro-batch takes of each.
@@ -157,7 +157,7 @@ class Run:
         for micro in range(accumulation):
             turn = (self.step * accumulation + micro) * ranks + self.accelerator.process_index
             examples = self.loader.load(mix, turn)
-            # the turn decides dropout, whichever process takes it
+            # the turn decides dropout, so that the process does not matter
             torch.manual_seed(seeded(self.settings.seed, "dropout", turn).initial_seed())
             with self.accelerator.accumulate(self.model):
                 yield stack(examples, self.device)
@@ -171,11 +171,11 @@ class Run:
         return size * self.settings.gradient_accumulation_steps * self.accelerator.num_processes
 
     def learn(self, loss: Tensor, losses: Mapping[str, Tensor]) -> None:
-        """Go one micro-batch backward; the last one of a step also clips, steps and clears.
+        """Run the backward pass of a micro-batch. After the last one of a step, update the weights.
 
         Args:
-            loss: what is minimised.
-            losses: what is logged, averaged over the micro-batches since the last log entry.
+            loss: the loss to minimise.
+            losses: losses to log, averaged over the micro-batches since the last log entry.
         """
         self.losses.append(torch.stack(list(losses.values())))
         self.loss_names = list(losses)
@@ -188,12 +188,12 @@ class Run:
     def end_step(
         self, pipes: Mapping[str, Diff2in1Pipeline], consumed: int = 0, followed: int = 0
     ) -> None:
-        """Log, save a checkpoint and validate, where the settings say so for this step.
+        """Log, save a checkpoint and validate, if the settings say so for this step.
 
         Args:
-            pipes: pipelines to validate, by the name of their theta; the last one is published.
-            consumed: samples that theta_E has consumed so far.
-            followed: how often theta_C has followed so far.
+            pipes: pipelines to validate, by the name of their theta. The last one is published.
+            consumed: number of samples that theta_E has consumed so far.
+            followed: number of updates of theta_C so far.
         """
         step, settings = self.step + 1, self.settings
         last = step == settings.max_train_steps
@@ -221,7 +221,7 @@ class Run:
     def _validate(
         self, validation: Validation, pipes: Mapping[str, Diff2in1Pipeline], step: int
     ) -> None:
-        """Score every theta and log its pictures; keep the weights to publish if they are best."""
+        """Score every theta and log its pictures. Save the weights to publish if they are best."""
         if not self.accelerator.is_main_process:
             return
         for name, pipe in pipes.items():
@@ -248,7 +248,7 @@ class Run:
 def _claim_folder(
     name: str, settings: TrainSettings, accelerator: Accelerator, rows: Sequence[Rows]
 ) -> Pusher | None:
-    """Make the folder of a run ours, and the repository that it is pushed to."""
+    """Claim the folder of a run, and the repository that it is pushed to."""
     if not accelerator.is_main_process:
         return None
     folder = Path(settings.output_dir)

@@ -14,7 +14,7 @@ ONE_CYCLE_SETTINGS = (
     "lr_anneal",
     "lr_cycle_beta1",
 )
-UNREPEATED_VIEWS = ("random_scale", "random_crop", "color_jitter")  # every draw gives a new view
+UNREPEATED_VIEWS = ("random_scale", "random_crop", "color_jitter")  # these make every view new
 JITTER_LIMITS = {
     **dict.fromkeys(("brightness", "contrast", "saturation", "gamma", "tint"), 1.0),
     **{"hue": 0.5, "each": 1.0, "probability": 1.0},
@@ -31,9 +31,8 @@ class DataSettings:
     """`stop` ends the run at a row that cannot be used. `skip` leaves such rows out and lists them
     in skipped.json."""
     cache_dir: str | None = None
-    """Folder that keeps latents and text embeddings for later runs and for all processes. Not
-    possible with random_scale, random_crop or color_jitter: their latents are never needed
-    again."""
+    """Folder that keeps latents and text embeddings for all processes and later runs. It cannot be
+    used with random_scale, random_crop or color_jitter, because every view is then new."""
     dataloader_num_workers: int = 0
     """Threads that load the next samples while the current step trains. 0 loads them between
     steps."""
@@ -60,10 +59,11 @@ class OptimisationSettings:
     gradient_accumulation_steps: int = 1
     """Micro-batches in one optimiser step."""
     gradient_checkpointing: bool = False
-    """Compute the activations of a trained U-Net again in the backward pass. Slower, but needs less
-    memory."""
+    """Compute the activations of a trained U-Net again in the backward pass. This is slower, but
+    needs less memory."""
     mixed_precision: Literal["no", "bf16", "fp16"] | None = None
-    """None takes the setting of `accelerate launch` or of its configuration, else `no`."""
+    """Precision of training. None takes the setting of `accelerate launch` or its configuration,
+    otherwise `no`."""
     max_grad_norm: float = 1.0
     """Clip gradients to this norm. 0 does not clip."""
     adam_weight_decay: float = 1e-2
@@ -84,9 +84,9 @@ class OptimisationSettings:
     lr_warmup_steps: int = 0
     """Steps in which the learning rates rise from 0."""
     lr_num_cycles: int = 1
-    """cosine_with_restarts: number of restarts."""
+    """cosine_with_restarts: number of cycles."""
     lr_power: float = 1.0
-    """polynomial: its power."""
+    """polynomial: power of the polynomial."""
     lr_div_factor: float = 25.0
     """one_cycle: the first rate is the learning rate divided by this."""
     lr_final_div_factor: float = 1e4
@@ -128,19 +128,19 @@ class AugmentationSettings:
     """Multiply the sides by a factor drawn uniformly from [LOW, HIGH], for theta_C and theta_E
     alike. Distances are divided by it. Needs random_crop."""
     random_crop: str | None = None
-    """Height x width (512x512) of a random window, cut after scaling, for theta_C and theta_E
+    """Cut a random window of this height x width (512x512) after scaling, for theta_C and theta_E
     alike. A smaller image is extended by grey pixels with unknown labels."""
     crop_max_share: float = 1.0
     """Draw the window again, up to 10 times, while one class covers more than this share of its
     known pixels. Created samples always take the first window: their stored labels are not used."""
     color_jitter: dict[str, float] | None = None
     """Change the colours that theta_E gets. theta_C gets the original colours. Keys, in the order
-    in which the changes are made: gamma g, an exponent in [1 - g, 1 + g]; brightness b, a factor in
-    [1 - b, 1 + b]; contrast c, such a factor of the distance to the mean grey of the image;
-    saturation s, such a factor of the distance to the grey of each pixel; hue h, a turn in [-h, h]
-    of the full circle; tint t, a factor in [1 - t, 1 + t] for each channel. All are drawn
-    uniformly. Two more keys: probability (1) that a sample is changed at all; each (1), the
-    probability of each change in a changed sample."""
+    in which the changes are made: gamma g draws an exponent in [1 - g, 1 + g]; brightness b a
+    factor in [1 - b, 1 + b]; contrast c a factor in [1 - c, 1 + c] for the distance to the mean
+    grey of the image; saturation s a factor in [1 - s, 1 + s] for the distance to the grey of each
+    pixel; hue h a turn in [-h, h] of the full circle; tint t a factor in [1 - t, 1 + t] for each
+    channel. All are drawn uniformly. Two more keys: probability (default 1) that a sample is
+    changed; each (default 1), the probability of each change in a changed sample."""
 
     def check(self) -> None:
         """Refuse impossible values."""
@@ -170,15 +170,16 @@ class ValidationSettings:
     """Validation"""
 
     validation_source: str | None = None
-    """Labelled data that theta is scored on during training. Pictures of its first samples are
+    """Labelled data on which theta is scored during training. Pictures of its first samples are
     logged."""
     validation_steps: int = 500
-    """Steps from one validation to the next."""
+    """Number of steps between validations."""
     num_validation_samples: int = 16
     """Use only the first samples of the validation source."""
     best_metric: str | None = None
-    """TASK.METRIC, such as depth.abs_rel. The pipeline gets the weights with the best validation by
-    this metric instead of the last weights. `best.safetensors` keeps them during training."""
+    """TASK.METRIC, such as depth.abs_rel. The pipeline gets the weights with the best value of this
+    metric in validation, instead of the last weights. `best.safetensors` keeps them during
+    training."""
 
     def check(self) -> None:
         """Refuse impossible values."""
@@ -192,9 +193,9 @@ class CheckpointSettings:
     """Checkpoints"""
 
     checkpointing_steps: int = 500
-    """Steps from one checkpoint to the next. The last step always writes one."""
+    """Number of steps between checkpoints. The last step always writes one."""
     checkpoints_total_limit: int | None = None
-    """Keep only this many checkpoints, the newest."""
+    """Keep only this many of the newest checkpoints. None keeps all."""
     resume_from_checkpoint: str | None = None
     """Continue a run: `latest`, or a checkpoint-N of output_dir."""
 
@@ -208,7 +209,7 @@ class HubSettings:
     """Hub"""
 
     push_to_hub: bool = False
-    """Send checkpoints to the Hub during training, and at the end everything that `d2i1 publish
+    """Send checkpoints to the Hub during training. At the end, send everything that `d2i1 publish
     --run` sends. With --resume_from_checkpoint latest, a folder without checkpoints continues from
     the newest checkpoint on the Hub."""
     hub_model_id: str | None = None
@@ -229,7 +230,7 @@ class LoggingSettings:
     report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
     """Where losses, learning rates, metrics and pictures are logged."""
     logging_steps: int = 10
-    """Steps from one log entry to the next. An entry holds the mean losses since the last one."""
+    """Number of steps between log entries. An entry holds the mean losses since the last one."""
 
     def check(self) -> None:
         """Refuse impossible values."""
@@ -269,6 +270,5 @@ class TrainSettings(
         unrepeated = [f"--{name}" for name in UNREPEATED_VIEWS if getattr(self, name)]
         if self.cache_dir and unrepeated:
             raise InputError(
-                "--cache_dir keeps latents of views that come again; with"
-                f" {', '.join(unrepeated)} every view is new"
+                f"--cache_dir has no effect with {', '.join(unrepeated)}: every view is then new"
             )

@@ -1,7 +1,6 @@
-"""The training record of a stage: the content of `training.json`, which cards are made from.
+"""Make the training record of a stage, for `training.json`. Cards show this record.
 
-It holds no paths, machines or times. It includes the earlier stages of the pipeline that the stage
-started from.
+The record holds no paths, machines or times. It includes the earlier stages of the pipeline.
 """
 
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from d2i1_data.sources import Rows, parse_spec
 from ..settings import LORA_SETTINGS, SelfImproveSettings, WarmUpSettings
 from .settings import ONE_CYCLE_SETTINGS, TrainSettings
 
-# settings that name places, or say how a run was logged and kept
+# settings about places, logs and checkpoints, which the record leaves out
 PRIVATE = {"output_dir", "cache_dir", "resume_from_checkpoint", "report_to", "logging_steps"}
 PRIVATE |= {"checkpointing_steps", "checkpoints_total_limit", "dataloader_num_workers"}
 PRIVATE |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
@@ -37,13 +36,13 @@ PLACES = ("pipeline", "base_config")
 
 
 class StageFacts(NamedTuple):
-    """Facts about a stage that has ended.
+    """Facts about a finished stage.
 
     Args:
-        name: of the stage, such as `warm-up`.
-        settings: of the stage.
-        rows: the real rows, then the created ones if there are any.
-        steps: optimiser steps made.
+        name: name of the stage, such as `warm-up`.
+        settings: settings of the stage.
+        rows: the real rows, then the created rows if there are any.
+        steps: number of optimiser steps.
         processes: number of processes.
         validation: metrics of the published weights, if they were measured.
     """
@@ -60,8 +59,8 @@ def training_record(facts: StageFacts, pipe: Diff2in1Pipeline) -> TrainingRecord
     """Describe a training: the base, the earlier stages, and this one.
 
     Args:
-        facts: of this stage.
-        pipe: the pipeline that it trained.
+        facts: facts about this stage.
+        pipe: the trained pipeline.
     """
     earlier = TrainingRecord()
     if isinstance(facts.settings, SelfImproveSettings):
@@ -73,7 +72,7 @@ def training_record(facts: StageFacts, pipe: Diff2in1Pipeline) -> TrainingRecord
 def _base_facts(
     settings: TrainSettings, pipe: Diff2in1Pipeline, earlier: TrainingRecord
 ) -> tuple[str | None, bool | None]:
-    """The base's licence, and whether it is embedded; None where that is not known."""
+    """The licence of the base, and whether it is embedded; None if unknown."""
     if isinstance(settings, WarmUpSettings):
         name, revision = settings.base, settings.revision
         return read_licence(name, revision) or None, name in embedded() or None
@@ -105,7 +104,7 @@ def _stage(facts: StageFacts, pipe: Diff2in1Pipeline) -> Stage:
 
 
 def _public_settings(facts: StageFacts, pipe: Diff2in1Pipeline) -> dict[str, Any]:
-    """The settings with names instead of places."""
+    """The settings, with names instead of paths."""
     given = asdict(facts.settings)
     found = {key: one for key, one in given.items() if key not in PRIVATE and one is not None}
     found |= {name: command.public_name(found[name]) for name in PLACES if name in found}
@@ -122,9 +121,9 @@ def _public_settings(facts: StageFacts, pipe: Diff2in1Pipeline) -> dict[str, Any
 
 
 def _describe_rows(rows: Rows, spec: str | None = None) -> TrainingRows:
-    """What is known about rows. spec: the `--source` of real rows; None for created ones."""
+    """Describe rows. spec: the `--source` of real rows; None for created rows."""
     licence = None
-    with suppress(InputError):  # the first row cannot be read, and training did not come to it
+    with suppress(InputError):  # if training did not use the first row, it may be unreadable
         licence = rows.source.picture(rows.usable[0]).provenance.licence
     return TrainingRows(
         name=rows.source.name,
@@ -136,7 +135,7 @@ def _describe_rows(rows: Rows, spec: str | None = None) -> TrainingRows:
 
 
 def _count_samples(facts: StageFacts) -> dict[str, int]:
-    """The samples of each kind that were drawn, repetitions included; of a union, together."""
+    """Count the drawn samples of each kind, with repetitions. A union has one count for both."""
     settings = facts.settings
     batches = facts.steps * settings.gradient_accumulation_steps * facts.processes
     real = batches * settings.real_batch_size

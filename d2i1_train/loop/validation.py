@@ -31,14 +31,14 @@ Scores = dict[str, dict[str, float]]  # task -> metric -> value
 
 
 class Validation:
-    """Scores pipelines on labelled samples and draws pictures of the first of them.
+    """Scores pipelines on labelled samples, and draws pictures of the first samples.
 
     Args:
         settings: source, number of samples, and the metric that decides which weights are best.
         pipe: its tasks are scored.
 
     Raises:
-        InputError: if the source has none of the tasks, or the best metric is not one of its.
+        InputError: if the source has none of the tasks, or there is no such best metric.
     """
 
     def __init__(self, settings: TrainSettings, pipe: Diff2in1Pipeline) -> None:
@@ -54,7 +54,7 @@ class Validation:
             self.best = BestWeights(Path(settings.output_dir), task, metric, higher)
 
     def score(self, pipe: Diff2in1Pipeline) -> Scores:
-        """Measure every metric of each task on all samples."""
+        """Compute every metric of each task on all samples."""
         with _evaluating(pipe):
             return self._score(pipe, self.rows.samples())
 
@@ -63,7 +63,7 @@ class Validation:
         return compute_metrics(self.tasks, {key: value.sum(0) for key, value in sums.items()})
 
     def report(self, pipe: Diff2in1Pipeline) -> ValidationRecord:
-        """Measure what goes into the training record: the metrics of tables that are finite."""
+        """Compute the metrics for the training record: those of tables, if they are finite."""
         scores = self.score(pipe)
         finite = {
             name: {
@@ -78,7 +78,7 @@ class Validation:
         return ValidationRecord(source, len(self.rows.usable), finite, self.split, best)
 
     def picture(self, pipe: Diff2in1Pipeline) -> Image:
-        """Draw a row per sample: RGB, then truth, prediction and uncertainty of each task."""
+        """Draw a row for each sample: image; truth, prediction and uncertainty of each task."""
         samples = list(islice(self.rows.samples(), PICTURE_SAMPLES))
         with _evaluating(pipe):
             output = pipe.predict([sample.image for sample in samples])
@@ -96,7 +96,7 @@ class Validation:
 
 @contextmanager
 def _evaluating(pipe: Diff2in1Pipeline) -> Iterator[None]:
-    """Turn dropout off for a while."""
+    """Switch dropout off inside the block."""
     parts = [part for part in (pipe.unet, pipe.perception) if part.training]
     for part in parts:
         part.eval()
@@ -111,13 +111,13 @@ def find_metric(name: str, metrics: dict[str, list[str]]) -> tuple[str, str]:
     """Find the task and the metric that `--best_metric TASK.METRIC` names.
 
     Args:
-        name: as given.
-        metrics: names of the metrics of each task.
+        name: the value of the flag.
+        metrics: task -> names of its metrics.
 
     Raises:
         InputError: if there is no such metric.
     """
-    pairs = {f"{task}.{one}": (task, one) for task, names in metrics.items() for one in names}
+    pairs = {f"{task}.{metric}": (task, metric) for task, own in metrics.items() for metric in own}
     if name not in pairs:
         raise InputError(f"--best_metric {name}: choose from {', '.join(pairs)}")
     return pairs[name]
@@ -130,10 +130,10 @@ class BestWeights:
     end. The optimiser state in checkpoints always belongs to the last weights.
 
     Args:
-        folder: of the run.
-        task: whose metric decides.
-        metric: that decides.
-        higher_is_better: its direction.
+        folder: folder of the run.
+        task: the task of the metric.
+        metric: the metric that decides.
+        higher_is_better: whether a higher value of the metric is better.
     """
 
     def __init__(self, folder: Path, task: str, metric: str, higher_is_better: bool) -> None:
@@ -144,8 +144,8 @@ class BestWeights:
         """Save weights if they are better than the saved ones.
 
         Args:
-            scores: of these weights.
-            step: of these weights.
+            scores: scores of these weights.
+            step: step of these weights.
             tensors: the weights.
         """
         value, old = scores[self.task][self.metric], self._saved_value()
@@ -157,7 +157,8 @@ class BestWeights:
             save_file({k: t.contiguous() for k, t in tensors.items()}, temporary, header)
 
     def _saved_value(self) -> float:
-        """The value of the saved weights; nan if there are none, or another metric chose them."""
+        """The metric of the saved weights; nan without saved weights, or if another metric chose
+        them."""
         if not self.file.is_file():
             return math.nan
         with safe_open(self.file, "pt") as stored:

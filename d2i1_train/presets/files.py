@@ -19,10 +19,10 @@ def find_settings_file(name: str) -> Path:
     """Find a file by its path, or a preset by its name.
 
     Args:
-        name: path of a YAML file, or the name of a preset. A file goes first.
+        name: path of a YAML file, or name of a preset. If both exist, the file is used.
 
     Raises:
-        InputError: if there is neither such a file nor such a preset.
+        InputError: if there is no such file and no such preset.
     """
     preset = FOLDER / f"{name}.yaml"
     for path in (Path(name), preset):
@@ -35,7 +35,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     """Read the settings that a YAML file holds.
 
     Raises:
-        InputError: if it is not YAML, or holds something else than `key: value` lines.
+        InputError: if it is not YAML, or does not consist of `key: value` lines.
     """
     try:
         content = yaml.safe_load(path.read_text()) or {}

@@ -1,1 +1,1 @@
-"""Scratch: small bases, trained from scratch. The act is in `scratch.base`."""
+"""Scratch: train small bases from scratch. The act is in `scratch.base`."""

@@ -1,4 +1,4 @@
-"""Training a small base: first the autoencoder, then text encoder and U-Net on its latents."""
+"""Train a small base: first the autoencoder, then text encoder and U-Net on its latents."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -71,7 +71,7 @@ def gather(settings: BaseSettings) -> tuple[Tensor, list[str]]:
     source = open_source(settings.source, resolution=settings.resolution)
     count = min(len(source), settings.max_train_samples or len(source))
     loader: DataLoader[Sample] = DataLoader(
-        source,  # type: ignore[arg-type]  # a Source is indexed like a Dataset
+        source,  # type: ignore[arg-type]  # a Source has the same methods as a Dataset
         batch_size=None,
         sampler=range(count),
         num_workers=settings.dataloader_num_workers,
@@ -90,7 +90,7 @@ def gather(settings: BaseSettings) -> tuple[Tensor, list[str]]:
         captions.append(sample.caption)
         if images[-1].shape != images[0].shape:
             raise InputError(
-                f"{settings.source}: {sample.id} is {width}x{height}, others are not;"
+                f"{settings.source}: {sample.id} is {width}x{height}, others have another size;"
                 " a base is trained on images of one size"
             )
     return torch.stack(images), captions

@@ -1,4 +1,4 @@
-"""Training the U-Net of a base together with its text encoder."""
+"""Train the U-Net of a base together with its text encoder."""
 
 from pathlib import Path
 
@@ -23,11 +23,11 @@ def fit_unet(
     """Train U-Net and text encoder.
 
     Args:
-        base: holds both.
-        latents: scaled latents `[N, C, h, w]`, or `[2N, C, h, w]` with those of mirrored images.
+        base: the base with both parts.
+        latents: scaled latents `[N, C, h, w]`, or `[2N, C, h, w]` with mirrored images.
         captions: N captions.
         settings: how to train.
-        folder: for checkpoints and previews.
+        folder: gets checkpoints and previews.
     """
     device = base.unet.device
     autocast = torch.autocast(

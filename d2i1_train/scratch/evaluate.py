@@ -1,4 +1,4 @@
-"""Scoring a base: how well it reconstructs and creates."""
+"""Score a base: how well it reconstructs and creates images."""
 
 import json
 from pathlib import Path
@@ -51,7 +51,7 @@ def evaluate_base(settings: BaseSettings) -> dict[str, Any]:
 
 
 def _mount(name: str) -> Diff2in1Pipeline:
-    """A pipeline that creates as users do. Its host is not trained, and its labels are not used."""
+    """A pipeline that creates images. Its host is not trained, and its labels are not used."""
     task = {"unused": CONFIDENCE.config()}
     pipe = Diff2in1Pipeline.from_base(find_base(name), next(iter(HOSTS)), task, width=16)
     pipe.set_progress_bar_config(disable=True)

@@ -17,7 +17,10 @@ from d2i1_data.dataset.files import atomic_file
 
 @dataclass(frozen=True)
 class Fit:
-    """How one part is trained. `every`: steps from one checkpoint, with a preview, to the next."""
+    """How one part is trained.
+
+    every: number of steps between checkpoints. Each checkpoint has a preview.
+    """
 
     steps: int
     learning_rate: float
@@ -34,17 +37,17 @@ def fit(
     folder: Path,
     preview: Callable[[], None],
 ) -> None:
-    """Train a model. It holds the averaged weights afterwards.
+    """Train a model. Afterwards it has the averaged weights.
 
-    A resumed run continues exactly as if it had not been interrupted, because each step's generator
-    is seeded by (seed, step).
+    A resumed run continues exactly as if it had not been interrupted, because the generator of each
+    step is seeded by (seed, step).
 
     Args:
-        name: of the part, for the progress bar and its folder.
-        model: is trained.
-        loss: computes the loss of a step, with all random draws from the generator it is given.
+        name: name of the part, for the progress bar and the folder.
+        model: the model to train.
+        loss: computes the loss of a step. It takes all random numbers from the given generator.
         recipe: how to train.
-        folder: for checkpoints.
+        folder: gets the checkpoints.
         preview: draws a picture with the averaged weights.
     """
     parameters = dict(model.named_parameters())
@@ -75,7 +78,7 @@ def fit(
 
 
 def _schedule(step: int, steps: int) -> float:
-    """Linear warm-up over 2 % of the steps, then half a cosine down to 2 % of the rate."""
+    """Linear warm-up over 2 % of the steps, then half a cosine, down to 2 % of the rate."""
     warm = max(1, steps // 50)
     if step < warm:
         return (step + 1) / warm
@@ -118,7 +121,7 @@ def _resume(
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> int:
-    """Load the last state, if there is one; returns its step."""
+    """Load the last state if there is one, and return its step."""
     file = path / "state.safetensors"
     if not file.exists():
         return 0

@@ -1,4 +1,4 @@
-"""Generation: scores of created images: sharpness, match with captions, distance to real ones."""
+"""Generation: score created images by sharpness, match with captions, and distance to real ones."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -26,16 +26,16 @@ Metrics = dict[str, float]
 
 
 class Generation:
-    """Scores what pipelines create from held-out samples, always with the same noise.
+    """Scores images that pipelines create from held-out samples, always with the same noise.
 
     For rooms it also trains a probe. The probe tells whether a created image shows the object that
-    its caption names first, and how far its features are from those of real rooms.
+    its caption names first. Its features also give the distance to real rooms.
 
     Args:
         held_out: source of images and captions.
-        count: number of samples, at most.
-        stride: images are padded to multiples of it.
-        seed: of the probe.
+        count: largest number of samples.
+        stride: images are padded to multiples of the stride.
+        seed: seed of the probe.
     """
 
     def __init__(self, held_out: Source, count: int, stride: int, seed: int = 0) -> None:
@@ -49,7 +49,11 @@ class Generation:
             self.probe = train_probe(Rooms("train"), seed)
 
     def vary(self, pipe: Diff2in1Pipeline, create_with: CreateWith) -> tuple[Metrics, Tensor]:
-        """Create variations at strength 0.6 with the images' own captions; metrics and images."""
+        """Create variations at strength 0.6 with the images' own captions, and score them.
+
+        Returns:
+            The metrics, and the created images.
+        """
         varied = self._create(pipe, self.captions, 0.6, 1.0, create_with)
         again = [reconstruct(pipe.vae, p.to(pipe.device)).cpu() for p in self.images.split(BATCH)]
         sharpness = gradient(varied) / gradient(torch.cat(again))
@@ -61,10 +65,13 @@ class Generation:
     def invent(
         self, pipe: Diff2in1Pipeline, guidance: float, create_with: CreateWith
     ) -> tuple[Metrics, Tensor]:
-        """Create images at strength 1; metrics and images.
+        """Create images at strength 1, and score them.
 
-        The caption is that of another image, because a trace of the source image remains even at
-        strength 1.
+        Each uses the caption of another image, because even at strength 1 a trace of the source
+        image remains.
+
+        Returns:
+            The metrics, and the created images.
         """
         others = self.captions[1:] + self.captions[:1]
         invented = self._create(pipe, others, 1.0, guidance, create_with)
@@ -115,25 +122,25 @@ class Generation:
 
     @torch.no_grad()
     def _accuracy(self, probe: "Probe", images: Tensor, captions: Sequence[str]) -> float:
-        """How often the probe finds colour and shape of the object that the caption names first."""
+        """Share of images in which the probe finds the object that the caption names first."""
         answers = torch.tensor([MAIN_OBJECTS.index(main_object(text)) for text in captions])
         return round((probe(images).argmax(1) == answers).float().mean().item(), 3)
 
     @torch.no_grad()
     def _distance(self, probe: "Probe", images: Tensor) -> float:
-        """Fréchet distance between the images' first half and the held-out ones' second half."""
+        """Fréchet distance of the first half of these images to the second half of real ones."""
         half = len(self.images) // 2
         one, other = probe.features(images[:half]), probe.features(self.images[half:])
         return round(frechet(one, other), 2)
 
 
 def gradient(images: Tensor) -> Tensor:
-    """Compute the mean absolute difference of neighbouring pixels."""
+    """Compute the mean absolute difference of neighbouring pixels, a measure of sharpness."""
     return images.diff(dim=-1).abs().mean() + images.diff(dim=-2).abs().mean()
 
 
 class Probe(nn.Module):
-    """A small classifier of the object that a room's caption names first. Features are pooled."""
+    """A small classifier. It predicts the object that the caption of a room names first."""
 
     def __init__(self, classes: int, width: int = 64) -> None:
         super().__init__()
@@ -180,7 +187,7 @@ def train_probe(rooms: Source, seed: int) -> Probe:
 
 
 def frechet(one: Tensor, other: Tensor) -> float:
-    """Compute the Fréchet distance of two sets of features `[N, D]`, taken as Gaussian."""
+    """Compute the Fréchet distance of two sets of features `[N, D]`, treated as Gaussian."""
     a, b = one.double(), other.double()
     shift = (a.mean(0) - b.mean(0)).square().sum()
     product = torch.linalg.eigvals(a.T.cov() @ b.T.cov()).real.clamp(min=0)

@@ -18,7 +18,13 @@ START, END = "<|startoftext|>", "<|endoftext|>"
 
 
 def train_tokenizer(captions: Iterable[str], settings: BaseSettings, folder: Path) -> CLIPTokenizer:
-    """Train a CLIP byte-pair tokenizer on captions. Every other text falls back to bytes."""
+    """Train a CLIP byte-pair tokenizer on captions. It splits unknown text into bytes.
+
+    Args:
+        captions: the captions.
+        settings: size of the vocabulary and length of texts.
+        folder: gets the files of the tokenizer.
+    """
     model = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     model.normalizer = normalizers.Lowercase()
     model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -52,7 +58,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer, settings: BaseSettings) -> CLIP
         num_hidden_layers=settings.text_layers,
         num_attention_heads=width // 32,
         max_position_embeddings=settings.text_length,
-        # the defaults are ids of OpenAI's vocabulary, which lie outside of ours
+        # the defaults are ids of OpenAI's vocabulary, which our vocabulary does not have
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
@@ -75,7 +81,8 @@ def build_vae(settings: BaseSettings, size: tuple[int, int]) -> AutoencoderKL:
 
 
 def build_unet(settings: BaseSettings, latent_size: tuple[int, int]) -> UNet2DConditionModel:
-    """Build a U-Net with cross-attention at every level but the first, whose maps are largest."""
+    """Build a U-Net with cross-attention at every level except the first, which has the largest
+    maps."""
     channels = settings.unet_channels
     down = ("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (len(channels) - 1)
     up = ("CrossAttnUpBlock2D",) * (len(channels) - 1) + ("UpBlock2D",)

@@ -43,9 +43,9 @@ class DenoiserSettings:
     """Share of the captions that are replaced by the empty prompt, which perception and guidance
     use."""
     vocabulary: int = 1000
-    """Most tokens that the tokenizer may learn."""
+    """Largest number of tokens that the tokenizer learns."""
     text_length: int = 32
-    """Most tokens of a caption, with its start and end token."""
+    """Largest number of tokens in a caption, including its start and end token."""
     text_width: int = 128
     """Width of the text encoder."""
     text_layers: int = 3
@@ -71,7 +71,7 @@ class BaseSettings(AutoencoderSettings, DenoiserSettings):
     ema_decay: float = 0.9995
     """The share of itself that the moving average of the weights keeps in a step."""
     checkpointing_steps: int = 500
-    """Steps from one checkpoint to the next. Each comes with a preview picture."""
+    """Number of steps between checkpoints. Each checkpoint has a preview picture."""
     resume_from_checkpoint: str | None = None
     """`latest` continues a run in output_dir."""
     mixed_precision: Literal["bf16", "no"] = "bf16"

@@ -1,4 +1,4 @@
-"""Training the autoencoder of a base, and encoding the training images."""
+"""Train the autoencoder of a base, and encode the training images."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from d2i1_data.dataset.files import write_png
 from .fit import Fit, fit
 from .settings import BaseSettings
 
-KL_WEIGHT = 1e-6  # as Stable Diffusion: it bounds latents and does not change reconstructions
+KL_WEIGHT = 1e-6  # as in Stable Diffusion: it bounds latents but keeps reconstructions
 PREVIEWS = 8
 
 
@@ -54,14 +54,14 @@ def fit_vae(vae: AutoencoderKL, images: Tensor, settings: BaseSettings, folder: 
 
 
 def reconstruction_loss(output: Tensor, image: Tensor) -> Tensor:
-    """Compute L1 of pixels and of differences between neighbours, which keeps edges sharp."""
+    """Compute L1 of pixels, plus L1 of differences between neighbours, which keeps edges sharp."""
     rows = F.l1_loss(output.diff(dim=-2), image.diff(dim=-2))
     columns = F.l1_loss(output.diff(dim=-1), image.diff(dim=-1))
     return F.l1_loss(output, image) + rows + columns
 
 
 def encode_all(vae: AutoencoderKL, images: Tensor, settings: BaseSettings) -> Tensor:
-    """Encode all images, then all mirrored images if they are trained on, as scaled latents."""
+    """Encode all images, and with random_flip then all mirrored images, as scaled latents."""
     views = [images, images.flip(-1)] if settings.random_flip else [images]
     parts = [_encode(vae, view[i : i + 64]) for view in views for i in range(0, len(view), 64)]
     return torch.cat(parts) * vae.config.scaling_factor

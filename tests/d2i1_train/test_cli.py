@@ -320,7 +320,7 @@ def test_images_need_no_flag(arguments: list[str], expected: list[str]) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("warm-up rooms --output_dir there", "'rooms' belongs to no flag"),
+        ("warm-up rooms --output_dir there", "'rooms' has no flag"),
         ("report one two", "one two: expected one dataset, got 2"),
         ("report -x one", "unknown flag -x"),
     ],

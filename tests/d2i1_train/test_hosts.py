@@ -340,4 +340,4 @@ def test_a_source_without_what_a_host_learns(
 ) -> None:
     flags = ("--base", tiny_base, "--source", f"folder:{photos}", "--output_dir", tmp_path / "out")
     message = d2i1("warm-up", "--host", "bae", *flags, code=2)
-    assert "source photos has labels of semseg: none that bae can learn" in message
+    assert "source photos has labels of semseg: bae cannot learn them" in message

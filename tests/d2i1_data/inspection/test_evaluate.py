@@ -202,7 +202,7 @@ def test_sparsification_is_drawn_and_written(
         ("--farthest 0", "--farthest 0: expected more than 0 metres"),
         ("--farthest -3.5", "--farthest -3.5: expected more than 0 metres"),
         ("--average image", "Expected a typing.Literal['pixels', 'images']"),
-        ("--sparsification curves.pdf", "--sparsification curves.pdf: expected a file named .png"),
+        ("--sparsification curves.pdf", "--sparsification curves.pdf: expected a .png file"),
     ],
 )
 def test_protocols_that_cannot_be(
