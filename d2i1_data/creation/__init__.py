@@ -1,1 +1,1 @@
-"""Creation: theta_C writes datasets, from the plan to the last shard."""
+"""Creation: write datasets, from the plan to the last shard, and verify them."""

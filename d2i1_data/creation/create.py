@@ -1,7 +1,7 @@
-"""Writing datasets: theta_C creates and labels images, labels given images, or labels are imported.
+"""Write datasets. theta_C creates and labels images, or labels real images, or labels are imported.
 
 A dataset is a pure function of (checkpoint, source, settings, seed). The plan lists every sample
-and shard before the first image is made, so an interrupted run continues where it stopped.
+and shard before the first image is made, so an interrupted run can continue.
 """
 
 from contextlib import ExitStack
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .producers import Producer
     from .ray import RayCluster
 
-PROCESS_TIMEOUT = timedelta(days=7)  # how long processes wait for others to finish their shards
+PROCESS_TIMEOUT = timedelta(days=7)  # time that a process waits for others to finish their shards
 
 
 def import_source(settings: ImportSettings) -> Path:
@@ -93,7 +93,7 @@ def _write_dataset(settings: WriteSettings) -> Path:
 
 
 def _plan(producer: "Producer", settings: WriteSettings, cluster: "RayCluster | None") -> "Plan":
-    """Plan every sample and its shard, and everything else that decides their bytes."""
+    """Make the plan: every sample and its shard, and all other facts that decide their bytes."""
     from ..dataset.shards import library_versions
     from .plan import Plan, plan_shards
 
@@ -113,21 +113,21 @@ def _plan(producer: "Producer", settings: WriteSettings, cluster: "RayCluster | 
 
 
 def _begin(folder: Path, producer: "Producer", plan: "Plan", settings: WriteSettings) -> None:
-    """Write everything that is known before the first shard."""
+    """Write the plan and all other files that do not depend on shards."""
     from ..card.command import changed_flags
     from ..dataset.record import RunRecord, write_run
     from ..dataset.shards import write_metadata
     from .plan import claim_folder, read_plan
 
     claim_folder(folder, plan, settings.overwrite)
-    own = ("output_dir", "overwrite")  # not part of what is made
+    own = ("output_dir", "overwrite")  # these settings do not affect the content
     given = {name: value for name, value in asdict(settings).items() if name not in own}
     write_run(folder, RunRecord(producer.act, changed_flags(given, type(settings)), given))
     write_metadata(folder, read_plan(folder).schema)
 
 
 def _finish(folder: Path, plan: "Plan") -> None:
-    """Write everything about all shards together: the list of skipped samples, and the card."""
+    """Write the files about all shards: the list of skipped samples, and the card."""
     from ..card import write_card
     from ..dataset.files import write_json
     from ..dataset.record import read_record
@@ -135,11 +135,13 @@ def _finish(folder: Path, plan: "Plan") -> None:
     from .plan import missing_shards
 
     if missing := missing_shards(plan, folder):
-        raise InputError(f"{folder}: {len(missing)} shards are not there; do all see this folder?")
+        raise InputError(
+            f"{folder}: {len(missing)} shards are missing; can all processes reach this folder?"
+        )
     skipped: dict[str, str] = {}
     for shard in dataset_shards(folder):
         skipped |= read_shard_record(shard).skipped
-    for entry in read_record(str(folder)).logs:  # logs give full reasons, but may be lost
+    for entry in read_record(str(folder)).logs:  # logs have the full reasons, but can be lost
         skipped |= {name: why for name, why in entry.skipped.items() if name in skipped}
     (folder / SKIPPED).unlink(missing_ok=True)
     if skipped:

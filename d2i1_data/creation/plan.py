@@ -1,7 +1,7 @@
-"""The plan of a dataset: every sample and shard, and all that decides their bytes.
+"""The plan of a dataset: every sample and shard, and all facts that decide their bytes.
 
-It is written before the first image. What a sample is made with follows from its place in the plan
-alone, so shards can be made by anyone, in any order, and again.
+The plan is written before the first image is made. It alone decides the content of each sample. So
+any process can make a shard, in any order, and make it again.
 """
 
 import fcntl
@@ -23,11 +23,11 @@ from ..dataset.shards import LOGS, PLAN, SKIPPED, dataset_shards, shard_path
 from ..errors import InputError
 from ..sources import Source
 
-MAX_DIFFERENCES = 4  # that an error lists
+MAX_DIFFERENCES = 4  # number of differences that an error lists
 
 
 class Item(NamedTuple):
-    """One sample to make: from which image of the source, and which of its variants."""
+    """One sample to make: the id of its source image, and the number of its variant."""
 
     source_id: str
     variant: int
@@ -38,7 +38,8 @@ class Plan:
     """The plan of a dataset.
 
     Attributes:
-        facts: what decides the bytes of a shard beside its samples, library versions included.
+        facts: all facts besides the samples that decide the bytes of a shard, including versions of
+            libraries.
         shards: the samples of each shard.
         schema: the columns of every shard.
     """
@@ -48,38 +49,51 @@ class Plan:
     schema: Schema
 
     def write(self, folder: Path) -> None:
-        """Write plan.json, a shard a line."""
+        """Write plan.json, with one shard on each line."""
         content = {"format_version": FORMAT_VERSION, **self.facts, "schema": self.schema.config()}
         head = json.dumps(content, indent=2).removesuffix("\n}")
         lines = ",\n".join(f"    {json.dumps(shard)}" for shard in self.shards)
         write_text(folder / PLAN, f'{head},\n  "shards": [\n{lines}\n  ]\n}}\n')
 
     def difference(self, facts: Mapping[str, Any], schema: Schema) -> dict[str, str]:
-        """What is different now, by name: the value of the plan, and the value now.
+        """Compare the plan with present facts and a present schema.
 
-        Columns that only the new schema has are no difference: shards of this plan do not get them.
+        A column that only the present schema has is not a difference, because shards of this plan
+        do not get it.
+
+        Returns:
+            Name -> text with the value of the plan and the present value.
         """
         now = json.loads(json.dumps(facts))
         changed = [key for key in {**self.facts, **now} if self.facts.get(key) != now.get(key)]
-        found = {
+        differences = {
             key: f"{_value(self.facts.get(key))}, now {_value(now.get(key))}" for key in changed
         }
-        own, other = (json.loads(json.dumps(one.config())) for one in (self.schema, schema))
+        own, other = (json.loads(json.dumps(s.config())) for s in (self.schema, schema))
         for name in {**own["tasks"], **other["tasks"]}:
             then, new = own["tasks"].get(name), other["tasks"].get(name)
             if then != new:
-                found[f"task {name}"] = f"{_value(then)}, now {_value(new)}"
+                differences[f"task {name}"] = f"{_value(then)}, now {_value(new)}"
         lost = differing_columns(own["columns"], other["columns"], added=False)
-        return found or ({"columns": lost} if lost else {})
+        return differences or ({"columns": lost} if lost else {})
 
     def check(self, facts: Mapping[str, Any], schema: Schema, where: str) -> None:
-        """Raise InputError for facts or a schema that would make something else."""
+        """Check that present facts and a present schema would make the same dataset.
+
+        Args:
+            facts: the present facts.
+            schema: the present schema.
+            where: begins the message.
+
+        Raises:
+            InputError: if they differ from the plan.
+        """
         if differences := self.difference(facts, schema):
             raise InputError(f"{where} differs from the plan in {list_differences(differences)}")
 
 
 def list_differences(differences: Mapping[str, str]) -> str:
-    """The first differences of two plans, for an error."""
+    """The first differences of `Plan.difference` as text for an error."""
     more = len(differences) - MAX_DIFFERENCES
     first = list(differences.items())[:MAX_DIFFERENCES]
     text = "; ".join(f"{name}: {values}" for name, values in first)
@@ -93,15 +107,15 @@ def _value(value: Any) -> str:
 def plan_shards(
     source: Source, rows: Sequence[int], count: int, size: int, balance: str | None = None
 ) -> list[list[Item]]:
-    """Choose the samples of each shard: all images once, then their next variant.
+    """Choose the samples of each shard: all images once, then their next variant, and so on.
 
     Args:
         source: where the samples come from.
         rows: indices of the images that are used.
         count: number of samples.
-        size: samples of a shard.
-        balance: a label map of the source. Images are then chosen so that its classes come as
-            evenly as possible; images that cannot be read are not chosen.
+        size: number of samples in a shard.
+        balance: a label map of the source. Images are then chosen so that its classes occur as
+            evenly as possible. Images that cannot be read are not chosen.
 
     Raises:
         InputError: if two images have the same id, or `balance` is no label map of the source.
@@ -121,9 +135,10 @@ def plan_shards(
 
 
 def balanced(source: Source, rows: Sequence[int], task: str) -> Iterator[str]:
-    """Ids without end. The class that came least often is next; its images come in turns.
+    """Yield ids without end, so that the classes of a label map occur evenly.
 
-    A class counts for an image if it covers at least a hundredth of it.
+    The next class is always the one that has occurred least often. The images of a class take
+    turns. An image counts for a class if the class covers at least a hundredth of it.
     """
     from tqdm import tqdm
 
@@ -158,17 +173,23 @@ def balanced(source: Source, rows: Sequence[int], task: str) -> Iterator[str]:
 
 
 def noise_seed(source_id: str, variant: int, seed: int) -> int:
-    """The first 63 bits of BLAKE2b over what identifies a sample."""
+    """The seed of the noise of a sample: the first 63 bits of BLAKE2b.
+
+    Args:
+        source_id: id of the source image.
+        variant: number of the variant.
+        seed: seed of the command.
+    """
     return _bits(source_id, variant, seed) >> 1
 
 
 def draw(item: Item, seed: int, purpose: str) -> float:
-    """A random number in [0, 1), evenly distributed.
+    """A uniform random number in [0, 1).
 
     Args:
         item: the sample.
-        seed: of the command.
-        purpose: what the number is for; numbers for two purposes are independent.
+        seed: seed of the command.
+        purpose: names the use of the number. Numbers for different uses are independent.
     """
     return (_bits(*item, seed, purpose) >> 11) / 2**53
 
@@ -188,21 +209,21 @@ def missing_shards(plan: Plan, folder: Path) -> list[int]:
 
 
 def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
-    """Make a folder the one of this plan.
+    """Claim a folder for a plan.
 
-    A folder with the same plan keeps its own `plan.json`, and with it its own schema.
+    A folder with the same plan keeps its own `plan.json`, and so its own schema.
 
     Args:
-        folder: new, empty, or with the same plan.
-        plan: of the dataset.
+        folder: a folder that is new, empty, or has the same plan.
+        plan: the plan of the dataset.
         overwrite: replace a dataset of ours that has another plan.
 
     Raises:
-        InputError: for any other folder, which is left as it is.
+        InputError: if the folder holds anything else. It is not changed then.
     """
     require_folder(folder)
     resumed = False
-    unfinished = temporary_path(folder / PLAN)  # of a run that was killed before it began
+    unfinished = temporary_path(folder / PLAN)  # left by a run that was killed at its start
     if folder.is_dir() and any(file != unfinished for file in folder.iterdir()):
         old = read_plan(folder, "choose another --output_dir")
         differences = old.difference(plan.facts, plan.schema)
@@ -222,14 +243,14 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
                 file.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     for file in (folder / "data").glob(".train-*.tmp"):
-        file.unlink()  # of a run that was killed
+        file.unlink()  # left by a run that was killed
     if not resumed:
         plan.write(folder)
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder, so that one run at a time writes it. The lock ends with its process."""
+    """Lock a folder, so that one run at a time writes to it. The lock ends with the process."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -237,7 +258,7 @@ def locked(folder: Path) -> Iterator[None]:
         except BlockingIOError as error:
             raise InputError(f"{folder}: another run is writing it") from error
         except OSError:
-            pass  # a file system without locks
+            pass  # the file system has no locks
         yield
     finally:
         os.close(handle)
@@ -247,8 +268,8 @@ def read_plan(folder: Path, advice: str = "was it written by d2i1 create?") -> P
     """Read `plan.json`.
 
     Args:
-        folder: of a dataset.
-        advice: ends the message for a folder without a plan.
+        folder: folder of a dataset.
+        advice: end of the message if the folder has no plan.
 
     Raises:
         InputError: if there is no plan of ours, or it has a newer format.

@@ -1,4 +1,4 @@
-"""Quality: scores that say how far a checkpoint trusts its own labels."""
+"""Quality: scores that show how far a checkpoint trusts its own labels."""
 
 import math
 from collections.abc import Mapping
@@ -18,16 +18,17 @@ def score(
     """Score the labels of a batch.
 
     Args:
-        families: of the tasks.
+        families: task -> family.
         raw: raw predictions of the labels.
-        mirrored: raw predictions on the mirrored latents (images, if labels come from images).
-        stored: raw predictions on the stored 8-bit images, which anyone gets who runs `predict` on
-            them; None if they are not measured.
+        mirrored: raw predictions for the mirrored latents; if labels come from images, for mirrored
+            images.
+        stored: raw predictions for the stored 8-bit images, equal to those of `predict`. None: do
+            not compare with them.
 
     Returns:
-        For each image the scores by task. `confidence` is the mean over the pixels of one minus
-        the uncertainty of the family, `flip` the agreement with `mirrored`, `reencode` the
-        agreement with `stored`.
+        For each image its scores by task. `confidence` is one minus the uncertainty of the family,
+        averaged over the pixels. `flip` is the agreement with `mirrored`, `reencode` the agreement
+        with `stored`.
     """
     scores: list[dict[str, Quality]] = [{} for _ in next(iter(raw.values()))]
     for name, family in families.items():
@@ -40,6 +41,6 @@ def score(
             columns["reencode"] = family.agreement(own, family.finish(stored[name]))
         table = torch.stack(list(columns.values()), 1).tolist()
         for sample, row in zip(scores, table, strict=True):
-            known = (None if math.isnan(value) else value for value in row)
-            sample[name] = Quality(**dict(zip(columns, known, strict=True)))
+            values = (None if math.isnan(value) else value for value in row)
+            sample[name] = Quality(**dict(zip(columns, values, strict=True)))
     return scores

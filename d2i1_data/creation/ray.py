@@ -1,4 +1,4 @@
-"""Workers in a Ray cluster. They take over the shards of workers that die."""
+"""Workers in a Ray cluster. If a worker dies, another one makes its shard."""
 
 import os
 from collections import Counter, deque
@@ -13,16 +13,16 @@ from .producers import make_producer
 from .settings import LabelSettings, WriteSettings
 from .workers import REFRESH, Progress, Worker
 
-TRIES = 3  # how many workers may die at one shard, and how many may fail to start
+TRIES = 3  # limit of workers that die at one shard, and of workers that fail to start
 
 
 class RayWorker:
     """A worker in a process of a Ray cluster.
 
     Args:
-        settings: of the command.
-        number: of the worker.
-        directory: working directory of the command; paths in the settings may be relative.
+        settings: settings of the command.
+        number: number of the worker.
+        directory: working directory of the command, because paths in the settings may be relative.
     """
 
     def __init__(self, settings: WriteSettings, number: int, directory: str) -> None:
@@ -46,7 +46,7 @@ class RayCluster:
     All nodes must reach the folder, the source and the checkpoint under the same paths.
 
     Args:
-        settings: of the command.
+        settings: settings of the command.
 
     Raises:
         InputError: if Ray is not installed, or there is no cluster.
@@ -64,17 +64,17 @@ class RayCluster:
         self.ray, self.settings = ray, settings
         self.gpus = int(ray.cluster_resources().get("GPU", 0))
         self.device = "cuda" if self.gpus else "cpu"
-        # pending answer -> its worker, and the shard that it makes; None while it starts
+        # pending answer -> its worker and the shard that it makes; the shard is None at the start
         self.pending: dict[Any, tuple[Any, int | None]] = {}
-        self.queue = deque[int]()  # shards that no worker makes yet
-        self.deaths = Counter[int]()  # of workers, by the shard that they made
+        self.queue = deque[int]()  # shards that wait for a worker
+        self.deaths = Counter[int]()  # shard -> number of workers that died while they made it
         self.started = self.failed_starts = 0
 
     def make(self, plan: Plan, folder: Path) -> None:
         """Make the missing shards.
 
-        A worker that dies is replaced, and its shard is made by the next free worker. A shard at
-        which `TRIES` workers died is left out.
+        A worker that dies is replaced, and the next free worker makes its shard. If `TRIES` workers
+        die at the same shard, the shard is left out.
 
         Raises:
             InputError: if shards were left out, or workers could not start.
@@ -97,15 +97,15 @@ class RayCluster:
         if given_up := [index for index, times in self.deaths.items() if times == TRIES]:
             first = plan.shards[given_up[0]][0].source_id
             raise InputError(
-                f"{len(given_up)} shards are left out because {TRIES} workers died at each,"
-                f" the first with the sample {first}; all others are complete"
+                f"{len(given_up)} shards are left out because {TRIES} workers died at each;"
+                f" the first begins with the sample {first}; all others are complete"
             )
 
     def _receive(self, answer: Any, threads: int) -> None:
         """Give the worker of an answer the next shard, or replace it if it died."""
         worker, index = self.pending.pop(answer)
         if self._died(answer, index):
-            self.ray.kill(worker)  # it may only have been out of reach
+            self.ray.kill(worker)  # it may still be alive and only unreachable
             if index is not None:
                 self.deaths[index] += 1
                 if self.deaths[index] < TRIES:
@@ -118,7 +118,7 @@ class RayCluster:
             self.ray.kill(worker)
 
     def _room(self, plan: Plan) -> tuple[int, int]:
-        """CPU threads of a worker, and the number of workers that the cluster has room for."""
+        """CPU threads of a worker, and the number of workers that fit into the cluster."""
         threads = plan.facts.get("threads", 1)
         if self.gpus:
             return threads, self.gpus
@@ -126,8 +126,8 @@ class RayCluster:
         room = sum(size // threads for size in sizes)
         if not room:
             raise InputError(
-                f"--engine ray: a worker has {threads} threads, but no node more than {max(sizes)}"
-                " CPUs; set --threads"
+                f"--engine ray: a worker has {threads} threads, but the largest node has"
+                f" {max(sizes)} CPUs; set --threads"
             )
         return threads, room
 
@@ -144,7 +144,7 @@ class RayCluster:
         self.pending[worker.ready.remote()] = (worker, None)
 
     def _died(self, answer: Any, index: int | None) -> bool:
-        """Whether a worker died. Wrong input is raised."""
+        """Whether a worker died. An InputError of the worker is raised again."""
         try:
             self.ray.get(answer)
         except InputError as error:

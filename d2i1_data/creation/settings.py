@@ -1,4 +1,4 @@
-"""Settings of the acts that write datasets. Their fields are flags, YAML keys and help texts."""
+"""Settings of the commands that write datasets."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -16,8 +16,8 @@ class SourceSettings:
     resolution: str | None = None
     """Longer side (512), or height x width (480x640). None keeps the sizes of the images."""
     on_bad_row: Literal["stop", "skip"] = "stop"
-    """`stop` ends at a sample that cannot be read, or made (NaN). `skip` leaves such samples out
-    and lists them in skipped.json."""
+    """`stop` ends the run at a sample that cannot be read, or for which the model gives NaN. `skip`
+    leaves such samples out and lists them in skipped.json."""
 
 
 @dataclass(kw_only=True)
@@ -29,10 +29,10 @@ class EngineSettings:
     overwrite: bool = False
     """Replace a dataset of another plan in output_dir."""
     engine: Literal["processes", "ray"] = "processes"
-    """`processes`: this process and those that `accelerate launch` starts beside it. `ray`: actors
-    of a Ray cluster (the extra `ray`); other actors take over the shards of an actor that dies."""
+    """`processes`: this process, or all processes of `accelerate launch`. `ray`: workers in a Ray
+    cluster (the extra `ray`); if a worker dies, another one makes its shard."""
     workers: int | None = None
-    """Number of Ray actors. None takes one for every GPU, or without any, one for every `threads`
+    """Number of Ray workers. None takes one for every GPU; without GPUs, one for every `threads`
     CPUs."""
 
 
@@ -41,14 +41,17 @@ class WriteSettings(SourceSettings, EngineSettings):
     """The settings that all acts that write a dataset have in common."""
 
     source: str
-    """What to read: {sources}."""
+    """Source of the images: {sources}."""
     output_dir: str
     """Folder of the dataset."""
 
     def __post_init__(self) -> None:
         require_positive(self, "max_source_samples", "shard_size", "workers")
         if self.workers is not None and self.engine != "ray":
-            raise InputError("--workers is for --engine ray; accelerate launch has --num_processes")
+            raise InputError(
+                "--workers has no effect without --engine ray; accelerate launch has"
+                " --num_processes"
+            )
 
 
 @dataclass(kw_only=True)
@@ -61,9 +64,9 @@ class LabellingSettings:
     """Labels and computation"""
 
     quality: Literal["none", "fast", "full"] = "fast"
-    """`fast`: confidence, and agreement with the labels of the mirrored latent, which is the most
-    useful score. `full`: also agreement with the labels of the stored image, if the labels are not
-    made from it already."""
+    """Scores of the labels. `fast`: confidence, and agreement with the labels of the mirrored
+    latent, which is the most useful score. `full`: also agreement with the labels of the stored
+    image, unless the labels were made from that image."""
     confidence_maps: bool = False
     """Also store the confidence of every pixel, in the column `confidence`."""
     batch_size: int = 16
@@ -71,8 +74,8 @@ class LabellingSettings:
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the weights and of all computation."""
     threads: int | None = None
-    """CPU threads of each process. None takes the default of torch. They are part of the plan,
-    because sums are rounded differently with another number of threads."""
+    """CPU threads of each process. None takes the default of torch. The number is part of the plan,
+    because it affects the rounding of sums."""
 
 
 @dataclass(kw_only=True)
@@ -92,23 +95,25 @@ class VarietySettings:
     """Created images"""
 
     variants: int = 1
-    """Samples from each image of the source, with other noise. Only without num_samples."""
+    """Number of samples from each image of the source, each with other noise. It cannot be used
+    with num_samples."""
     balance: str | None = None
     """A label map of the source, such as semseg. Images are chosen so that its classes occur as
     evenly as possible."""
     prompt: str | list[str] | None = None
-    """A prompt instead of the captions of the source, or a list to draw from. {caption} in it
-    stands for the caption: "{caption}, at night"."""
+    """A prompt, or a list of prompts to draw from, instead of the captions of the source. {caption}
+    stands for the caption of the source: "{caption}, at night"."""
     guidance_scale: float | None = None
-    """Classifier-free guidance; 1 is none (paper). None takes the default of the checkpoint."""
+    """Scale of classifier-free guidance; 1 is no guidance (paper). None takes the default of the
+    checkpoint."""
     negative_prompt: str = ""
-    """What guidance leads away from. Needs a guidance_scale above 1."""
+    """Guidance leads away from this prompt. It needs a guidance_scale above 1."""
     labels_from: Literal["latent", "last_step", "image"] = "latent"
-    """What is labelled: the final latent at t = 0, the last denoising step (paper), or the 8-bit
-    image."""
+    """Make labels from the final latent at t = 0, from the last denoising step (paper), or from the
+    8-bit image."""
     create_with: Literal["base", "theta"] | None = None
-    """The U-Net that denoises if theta's was trained: that of the base, or theta's. None takes the
-    default of the checkpoint."""
+    """If the U-Net was trained, create with the U-Net of the base, or with the trained one (theta).
+    None takes the default of the checkpoint."""
     compile: bool = False
     """Compile the U-Net that creates."""
 
@@ -120,7 +125,7 @@ class CreateSettings(VarietySettings, LabelSettings):
     num_samples: int | None = None
     """Number of samples. None takes `variants` for every image of the source."""
     strength: float | list[float] | None = None
-    """Noise level T / 1000, in (0, 1], or a range [LOW, HIGH] that every sample draws from. None
+    """Noise level T / 1000, in (0, 1], or a range [LOW, HIGH] from which each sample draws. None
     takes the default of the checkpoint (paper: 0.6)."""
     num_inference_steps: int | None = None
     """Number of U-Net calls for each image. None takes the default of the checkpoint (paper:
@@ -132,13 +137,15 @@ class CreateSettings(VarietySettings, LabelSettings):
         super().__post_init__()
         require_positive(self, "num_samples", "variants", "num_inference_steps")
         if self.num_samples is not None and self.variants > 1:
-            raise InputError("--variants is how many of each image, --num_samples how many in all")
+            raise InputError(
+                "--variants has no effect with --num_samples: give samples per image, or in total"
+            )
         if isinstance(self.strength, list) and not (
             len(self.strength) == 2 and 0 < self.strength[0] <= self.strength[1] <= 1
         ):
             raise InputError(f"--strength {self.strength}: expected a number or [LOW, HIGH]")
         if not self.prompts:
-            raise InputError("--prompt []: expected a prompt, or a list of some")
+            raise InputError("--prompt []: expected a prompt, or a list of prompts")
         for prompt in self.prompts:
             check_template(prompt, ("caption",), "--prompt")
 
@@ -151,18 +158,18 @@ class CreateSettings(VarietySettings, LabelSettings):
 
 @dataclass(kw_only=True)
 class VerifySettings:
-    """Create some rows of a dataset again from its plan, and compare them."""
+    """Make some rows of a dataset again from its plan, and compare them."""
 
     verify: str
     """Folder of a dataset that d2i1 create or d2i1 label wrote."""
     rows: int = 5
-    """Number of rows. The other rows of their batches are compared too."""
+    """Number of rows to compare. The other rows of their batches are compared too."""
     source: str | None = None
-    """Where the source is now, if it was moved since run.json was written."""
+    """New place of the source, if it was moved since run.json was written."""
     pipeline: str | None = None
-    """Where the checkpoint is now, if it was moved since run.json was written."""
+    """New place of the pipeline, if it was moved since run.json was written."""
     seed: int = 0
-    """Decides which rows."""
+    """Seed of the choice of rows."""
 
     def __post_init__(self) -> None:
         require_positive(self, "rows")

@@ -1,4 +1,4 @@
-"""Verification: rows of a dataset are made again from its plan and compared."""
+"""Verification: make rows of a dataset again from its plan, and compare them."""
 
 import random
 from collections import Counter
@@ -20,26 +20,25 @@ from .plan import Plan, list_differences, read_plan
 from .producers import Job, Labeller, Skipped, make_producer
 from .settings import CreateSettings, LabelSettings, VerifySettings
 
-# facts that affect rounding only; any other difference makes another dataset
+# facts that affect only rounding; any other difference would make another dataset
 ROUNDING = ("device", "versions")
-BYTES = 0.001  # share of an image's bytes that may then be off by more than one
-PIXELS = 0.999  # share of a label's pixels that must then agree
-SCORE = 0.01  # by which a score may then differ
+BYTES = 0.001  # with other rounding, this share of image bytes may differ by more than one
+PIXELS = 0.999  # with other rounding, this share of label pixels must agree
+SCORE = 0.01  # with other rounding, a score may differ by this
 IN_SETTINGS = {"steps": "num_inference_steps", "guidance": "guidance_scale"}
 
 
 def verify(settings: VerifySettings) -> str:
     """Make rows again and compare them with the stored ones.
 
-    They must be equal byte for byte on the same kind of machine with the same library versions,
-    otherwise within the bounds of this file.
+    With the same kind of machine and the same library versions, they must be equal byte for byte.
+    Otherwise they must agree within the bounds of this file.
 
     Returns:
         One line that says how many rows were compared, and how.
 
     Raises:
-        InputError: names the first row that differs and how, or the checkpoint or source image that
-            has changed.
+        InputError: if a row differs, or the checkpoint or a source image has changed.
     """
     folder = Path(settings.verify)
     plan = read_plan(folder)
@@ -49,29 +48,29 @@ def verify(settings: VerifySettings) -> str:
     assert isinstance(producer, Labeller)
     now = {**plan.facts, **producer.facts(), "versions": library_versions()}
     differences = plan.difference(now, producer.schema)
-    if other := {key: what for key, what in differences.items() if key not in ROUNDING}:
-        raise InputError(f"{folder} was made with something else: {list_differences(other)}")
+    if other := {key: text for key, text in differences.items() if key not in ROUNDING}:
+        raise InputError(f"{folder} was made from another plan: {list_differences(other)}")
     items = [(k, item) for k, shard in enumerate(plan.shards) for item in shard]
     chosen = random.Random(settings.seed).sample(items, min(settings.rows, len(items)))
     compared = 0
     for index in sorted({index for index, _ in chosen}):
-        wanted = {item for shard, item in chosen if shard == index}
+        own = {item for shard, item in chosen if shard == index}
         stored, skipped = _read_shard(folder, index, producer, plan), Skipped()
         batches = list(producer.batches(plan.shards[index], skipped))
-        _require_made(stored, skipped)  # else the batches are not what they were
+        _require_made(stored, skipped)  # a skipped row would change the batches
         for jobs in batches:
-            if wanted & {job.item for job in jobs}:
+            if own & {job.item for job in jobs}:
                 compared += _compare_batch(producer, plan, jobs, stored, exact=not differences)
     if not compared:
-        raise InputError(f"{folder}: all of the rows that were chosen are skipped ones")
+        raise InputError(f"{folder}: all chosen rows are skipped rows")
     how = (
         "byte for byte" if not differences else f"within rounding ({list_differences(differences)})"
     )
-    return f"{folder}: {compared} rows made again, as they are {how}"
+    return f"{folder}: {compared} rows made again, equal {how}"
 
 
 def _as_made(folder: Path, plan: Plan, settings: VerifySettings) -> LabelSettings:
-    """The settings of a dataset: those of its plan, and where source and checkpoint are now."""
+    """The settings in the plan of a dataset, with the present places of source and pipeline."""
     run = read_run(folder)
     places = {}
     for name in ("source", "pipeline"):
@@ -79,19 +78,19 @@ def _as_made(folder: Path, plan: Plan, settings: VerifySettings) -> LabelSetting
         if places[name] is None:
             raise InputError(f"{folder} has no {RUN} that says where its {name} is: use --{name}")
     kind = CreateSettings if plan.facts["act"] == "create" else LabelSettings
-    known = {field.name for field in fields(kind)}
+    names = {field.name for field in fields(kind)}
     facts = {IN_SETTINGS.get(key, key): value for key, value in plan.facts.items()}
-    given = {key: value for key, value in facts.items() if key in known}
+    given = {key: value for key, value in facts.items() if key in names}
     return kind(**{**given, **places, "on_bad_row": "skip", "output_dir": str(folder)})
 
 
 def _read_shard(
     folder: Path, index: int, producer: Labeller, plan: Plan
 ) -> dict[str, dict[str, Any]]:
-    """The rows of a shard by id, which must be those of the plan."""
+    """Read the rows of a shard by id, and check that they are those of the plan."""
     path = shard_path(folder, index)
     if not path.is_file():
-        raise InputError(f"{path}: is not there; the command that made the dataset continues it")
+        raise InputError(f"{path}: no such file; repeat the command that made the dataset")
     rows = pq.read_table(path).to_pylist()
     planned = {producer.identity(item) for item in plan.shards[index]} - {
         *read_shard_record(path).skipped
@@ -100,13 +99,13 @@ def _read_shard(
     wrong = {name: "is missing" for name in planned if name not in stored}
     wrong |= {name: "is not in the plan" for name in stored if name not in planned}
     wrong |= {name: "is there twice" for name, count in stored.items() if count > 1}
-    for name, what in sorted(wrong.items()):
-        raise InputError(f"{path}: row {name} {what}")
+    for name, problem in sorted(wrong.items()):
+        raise InputError(f"{path}: row {name} {problem}")
     return {row["id"]: row for row in rows}
 
 
 def _require_made(stored: Mapping[str, Any], skipped: Skipped) -> None:
-    """Raise InputError for a stored row that cannot be made any more."""
+    """Raise InputError for a stored row that cannot be made again."""
     for name, why in skipped.items():
         if name in stored:
             raise InputError(f"row {name}: {why}")
@@ -115,7 +114,7 @@ def _require_made(stored: Mapping[str, Any], skipped: Skipped) -> None:
 def _compare_batch(
     producer: Labeller, plan: Plan, jobs: list[Job], stored: Mapping[str, Any], exact: bool
 ) -> int:
-    """Make a batch again and compare its rows; how many there were."""
+    """Make a batch again and compare its rows. Return their number."""
     for job in jobs:
         row = stored.get(producer.identity(job.item))
         then, now = row and row["provenance"].get("source_sha256"), producer.provenance(job)
@@ -129,17 +128,17 @@ def _compare_batch(
     _require_made(stored, skipped)
     for sample in samples:
         if sample.id not in stored:
-            raise InputError(f"row {sample.id} was left out, and can be made")
+            raise InputError(f"row {sample.id} was left out, but can be made")
         differs = _columns if exact else _bounds
         if different := list(differs(producer, plan.schema, sample, stored[sample.id])):
-            raise InputError(f"row {sample.id} is not what is made again: {', '.join(different)}")
+            raise InputError(f"row {sample.id} differs when made again: {', '.join(different)}")
     return len(samples)
 
 
 def _columns(
     producer: Labeller, schema: Schema, sample: Sample, row: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Columns whose bytes differ."""
+    """Describe the columns whose bytes differ."""
     encoded = schema.features.encode_example(schema.to_row(sample))
     (again,) = pa.Table.from_pylist([encoded], schema.arrow).to_pylist()
     return (f"{name} differs" for name in schema.columns if again[name] != row.get(name))
@@ -148,16 +147,16 @@ def _columns(
 def _bounds(
     producer: Labeller, schema: Schema, sample: Sample, row: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Columns that differ by more than rounding."""
+    """Describe the columns that differ by more than rounding."""
     then = schema.from_row(row)
-    known = {name: getattr(sample.provenance, name) for name in schema.inner("provenance")}
+    fields_now = {name: getattr(sample.provenance, name) for name in schema.inner("provenance")}
     if "caption" in schema.columns and sample.caption != then.caption:
         yield "caption differs"
-    if Provenance(**known) != then.provenance:
+    if Provenance(**fields_now) != then.provenance:
         yield "provenance differs"
     stored = {**then.targets, "image": then.image}
-    for name, one in {**sample.targets, "image": sample.image}.items():
-        if name not in stored or stored[name].shape != one.shape:
+    for name, pixels in {**sample.targets, "image": sample.image}.items():
+        if name not in stored or stored[name].shape != pixels.shape:
             yield f"{name} is missing" if name not in stored else f"{name} has another size"
             return
     off = np.abs(sample.image.astype(int) - then.image) > 1
@@ -165,8 +164,8 @@ def _bounds(
         yield f"{off.mean():.2%} of the image's bytes differ"
     for name, family in producer.families.items():
         one, other = (family.to_tensor(maps[name])[None] for maps in (sample.targets, then.targets))
-        sure, known_too = family.valid(one), family.valid(other)
-        same = (sure & known_too & family.agrees(one, other)) | (~sure & ~known_too)
+        known, known_then = family.valid(one), family.valid(other)
+        same = (known & known_then & family.agrees(one, other)) | (~known & ~known_then)
         if (share := same.float().mean().item()) < PIXELS:
             yield f"{name} agrees in {share:.2%} of the pixels"
     if scores := [name for name in producer.tasks if not _near(sample, then, name)]:
@@ -174,6 +173,6 @@ def _bounds(
 
 
 def _near(one: Sample, other: Sample, name: str) -> bool:
-    """Whether two samples have the same scores of a task, to rounding."""
+    """Whether two samples have the same scores for a task, except for rounding."""
     pairs = zip(*(astuple(s.quality.get(name, Quality())) for s in (one, other)), strict=True)
     return all(a == b or (a is not None and b and abs(a - b) <= SCORE) for a, b in pairs)

@@ -1,7 +1,7 @@
 """Workers: the processes that make the shards of a plan.
 
-A shard is complete or absent, and it depends on the plan alone. So any worker can continue where
-another one died; at most the shard that was being made is lost.
+A shard is complete or absent, and it depends only on the plan. So if a worker dies, any other can
+continue. Only an unfinished shard is lost.
 """
 
 import json
@@ -16,7 +16,7 @@ from ..dataset.typed_json import to_json
 from .plan import Plan, missing_shards
 from .producers import NOT_FINITE, UNREADABLE, Producer, Skipped
 
-REFRESH = 1.0  # seconds after which the progress bar counts the shards of other workers again
+REFRESH = 1.0  # seconds between two counts of the shards of other workers
 
 
 class Worker:
@@ -24,12 +24,12 @@ class Worker:
 
     Args:
         producer: makes the samples.
-        plan: says which samples, and what decides their bytes.
-        folder: of the dataset.
-        number: of the worker, for its log.
+        plan: the plan of the dataset.
+        folder: folder of the dataset.
+        number: number of the worker, for its log.
 
     Raises:
-        InputError: if the producer would make something else than the plan says.
+        InputError: if the producer would make another dataset than the plan describes.
     """
 
     def __init__(self, producer: Producer, plan: Plan, folder: Path, number: int) -> None:
@@ -38,11 +38,11 @@ class Worker:
         self.producer, self.plan, self.folder, self.number = producer, plan, folder, number
 
     def make(self, index: int, progress: Callable[[int], Any] = lambda count: None) -> None:
-        """Write a shard, and an entry about it to the log.
+        """Make and write a shard, and add an entry to the log.
 
         Args:
-            index: of the shard.
-            progress: called with the number of samples that are done.
+            index: index of the shard.
+            progress: called with the number of finished samples.
         """
         start, skipped, before = time.perf_counter(), Skipped(), self.producer.notes()
 
@@ -64,12 +64,12 @@ class Worker:
     def _log(self, entry: LogEntry) -> None:
         (self.folder / LOGS).mkdir(exist_ok=True)
         with (self.folder / LOGS / f"{self.number:05d}.jsonl").open("a") as log:
-            # begin a new line, so that a torn line does not spoil this one
+            # begin a new line, because the last one may be incomplete
             log.write("\n" * (log.tell() > 0) + json.dumps(to_json(entry)))
 
 
 def _without_place(reason: str) -> str:
-    """The kind of a reason. Shards are published and must not name places of this machine."""
+    """Shorten a reason to its kind. Shards are published and must not contain paths."""
     return NOT_FINITE if reason.endswith(NOT_FINITE) else UNREADABLE
 
 
@@ -77,9 +77,9 @@ class Progress:
     """A progress bar over the samples of all workers.
 
     Args:
-        plan: of the dataset.
-        folder: of the dataset.
-        missing: indices of the shards that are still to be made.
+        plan: the plan of the dataset.
+        folder: folder of the dataset.
+        missing: indices of the shards that are not written yet.
         quiet: show nothing.
     """
 
@@ -94,7 +94,7 @@ class Progress:
         self.bar = tqdm(total=total, initial=done, desc="samples", unit="sample", disable=quiet)
 
     def __call__(self, count: int) -> None:
-        """Count samples of this worker, and now and then the shards of others."""
+        """Count samples of this worker, and at times the shards of other workers."""
         self.bar.update(count)
         due = time.monotonic() - self.refreshed > REFRESH
         if self.of_others and not self.bar.disable and due:
@@ -118,15 +118,15 @@ def make_in_processes(producer: Producer, plan: Plan, folder: Path) -> None:
     """Make the missing shards. Each process of the launcher makes its share.
 
     Args:
-        producer: of this process.
-        plan: the same in every process.
-        folder: of the dataset.
+        producer: the producer of this process.
+        plan: the plan, the same in every process.
+        folder: folder of the dataset.
     """
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
 
     state = PartialState()
-    # one list for all, because a network file system may show each process something else
+    # all use one list, because processes may see different states of a network file system
     (missing,) = broadcast_object_list([missing_shards(plan, folder)])
     own = missing[state.process_index :: state.num_processes]
     worker = Worker(producer, plan, folder, state.process_index)

@@ -1,4 +1,4 @@
-"""Columns of stored rows: taken out of structs, counted, and put in a few words."""
+"""Columns of stored rows: take them out of structs, count values, and describe counts."""
 
 from collections import Counter
 from collections.abc import Mapping

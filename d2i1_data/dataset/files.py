@@ -1,7 +1,8 @@
-"""Files and folders that are complete or not there: written beside, synced, moved into place.
+"""Files and folders that are complete or absent.
 
-Every result is written this way, and only here. A power cut, a kill or a full disk leaves the old
-content, or nothing, but never half of the new one.
+They are written under a temporary name, synced, and moved into place. All results are written with
+these functions. After a power cut, a kill or a full disk there is the old content, or nothing, but
+never half of the new content.
 """
 
 import errno
@@ -21,17 +22,17 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-MANY_FILES = 256  # from here on, syncing all file systems is quicker than syncing each file
+MANY_FILES = 256  # for more files, syncing all file systems is quicker than syncing each file
 
 
 @contextmanager
 def atomic_file(path: Path, unique: bool = False, sync: bool = True) -> Iterator[Path]:
-    """A temporary path beside a file. It takes the place of the file if the block ends well.
+    """Give a temporary path beside a file. It replaces the file if the block raises no error.
 
     Args:
         path: the file. Its folder must exist.
         unique: whether other processes or threads may write the same file at the same time.
-        sync: False for a cache whose reader finds out what a power cut has broken.
+        sync: False for a cache whose reader detects files that a power cut has broken.
     """
     temporary = temporary_path(path, unique)
     try:
@@ -45,15 +46,15 @@ def atomic_file(path: Path, unique: bool = False, sync: bool = True) -> Iterator
 
 @contextmanager
 def atomic_folder(folder: Path, unique: bool = False, replace: bool = False) -> Iterator[Path]:
-    """A new folder beside a folder. It takes the place of that folder if the block ends well.
+    """Give a temporary folder beside a folder. It replaces the folder if the block raises no error.
 
     Args:
-        folder: the folder. An empty one may be there.
+        folder: the folder. It may exist if it is empty.
         unique: whether other processes or threads may write the same folder at the same time.
         replace: whether a folder with content is deleted before the new one takes its place.
     """
     temporary = temporary_path(folder, unique)
-    shutil.rmtree(temporary, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a run that was killed
     temporary.mkdir(parents=True)
     try:
         yield temporary
@@ -63,7 +64,12 @@ def atomic_folder(folder: Path, unique: bool = False, replace: bool = False) -> 
 
 
 def temporary_path(path: Path, unique: bool = False) -> Path:
-    """Where a file or folder is written before it is complete: hidden, beside its place."""
+    """The hidden path where a file or folder is written before it is complete.
+
+    Args:
+        path: the file or folder.
+        unique: whether other processes or threads may write it at the same time.
+    """
     own = f".{os.getpid()}.{threading.get_ident()}" if unique else ""
     return path.with_name(f".{path.name}{own}.tmp")
 
@@ -73,7 +79,7 @@ def move_into_place(temporary: Path, place: Path, replace: bool = False) -> None
 
     Args:
         temporary: where it was written.
-        place: where it is to lie.
+        place: its final path.
         replace: whether a folder with content is deleted first.
     """
     files = [file for file in temporary.rglob("*") if file.is_file()]
@@ -126,8 +132,8 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
         if error.errno not in DISK_FULL:
             raise
         raise InputError(
-            f"{folder}: {os.strerror(error.errno)}; complete files stay, and the same command"
-            " continues once there is room"
+            f"{folder}: {os.strerror(error.errno)}; complete files stay; make room and repeat the"
+            " command to continue"
         ) from error
 
 

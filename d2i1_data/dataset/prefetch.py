@@ -1,4 +1,4 @@
-"""Working ahead in threads, in order and within bounds."""
+"""Prefetching: threads compute the next results, in order and up to a limit."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator

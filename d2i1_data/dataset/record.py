@@ -1,4 +1,4 @@
-"""How a folder was written: `run.json`, and what a dataset's folder keeps beside it."""
+"""Records of how a folder was written: `run.json`, and the logs of a dataset."""
 
 import json
 from collections.abc import Iterator
@@ -18,13 +18,13 @@ RUN = "run.json"
 
 @dataclass(frozen=True)
 class RunRecord:
-    """The command that wrote a folder. It stands in `run.json` and never leaves the machine.
+    """The command that wrote a folder: the content of `run.json`. It is never published.
 
     Attributes:
         act: name of the command, such as `create`.
-        command: flags and values in turns, those that differ from the defaults.
-        settings: all settings by name, as given.
-        format_version: of the file.
+        command: the flags that differ from their defaults, each followed by its value.
+        settings: all settings by name.
+        format_version: format version of the file.
     """
 
     act: str
@@ -35,15 +35,15 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class LogEntry:
-    """What one shard cost: a line in `logs/`.
+    """The cost of one shard: a line in `logs/`.
 
     Attributes:
-        shard: its number.
-        samples: how many rows it has.
-        seconds: how long it took.
-        process: number of the process.
-        device: such as `cuda`.
-        skipped: ids of samples that are left out, and why.
+        shard: number of the shard.
+        samples: number of its rows.
+        seconds: time that it took.
+        process: number of the process that made it.
+        device: kind of the device, such as `cuda`.
+        skipped: id of each sample that is left out -> why.
     """
 
     shard: int
@@ -56,13 +56,13 @@ class LogEntry:
 
 @dataclass(frozen=True)
 class DatasetRecord:
-    """What a dataset's folder says about how it was written; a dataset on the Hub says nothing.
+    """How a dataset was written. For a dataset on the Hub all fields are unknown.
 
     Attributes:
         run: the last command, None if unknown.
-        resolution: of the source, None if unknown or the images' own.
+        resolution: resolution of the source; None if it is unknown, or that of the images.
         written, planned: numbers of shards, None if unknown.
-        skipped: rows of the source that could not be used.
+        skipped: number of source rows that could not be used.
         logs: an entry for each finished shard.
     """
 
@@ -82,7 +82,7 @@ def read_run(folder: Path) -> RunRecord | None:
     """Read `run.json`, None if there is none.
 
     Raises:
-        InputError: if it is not a file of ours, or of a newer format.
+        InputError: if it is not a file of ours, or has a newer format.
     """
     file = folder / RUN
     if not file.is_file():
@@ -91,7 +91,7 @@ def read_run(folder: Path) -> RunRecord | None:
     try:
         record = from_json(RunRecord, content)
         if len(record.command) % 2:
-            raise ValueError("command: expected flags and values in turns")
+            raise ValueError("command: expected flags, each with its value")
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file}: not a run file of ours ({error!r})") from error
     check_format(record.format_version, str(file))
@@ -104,11 +104,11 @@ def write_run(folder: Path, record: RunRecord) -> None:
 
 
 def claim_run(folder: Path, record: RunRecord, resume: str | None) -> None:
-    """Make a folder the one of a training run, and write its record.
+    """Claim a folder for a training run, and write its record.
 
     Args:
-        folder: new, empty, or of a run that is resumed.
-        record: of this run.
+        folder: a folder that is new, empty, or has a run to resume.
+        record: record of this run.
         resume: value of `--resume_from_checkpoint`.
 
     Raises:
@@ -128,13 +128,13 @@ def claim_run(folder: Path, record: RunRecord, resume: str | None) -> None:
 
 
 def read_record(dataset: str) -> DatasetRecord:
-    """Read what a dataset's folder says about how it was written.
+    """Read how a dataset was written.
 
     Args:
-        dataset: a folder; of anything else the record is empty.
+        dataset: a folder. For anything else the record is empty.
 
     Raises:
-        InputError: if a file of it cannot be read.
+        InputError: if one of its files cannot be read.
     """
     folder = Path(dataset).expanduser()
     if not folder.is_dir():
@@ -152,10 +152,10 @@ def read_record(dataset: str) -> DatasetRecord:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file, empty if there is no such file.
+    """Read the object in a JSON file. It is empty if there is no such file.
 
     Raises:
-        InputError: if the file holds anything else.
+        InputError: if the file does not hold an object.
     """
     if not file.is_file():
         return {}
@@ -169,7 +169,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _entries(file: Path) -> Iterator[LogEntry]:
-    """The entries of a log. A kill or a full disk may have torn a line; such a line is ignored."""
+    """Read the entries of a log. A kill or a full disk can break a line; it is then ignored."""
     for line in file.read_text().splitlines():
         with suppress(ValueError, TypeError, KeyError):
             yield from_json(LogEntry, json.loads(line))

@@ -1,4 +1,4 @@
-"""Sample and Provenance: what sources give, creation writes and training reads."""
+"""Sample and Provenance: sources give samples, creation writes them, training reads them."""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -13,26 +13,26 @@ class Provenance:
     """Where a sample comes from. Real samples fill the first five fields.
 
     Attributes:
-        kind: `created` for everything that a model labelled.
+        kind: `created` if a model made the labels, otherwise `real`.
         source_dataset: name of the source.
         source_id: id of the sample of the source.
-        source_sha256: of its pixels, see `image_sha256`.
-        licence: of the source image.
+        source_sha256: hash of its pixels, see `image_sha256`.
+        licence: licence of the source image.
         base: Hub id or name of the base.
         checkpoint: Hub id of the pipeline, None for a folder.
-        fingerprint: of the weights and configs of the pipeline.
+        fingerprint: hash of the weights and configs of the pipeline.
         host: name of the host.
         labels_from: `latent`, `last_step` or `image`.
-        create_with: whose U-Net denoised.
+        create_with: the U-Net that denoised, `base` or `theta`.
         strength: noise level T / 1000, 0 for a labelled real image.
         steps: calls of the U-Net.
-        guidance: scale of classifier-free guidance, 1 is none.
-        negative_prompt: as given.
+        guidance: scale of classifier-free guidance; 1 is no guidance.
+        negative_prompt: prompt that guidance leads away from.
         scheduler: class of the scheduler.
-        precision: of the weights.
-        seed: of the command.
+        precision: precision of the weights.
+        seed: seed of the command.
         variant: number of the variation of the source image, from 0.
-        noise_seed: of the noise of this sample.
+        noise_seed: seed of the noise of this sample.
     """
 
     kind: Literal["real", "created"] = "real"
@@ -59,12 +59,12 @@ class Provenance:
 
 @dataclass(frozen=True)
 class Quality:
-    """Scores of the labels of one task of one sample, in [0, 1]. Higher is better.
+    """Scores of the labels of a sample for one task, in [0, 1]. Higher is better, None is unknown.
 
     Attributes:
-        confidence: mean over the pixels of one minus the predicted uncertainty.
+        confidence: one minus the predicted uncertainty, averaged over the pixels.
         flip: agreement with the labels of the mirrored input.
-        reencode: agreement with the labels of the stored image. None is not measured.
+        reencode: agreement with the labels of the stored image.
     """
 
     confidence: float | None = None
@@ -77,15 +77,15 @@ class Sample:
     """One image with its targets.
 
     Attributes:
-        id: unique within its dataset.
+        id: a name that is unique in its dataset.
         image: `[H, W, 3]` uint8.
         targets: maps by task, at the size of the image and in physical units. Unknown pixels have
             the unknown value of the family of the task.
-        caption: what is in the image, or the prompt of a created one.
+        caption: a description of the image, or the prompt of a created image.
         provenance: where the sample comes from.
         quality: scores of created targets, by task.
-        confidence: maps `[H, W]` in [0, 1] by task, one minus the predicted uncertainty, if they
-            were asked for.
+        confidence: maps `[H, W]` in [0, 1] by task, one minus the predicted uncertainty. Empty
+            unless the settings ask for them.
     """
 
     id: str

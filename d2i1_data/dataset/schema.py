@@ -1,8 +1,8 @@
-"""The schema of a dataset: which columns its rows have, and how a sample becomes a row and back.
+"""The schema of a dataset: the columns of its rows, and the conversion of samples to rows and back.
 
-A dataset has the columns that its own rows can fill, and no others. The schema is written down
-once, beside the shards. It decides what further shards of the same folder hold. A reader takes a
-column that is not there as null and ignores one that it does not know.
+A dataset has only the columns that its rows can fill. The schema is written once, beside the
+shards, and all further shards of the folder follow it. A reader takes a missing column as null, and
+ignores unknown columns.
 """
 
 import io
@@ -26,10 +26,10 @@ from .sample import Provenance, Quality, Sample
 
 METADATA = "diff2in1.json"  # the file beside the shards that holds the schema
 FORMAT_VERSION = 1
-IMAGE = "image"  # the type of a column of pictures; others have the names of `datasets`
+IMAGE = "image"  # the type of a column of pictures; other types have the names of `datasets`
 SCORES = tuple(field.name for field in fields(Quality))
 PROVENANCE = tuple(field.name for field in fields(Provenance))
-REAL = ("kind", "source_dataset", "source_id", "source_sha256", "licence")  # what real rows fill
+REAL = ("kind", "source_dataset", "source_id", "source_sha256", "licence")  # fields of real rows
 
 _PROVENANCE_TYPES = {
     **dict.fromkeys(PROVENANCE, "string"),
@@ -47,8 +47,8 @@ class Schema:
 
     Attributes:
         tasks: the tasks that this version of the package knows, by name, with their classes.
-        columns: name -> type for every column, also for those that are not known here. A type is
-            `image`, a type of `datasets`, or again columns.
+        columns: name -> type for every column, known or unknown to this version. A type is `image`,
+            a type of `datasets`, or inner columns.
     """
 
     tasks: Mapping[str, Task]
@@ -70,7 +70,7 @@ class Schema:
             tasks: the tasks of the dataset, by name.
             captions: whether rows have captions.
             scores: the scores of `Quality` that are measured.
-            confidence: whether maps of confidence are kept.
+            confidence: whether rows have maps of confidence.
             provenance: the fields of `Provenance` that rows fill.
         """
         names = [name for name in TASKS if name in tasks]
@@ -90,7 +90,13 @@ class Schema:
     def real(
         cls, tasks: Mapping[str, Task], *, captions: bool = True, licence: bool = True
     ) -> "Schema":
-        """The schema of real rows; whether they have captions and a known licence."""
+        """The schema of real rows.
+
+        Args:
+            tasks: the tasks of the dataset, by name.
+            captions: whether rows have captions.
+            licence: whether rows have a licence.
+        """
         filled = [name for name in REAL if licence or name != "licence"]
         return cls.of(tasks, captions=captions, scores=(), provenance=filled)
 
@@ -106,8 +112,8 @@ class Schema:
 
     def inner(self, name: str) -> Columns:
         """The columns inside a column, empty if there is no such column."""
-        found: Columns = self.columns.get(name, {})
-        return found
+        columns: Columns = self.columns.get(name, {})
+        return columns
 
     def with_columns(self, captions: bool, provenance: Collection[str]) -> "Schema":
         """The same schema with or without captions, and with more fields of the provenance."""
@@ -120,7 +126,7 @@ class Schema:
         )
 
     def config(self) -> dict[str, Any]:
-        """What `Schema.from_config` needs to build this schema again."""
+        """The config from which `Schema.from_config` builds this schema again."""
         return {"tasks": describe_tasks(self.tasks), "columns": self.columns}
 
     def __eq__(self, other: object) -> bool:
@@ -131,10 +137,14 @@ class Schema:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], where: str) -> "Schema":
-        """The schema of a config; tasks that are not known here are left out.
+        """Build a schema. Tasks that this version does not know are left out.
+
+        Args:
+            config: a value of `Schema.config`.
+            where: begins the message.
 
         Raises:
-            InputError: if the config is not one of a schema. `where` names its file.
+            InputError: if it is not the config of a schema.
         """
         try:
             known = {name: own for name, own in config["tasks"].items() if name in TASKS}
@@ -146,7 +156,7 @@ class Schema:
         return cls(read_tasks(known, where), columns)
 
     def to_row(self, sample: Sample) -> dict[str, Any]:
-        """A sample as a row; every picture is encoded here."""
+        """Convert a sample to a row. This encodes all its pictures."""
         scores = {name: asdict(one) for name, one in sample.quality.items()}
         maps = sample.confidence.items()
         row: dict[str, Any] = {
@@ -163,15 +173,15 @@ class Schema:
         return _fit(row, self.columns)
 
     def complete(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """A stored row with all columns that are known here; what it lacks is None."""
+        """A stored row with all known columns. Missing columns are None."""
         return _fit(row, Schema.of(self.tasks, confidence=True).columns)
 
     def from_row(self, row: Mapping[str, Any], tasks: Iterable[str] | None = None) -> Sample:
-        """The sample of a stored row whose pictures are undecoded (`Image(decode=False)`).
+        """Convert a stored row with undecoded pictures (`Image(decode=False)`) to a sample.
 
         Args:
             row: the row; columns may be missing.
-            tasks: names of the tasks whose labels are decoded, None is all.
+            tasks: names of the tasks whose labels are decoded; None decodes all.
         """
         row = self.complete(row)
         wanted = self.tasks if tasks is None else {name: self.tasks[name] for name in tasks}
@@ -204,7 +214,7 @@ def _feature(kind: Any) -> Any:
 
 
 def _check_columns(columns: Any) -> dict[str, Any]:
-    """Columns as `datasets` can build them, else an error."""
+    """Check that `datasets` can build these columns, and return them."""
     if not isinstance(columns, Mapping) or not columns:
         raise TypeError(f"columns: {columns!r}")
     for kind in columns.values():
@@ -216,7 +226,7 @@ def _check_columns(columns: Any) -> dict[str, Any]:
 
 
 def _fit(row: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
-    """The columns of a row, in order, None where it has no value."""
+    """The columns of a row in the order of the schema. Missing values are None."""
     return {
         name: _fit(row.get(name) or {}, kind) if isinstance(kind, Mapping) else row.get(name)
         for name, kind in columns.items()
@@ -263,12 +273,12 @@ def read_tasks(configs: Mapping[str, Any], where: str) -> dict[str, Task]:
 
 
 def differing_columns(one: Columns, other: Columns, added: bool = True) -> str:
-    """What differs between two sets of columns, in one line; empty if nothing does.
+    """Describe the differences between two sets of columns in one line; empty if they are equal.
 
     Args:
         one: the columns of a dataset.
-        other: columns now.
-        added: whether a column that only `other` has is a difference.
+        other: the present columns.
+        added: whether a column that only `other` has counts as a difference.
     """
     flat, now = dict(_flat(one)), dict(_flat(other))
     parts = [f"no {name}" for name in flat if name not in now]
@@ -287,10 +297,14 @@ def _flat(columns: Columns, before: str = "") -> Iterator[tuple[str, str]]:
 
 
 def read_schema(text: str, where: str) -> Schema:
-    """The schema in the text of a metadata file.
+    """Read the schema in the text of a metadata file.
+
+    Args:
+        text: content of the file.
+        where: begins the message.
 
     Raises:
-        InputError: if it is not a metadata file of ours, or one of a newer format.
+        InputError: if it is not a metadata file of ours, or has a newer format.
     """
     try:
         content = json.loads(text)
@@ -302,7 +316,7 @@ def read_schema(text: str, where: str) -> Schema:
 
 
 def check_format(version: int, where: str) -> None:
-    """Raise InputError for a dataset of a newer format than this version of the package reads."""
+    """Raise InputError for a format that is newer than this version of the package."""
     if version > FORMAT_VERSION:
         raise InputError(
             f"{where}: format version {version}; this version of diff2in1 reads up to"

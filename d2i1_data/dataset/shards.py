@@ -20,9 +20,9 @@ from .typed_json import from_json, to_json
 PLAN = "plan.json"
 SKIPPED = "skipped.json"
 LOGS = "logs"  # holds a line of JSON for every finished shard
-ROWS_A_GROUP = 32  # small groups stream soon, see docs of `datasets` on row groups
+ROWS_A_GROUP = 32  # small groups start streaming soon, see the docs of `datasets` on row groups
 ENCODERS = 2  # threads
-RECORD = "diff2in1"  # key of the metadata of a shard's file
+RECORD = "diff2in1"  # key in the metadata of the file of a shard
 LIBRARIES = (
     *("diff2in1", "torch", "diffusers", "transformers", "datasets"),
     *("numpy", "pillow", "pyarrow"),
@@ -41,12 +41,12 @@ def dataset_shards(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What a shard says about how it was made. It stands in the metadata of its file.
+    """Facts about the making of a shard, stored in the metadata of its file.
 
     Attributes:
-        skipped: ids of the samples that are left out, and why.
-        notes: counts of what was done to the data of the source.
-        base_licence: licence of the base that made the samples, None if it is not known.
+        skipped: id of each sample that is left out -> why.
+        notes: how often each change was made to the data of the source.
+        base_licence: licence of the base that made the samples, None if unknown.
     """
 
     skipped: Mapping[str, str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ def write_shard(
     Threads encode pictures while the next samples are made.
 
     Args:
-        path: where the shard is to lie.
+        path: path of the shard.
         samples: its rows.
         schema: the columns of the dataset.
         record: called after the last sample.
@@ -96,7 +96,7 @@ def write_shard(
 
 
 def read_shard_record(shard: Path | IO[bytes]) -> ShardRecord:
-    """The record of a shard, an empty one where it has none."""
+    """Read the record of a shard. It is empty if the shard has none."""
     stored = (pq.read_metadata(shard).metadata or {}).get(RECORD.encode())
     return from_json(ShardRecord, json.loads(stored)) if stored else ShardRecord()
 

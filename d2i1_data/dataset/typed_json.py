@@ -1,4 +1,4 @@
-"""Dataclasses as JSON and back, with types checked on the way."""
+"""Convert dataclasses to JSON and back. Reading checks the types."""
 
 import types
 from collections.abc import Mapping
@@ -9,21 +9,21 @@ T = TypeVar("T")
 
 
 def to_json(value: Any) -> Any:
-    """A dataclass as an object of JSON. Fields that are None are left out."""
+    """Convert a dataclass to a JSON object. Fields that are None are left out."""
     if isinstance(value, tuple | list):
-        return [to_json(one) for one in value]
+        return [to_json(item) for item in value]
     if not is_dataclass(value):
         return value
-    known = {field.name: getattr(value, field.name) for field in fields(value)}
-    return {name: to_json(one) for name, one in known.items() if one is not None}
+    values = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: to_json(own) for name, own in values.items() if own is not None}
 
 
 def from_json(kind: type[T], content: Any) -> T:
-    """The dataclass of an object of JSON. Keys that it does not know are ignored.
+    """Convert a JSON object to a dataclass. Unknown keys are ignored.
 
     Args:
-        kind: the dataclass; its annotations say what is allowed.
-        content: what `json.loads` gave.
+        kind: the dataclass; its annotations give the allowed types.
+        content: a result of `json.loads`.
 
     Raises:
         TypeError: if a value has another type.
@@ -40,22 +40,22 @@ def from_json(kind: type[T], content: Any) -> T:
     return kind(**values)
 
 
-def _value(kind: Any, found: Any, name: str) -> Any:
-    """A value of JSON that must have a type; its name is for the message."""
+def _value(kind: Any, value: Any, name: str) -> Any:
+    """Check that a JSON value has a type. The name is for the message."""
     origin, inner = get_origin(kind), get_args(kind)
     if kind is Any:
-        return found
+        return value
     if origin in (Union, types.UnionType):
-        return None if found is None else _value(inner[0], found, name)
+        return None if value is None else _value(inner[0], value, name)
     if isinstance(kind, type) and is_dataclass(kind):
         try:
-            return from_json(kind, found)
+            return from_json(kind, value)
         except (TypeError, KeyError) as error:
             raise TypeError(f"{name}: {error}") from error
-    if origin in (list, tuple) and isinstance(found, list):
-        return origin(_value(inner[0], one, name) for one in found)
-    if origin is not None and origin not in (list, tuple) and isinstance(found, dict):
-        return {str(key): _value(inner[1], one, name) for key, one in found.items()}
-    if origin is None and isinstance(found, (int, float) if kind is float else kind):
-        return found
-    raise TypeError(f"{name}: got {found!r}")
+    if origin in (list, tuple) and isinstance(value, list):
+        return origin(_value(inner[0], item, name) for item in value)
+    if origin is not None and origin not in (list, tuple) and isinstance(value, dict):
+        return {str(key): _value(inner[1], item, name) for key, item in value.items()}
+    if origin is None and isinstance(value, (int, float) if kind is float else kind):
+        return value
+    raise TypeError(f"{name}: got {value!r}")

@@ -161,7 +161,7 @@ def test_wrong_input_is_message_in_one_line(
         (f"{CREATE} --pipeline {{pipeline}} {MANY}", "700 steps"),
         (f"{IMPROVE} --pipeline {{pipeline}} --created {{tmp}}/photos", "was it written by"),
         (f"{IMPROVE} --pipeline {{pipeline}} --created {{tmp}}/none", "dataset {tmp}/none"),
-        (f"{IMPROVE} --pipeline {{tmp}}/lonely/pipeline", "no checkpoint-N beside"),
+        (f"{IMPROVE} --pipeline {{tmp}}/lonely/pipeline", "no checkpoint-N with an"),
         (f"{IMPROVE} --pipeline {{pipeline}} --validation_source rooms:dev", "no split 'dev'"),
         (f"{IMPROVE} --pipeline {{pipeline}} --validation_source folder:{{tmp}}/x.yaml", "no such"),
         (

@@ -289,7 +289,7 @@ def test_results_of_other_weights_are_refused(
     content = json.loads(results.read_text())
     file = tmp_path / "results.json"
     file.write_text(json.dumps({k: v for k, v in content.items() if k != "fingerprint"}))
-    with pytest.raises(InputError, match="or of none it names"):
+    with pytest.raises(InputError, match="or without a fingerprint"):
         model_card(improved, results=[file])
     content["settings"]["theta"] = "exploitation"
     file.write_text(json.dumps(content))

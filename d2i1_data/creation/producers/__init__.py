@@ -1,7 +1,6 @@
-"""Producers: they turn the items of a shard into samples, one kind for each command.
+"""Producers: they turn the items of a shard into samples. Each command has its kind of producer.
 
-Every process builds its own from the settings. What a producer makes of an item depends on the plan
-alone.
+Every process builds its own producer from the settings. The samples depend only on the plan.
 """
 
 from .creator import Creator

@@ -22,8 +22,8 @@ class Creator(Labeller):
 
     Args:
         pipe: the pipeline, on its device.
-        source: of images or captions.
-        settings: of the command.
+        source: source of images or captions.
+        settings: settings of the command.
         checkpoint: facts about the checkpoint of the pipeline.
 
     Raises:
@@ -97,7 +97,7 @@ class Creator(Labeller):
         }
 
     def caption(self, job: Job) -> str:
-        """The prompt."""
+        """The prompt of a job."""
         prompts = self.settings.prompts
         chosen = prompts[int(draw(job.item, self.settings.seed, "prompt") * len(prompts))]
         return chosen.format(caption=job.source.caption or "")
@@ -137,7 +137,7 @@ class Creator(Labeller):
 
         assert batch.latents is not None
         height, width = batch.size
-        with torch.no_grad():  # a setting of each thread
+        with torch.no_grad():  # because this setting does not pass to other threads
             images = self.pipe.decode_latents(batch.latents)[..., :height, :width]
             batch.finite, batch.images = finite_samples(images), as_stored(images)
         return batch
@@ -152,6 +152,6 @@ class Creator(Labeller):
             return perceive(self.pipe, batch.latents, (height, width), batch.pyramid)
         factor = self.pipe.vae_scale_factor
         padded = (batch.latents.shape[2] * factor, batch.latents.shape[3] * factor)
-        # the padding of a mirrored image is on its left
+        # mirrored images have their padding on the left
         raw = perceive(self.pipe, batch.latents.flip(-1), padded)
         return {name: one[..., :height, padded[1] - width :] for name, one in raw.items()}

@@ -1,4 +1,4 @@
-"""The producer that labels images, batch by batch.
+"""The producer that labels images in batches.
 
 Threads read, decode and store images while the U-Net works on the next batch.
 """
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Job(NamedTuple):
-    """An item and the sample of the source it is made from."""
+    """An item, and the source sample that it is made from."""
 
     item: Item
     source: Sample
@@ -31,14 +31,15 @@ class Job(NamedTuple):
 
 @dataclass
 class JobBatch:
-    """Jobs of one batch, and how far they are. All images have one size.
+    """A batch of jobs whose images have one size, with the results so far.
 
     Attributes:
         jobs: the items with their source samples.
-        images: `[B, 3, H, W]` in [-1, 1]; of the source, and after `decode` as they are stored.
-        latents: `[B, C, h, w]`, scaled, of created images.
+        images: `[B, 3, H, W]` in [-1, 1]. They are the source images; after `decode`, the images
+            that are stored.
+        latents: scaled latents of created images, `[B, C, h, w]`.
         pyramid: features of the last denoising call.
-        finite: `[B]` bool, which created images have neither NaN nor infinite values.
+        finite: `[B]` bool, False for created images with NaN or infinite values.
     """
 
     jobs: list[Job]
@@ -66,8 +67,8 @@ class Labeller(Producer):
 
     Args:
         pipe: the pipeline, on its device.
-        source: of images.
-        settings: of the command.
+        source: source of the images.
+        settings: settings of the command.
         checkpoint: facts about the checkpoint of the pipeline.
     """
 
@@ -87,7 +88,7 @@ class Labeller(Producer):
         self.families = pipe.perception.families
         self.tasks = read_tasks({n: f.config() for n, f in self.families.items()}, "pipeline")
         self.labels_from, self.base_licence = "image", checkpoint.base_licence
-        # the provenance that all samples of this run share
+        # the part of the provenance that all samples of this run share
         self.origin = Provenance(
             kind="created",
             base=pipe.config.base,
@@ -138,7 +139,7 @@ class Labeller(Producer):
         """Read the source samples of items, and group them by image size.
 
         Args:
-            items: of one shard.
+            items: items of one shard.
             skipped: gets the ids of unreadable samples.
         """
 
@@ -157,7 +158,7 @@ class Labeller(Producer):
         yield from waiting.values()
 
     def denoise(self, jobs: list[Job]) -> JobBatch:
-        """The first part of a batch, in the thread of the U-Net: here the images of the source."""
+        """Begin a batch, in the thread of the U-Net. A labeller only takes the source images."""
         import torch
 
         from ...diff2in1.images import to_batches
@@ -166,14 +167,14 @@ class Labeller(Producer):
         return JobBatch(jobs, images.to(self.pipe.device))
 
     def decode(self, batch: JobBatch) -> JobBatch:
-        """The batch with the images that are stored. It runs beside the next `denoise`."""
+        """Add the images that are stored. This runs in a thread during the next `denoise`."""
         return batch
 
     def labels(self, batch: JobBatch, mirrored: bool = False) -> "dict[str, Tensor]":
         """Raw predictions of a batch, `[B, R, H, W]` by task.
 
         Args:
-            batch: after `decode`.
+            batch: a batch after `decode`.
             mirrored: whether to predict on the mirrored input.
         """
         from ...diff2in1.prediction import predict_raw
@@ -184,7 +185,7 @@ class Labeller(Producer):
         """Label a batch and score its labels.
 
         Args:
-            batch: after `decode`.
+            batch: a batch after `decode`.
             skipped: gets the ids of samples with NaN.
         """
         import torch
@@ -195,7 +196,7 @@ class Labeller(Producer):
 
         with torch.no_grad():
             raw, scores = self.labels(batch), [dict[str, Quality]() for _ in batch.jobs]
-            finite = torch.stack([finite_samples(one) for one in raw.values()]).all(0)
+            finite = torch.stack([finite_samples(maps) for maps in raw.values()]).all(0)
             finite = finite if batch.finite is None else finite & batch.finite
             if self.settings.quality != "none":
                 again = self.settings.quality == "full" and self.labels_from != "image"
@@ -227,7 +228,7 @@ class Labeller(Producer):
         return job.source.caption
 
     def provenance(self, job: Job) -> Provenance:
-        """The provenance of the sample of a job. A created source image is a source of its own."""
+        """The provenance of the sample of a job. A created image can also be a source."""
         source = job.source.provenance
         name, sha256 = source.source_dataset, source.source_sha256
         if source.kind == "created":

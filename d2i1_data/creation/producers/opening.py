@@ -1,4 +1,4 @@
-"""Building the producer of a command."""
+"""Build the producer of a command."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def make_producer(settings: WriteSettings) -> Producer:
-    """The producer of a command, with its pipeline on the device of this process.
+    """Build the producer of a command, with its pipeline on the device of this process.
 
     Raises:
         InputError: if the source or the pipeline cannot be used with these settings.
@@ -22,7 +22,7 @@ def make_producer(settings: WriteSettings) -> Producer:
     if not isinstance(settings, LabelSettings):
         return Importer(source, settings)
     denoises = isinstance(settings, CreateSettings) and settings.create_with != "theta"
-    parts = {} if denoises else {"base_unet": None}  # labelling does not need its gigabytes
+    parts = {} if denoises else {"base_unet": None}  # saves gigabytes, labelling does not need it
     pipe, checkpoint = open_checkpoint(settings, **parts)
     if isinstance(settings, CreateSettings):
         return Creator(pipe, source, settings, checkpoint)
@@ -33,10 +33,10 @@ def make_producer(settings: WriteSettings) -> Producer:
 def open_checkpoint(
     settings: LabelSettings, **parts: Any
 ) -> "tuple[Diff2in1Pipeline, CheckpointInfo]":
-    """The pipeline of the settings, on the device of this process and in the chosen precision.
+    """Open the pipeline, on the device of this process and in the chosen precision.
 
     Args:
-        settings: name the pipeline.
+        settings: settings that name the pipeline.
         parts: see `open_pipeline`.
 
     Raises:

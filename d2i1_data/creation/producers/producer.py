@@ -12,8 +12,8 @@ from ...sources import Source
 from ..plan import Item
 from ..settings import WriteSettings
 
-Progress = Callable[[int], Any]  # called with the number of samples that are done
-Skipped = dict[str, str]  # ids of samples that are left out, and why
+Progress = Callable[[int], Any]  # called with the number of finished samples
+Skipped = dict[str, str]  # id of a sample that is left out -> why
 READERS = 2  # threads
 NOT_FINITE = "the checkpoint gives NaN"
 UNREADABLE = "the source cannot be read there"
@@ -24,7 +24,7 @@ class Producer:
 
     Attributes:
         act: name of the command.
-        base_licence: licence of the base that makes the samples, None without a base or if unknown.
+        base_licence: licence of the base that makes the samples; None if unknown or without a base.
         source: where the samples come from.
         tasks: the tasks of the dataset.
         rows: indices of the rows of the source that are used.
@@ -44,15 +44,15 @@ class Producer:
         return self.source.schema
 
     def facts(self) -> dict[str, Any]:
-        """Everything that decides the bytes of a shard beside its samples."""
+        """All facts besides the samples that decide the bytes of a shard."""
         return {"source": self.source.name, "source_fingerprint": self.source.fingerprint}
 
     def notes(self) -> dict[str, int]:
-        """Counts of what was done to the data of the source so far, such as resized maps."""
+        """How often each change was made to the data of the source, such as resizing maps."""
         return {}
 
     def identity(self, item: Item) -> str:
-        """The id of the sample that is made of an item."""
+        """The id of the sample that is made from an item."""
         return f"{item.source_id}-{item.variant:03d}"
 
     def make(self, items: Sequence[Item], skipped: Skipped, progress: Progress) -> Iterator[Sample]:
@@ -61,15 +61,15 @@ class Producer:
         Args:
             items: the samples, as planned.
             skipped: gets the ids of the samples that are left out, and why.
-            progress: called with the number of samples that are done.
+            progress: called with the number of finished samples.
 
         Raises:
-            InputError: for an unusable sample, unless the settings leave it out.
+            InputError: if a sample is unusable, unless the settings leave such samples out.
         """
         raise NotImplementedError
 
     def read(self, item: Item, skipped: Skipped) -> Sample | None:
-        """The image of the source for an item, None if it cannot be read and is left out."""
+        """Read the source image of an item. None if it is unreadable and left out."""
         try:
             return self.fetch(self._row[item.source_id])
         except InputError as error:
@@ -77,14 +77,14 @@ class Producer:
             return None
 
     def fetch(self, row: int) -> Sample:
-        """The sample of a row of the source, without targets."""
+        """Read a row of the source, without targets."""
         return self.source.picture(row)
 
     def refuse(self, item: Item, reason: str, skipped: Skipped) -> None:
         """Leave an unusable sample out.
 
         Raises:
-            InputError: if the settings say that an unusable sample stops the run.
+            InputError: if an unusable sample stops the run, see `on_bad_row`.
         """
         if not self.skips:
             raise InputError(f"{reason}; --on_bad_row skip leaves it out")
@@ -123,4 +123,4 @@ class Importer(Producer):
 def require_images(source: Source) -> None:
     """Raise InputError for a source of captions alone."""
     if not source.has_images:
-        raise InputError(f"source {source.name} has no images; d2i1 create makes them")
+        raise InputError(f"source {source.name} has no images; use d2i1 create to make them")

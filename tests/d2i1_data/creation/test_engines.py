@@ -149,4 +149,4 @@ def threads() -> Iterator[None]:
 def test_ray_needs_room(pipeline: Path, tmp_path: Path, d2i1: Callable[..., str]) -> None:
     command = ("create", "--pipeline", pipeline, *SIZE, "--threads", 3, "--engine", "ray")
     output = d2i1(*command, "--output_dir", tmp_path / "made", code=2)
-    assert "a worker has 3 threads, but no node more than 2 CPUs" in output
+    assert "a worker has 3 threads, but the largest node has 2 CPUs" in output

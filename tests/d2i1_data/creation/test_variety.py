@@ -127,11 +127,11 @@ def test_texts_are_refused(
         (("--strength", "[0.001, 0.5]"), "2 steps: expected 1 to 1 at strength 0.001"),
         (("--prompt", "{captoin}"), "has {captoin}, only {caption} is allowed"),
         (("--prompt", "50 % {"), "template '50 % {'"),
-        (("--variants", 2), "--num_samples how many in all"),
+        (("--variants", 2), "--variants has no effect with --num_samples"),
         (("--prompt", "[]"), "--prompt []: expected"),
         (("--prompt", "{caption:d}"), "has {caption:d}, only {caption} is allowed"),
         (("--negative_prompt", "ugly"), "has no effect at --guidance_scale 1"),
-        (("--workers", 2), "--workers is for --engine ray"),
+        (("--workers", 2), "--workers has no effect without --engine ray"),
         (("--threads", 0), "--threads 0"),
     ],
 )

@@ -151,7 +151,7 @@ def test_it_opens_and_is_verified(whole: Path, d2i1: D2i1) -> None:
     source = open_source(f"dataset:{whole}")
     assert list(source.tasks) == list(THREE) and len(list(source)) == 7
     message = d2i1("create", "--verify", whole, "--rows", 7)
-    assert "7 rows made again, as they are byte for byte" in message
+    assert "7 rows made again, equal byte for byte" in message
 
 
 @pytest.mark.usefixtures("seventh")

@@ -457,10 +457,10 @@ CROP = {"random_crop": "512x512"}
         ({"color_jitter": {"brightnes": 0.1}}, "--color_jitter: unknown key 'brightnes', choose"),
         ({"color_jitter": {"hue": 0.6}}, "--color_jitter: hue 0.6: expected 0 to 0.5"),
         ({"color_jitter": {"gamma": -0.1}}, "--color_jitter: gamma -0.1: expected 0 to 1"),
-        ({"cache_dir": "c", **CROP}, "with --random_crop every view is new"),
+        ({"cache_dir": "c", **CROP}, "with --random_crop: every view is then new"),
         (
             {"cache_dir": "c", "color_jitter": {"hue": 0.1}, **CROP},
-            "with --random_crop, --color_jitter every view is new",
+            "with --random_crop, --color_jitter: every view is then new",
         ),
     ],
 )
