@@ -28,7 +28,7 @@ from tests.tiny import save_tiny_base
 
 
 def pytest_unconfigure() -> None:
-    """The Hub ends with the tests."""
+    """Stop the Hub after the last test."""
     HUB.stop()
     shutil.rmtree(HOME, ignore_errors=True)
 
@@ -76,7 +76,7 @@ def pytest_runtest_setup() -> None:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
-    """The Hub, empty; nothing of it is cached, and alice is logged in."""
+    """The Hub, empty; nothing of it is cached; alice is logged in."""
     HUB.reset()
     for kept in ("hub", "xet", "modules"):
         shutil.rmtree(Path(HOME) / kept, ignore_errors=True)
@@ -89,7 +89,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Hub:
 
 @pytest.fixture(params=["xet", "lfs"])
 def sending(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """How large files travel, here and in what is launched; both ways in turn."""
+    """How large files are sent, in this process and in launched ones: first xet, then lfs."""
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", request.param == "lfs")
     monkeypatch.setenv("HF_HUB_DISABLE_XET", str(int(request.param == "lfs")))
     return request.param
@@ -97,9 +97,9 @@ def sending(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """huggingface_hub waits seconds before it tries again; here it does not."""
-    impatient = SimpleNamespace(sleep=lambda seconds: None)
-    monkeypatch.setattr("huggingface_hub.utils._http.time", impatient)
+    """huggingface_hub does not wait before it tries again."""
+    without_sleep = SimpleNamespace(sleep=lambda seconds: None)
+    monkeypatch.setattr("huggingface_hub.utils._http.time", without_sleep)
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +110,7 @@ def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def tiny_pipe(tiny_base: Path) -> Diff2in1Pipeline:
-    """The `light` host, fresh, for three tasks of rooms, on the tiny base."""
+    """A new `light` host for three tasks of rooms, on the tiny base."""
     torch.manual_seed(0)
     names = ("normals", "depth", "semseg")
     tasks = describe_tasks({name: Rooms.tasks[name] for name in names})
@@ -121,7 +121,7 @@ def tiny_pipe(tiny_base: Path) -> Diff2in1Pipeline:
 
 @pytest.fixture(scope="session")
 def pipeline(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a warm-up of one step on two rooms gives; perceives normals, depth and classes."""
+    """The pipeline after a warm-up of one step on two rooms: normals, depth and semseg."""
     folder = tmp_path_factory.mktemp("pipeline") / "warm"
     source = ("--source", "rooms:train", "--max_train_samples", 2, "--resolution", 32)
     host = ("--host", "light", "--width", 16, "--tasks", "normals,depth,semseg")
@@ -133,7 +133,7 @@ def pipeline(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def create(pipeline: Path) -> Callable[..., Path]:
-    """Create seven samples from three rooms in shards of three; the folder."""
+    """A function that creates seven samples from three rooms, in shards of three; the folder."""
 
     def create(folder: Path, *flags: object) -> Path:
         run("create", "--pipeline", pipeline, *SEVEN, "--output_dir", folder, *flags)
@@ -144,7 +144,7 @@ def create(pipeline: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def d2i1(capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command as typed, in this process; checks the exit code, gives what it printed."""
+    """A function that runs a command in this process and checks its exit code; what it printed."""
 
     def run(*arguments: object, code: int = 0) -> str:
         capfd.readouterr()

@@ -1,4 +1,4 @@
-"""What tests of exports share."""
+"""Functions that the tests of exports share."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,32 +7,26 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from d2i1_data.dataset.sample import Sample
-from d2i1_data.dataset.schema import Schema
-from d2i1_data.dataset.shards import shard_path, write_metadata, write_shard
 from d2i1_data.export.entries import file_name
 
 
-def run(d2i1: Callable[..., str], dataset: Path, form: str, folder: Path, *flags: object) -> Path:
+def export(
+    d2i1: Callable[..., str], dataset: Path, form: str, folder: Path, *flags: object
+) -> Path:
+    """Export a dataset; the folder of the export."""
     d2i1("export", dataset, "--format", form, "--output_dir", folder, *flags)
     return folder
 
 
-def save(folder: Path, samples: list[Sample], tasks: dict[str, Any]) -> Path:
-    schema = Schema.of(tasks, confidence=any(sample.confidence for sample in samples))
-    write_shard(shard_path(folder, 0), samples, schema)
-    write_metadata(folder, schema)
-    return folder
-
-
 def drawn(corners: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The pixels whose middle is in a polygon, by Pillow at eight times the size."""
+    """The pixels whose centre is in a polygon, drawn by Pillow at eight times the size."""
     canvas = Image.new("1", (8 * size[1], 8 * size[0]))
     ImageDraw.Draw(canvas).polygon([tuple(one) for one in (8 * corners - 0.5).tolist()], fill=1)
     return np.asarray(canvas)[4::8, 4::8]
 
 
-def same_samples(found: Any, source: Any) -> None:
+def assert_same_samples(found: Any, source: Any) -> None:
+    """What was read from an export has the tasks, images, captions and labels of its source."""
     configs = [{n: t.family.config() for n, t in one.tasks.items()} for one in (found, source)]
     assert configs[0] == configs[1]
     samples = {sample.id: sample for sample in found}

@@ -1,4 +1,4 @@
-"""Cards as pages: what a browser makes of them, and names that try to be more than words."""
+"""Cards as web pages, and hostile names that try to become markup or code."""
 
 from html.parser import HTMLParser
 from typing import Any
@@ -25,12 +25,12 @@ HOSTILE = [
 
 
 def snippets(card: str) -> list[str]:
-    """The blocks of Python of a card."""
+    """The blocks of Python in a card."""
     return [part.split("\n```")[0] for part in card.split("```python\n")[1:]]
 
 
 class Page(HTMLParser):
-    """What a browser makes of a card: its elements with where they lead, and all words."""
+    """A card as a browser renders it: its elements with their attributes, and all text."""
 
     def __init__(self, card: str) -> None:
         super().__init__()

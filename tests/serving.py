@@ -1,4 +1,4 @@
-"""Pages that tests serve, as people do: by a process of their own."""
+"""Web pages that tests serve from a process of its own, as users do."""
 
 import signal
 import socket
@@ -23,9 +23,9 @@ def free_port() -> int:
 def served(
     command: Sequence[object], folder: Path, env: Mapping[str, str], refused: str | None = None
 ) -> Iterator[str]:
-    """The address that a command prints when it serves; it must end well when told to.
+    """Run a command that serves a page; its address. On SIGTERM it must exit with code 0.
 
-    refused: the error with which the server may log a traceback.
+    refused: the name of the error with which the server may log a traceback.
     """
     process = subprocess.Popen(
         [str(word) for word in command],
@@ -35,28 +35,28 @@ def served(
         stderr=subprocess.STDOUT,
         text=True,
     )
-    said: list[str] = []
+    lines: list[str] = []
     assert process.stdout is not None
-    reader = threading.Thread(target=lambda: said.extend(process.stdout or ()), daemon=True)
+    reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()), daemon=True)
     reader.start()
     try:
-        yield _address(process, said)
+        yield _address(process, lines)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(LIMIT) == 0, "".join(said)
+        assert process.wait(LIMIT) == 0, "".join(lines)
         reader.join()
-        wrong = [line for line in said if line.startswith("Traceback")]
-        assert len(wrong) == sum(f"{refused}: " in line for line in said), "".join(said)
+        wrong = [line for line in lines if line.startswith("Traceback")]
+        assert len(wrong) == sum(f"{refused}: " in line for line in lines), "".join(lines)
     finally:
         process.kill()
         process.wait()
         reader.join()
 
 
-def _address(process: "subprocess.Popen[str]", said: list[str]) -> str:
+def _address(process: "subprocess.Popen[str]", lines: list[str]) -> str:
     until = time.monotonic() + LIMIT
     while process.poll() is None and time.monotonic() < until:
-        for line in list(said):
+        for line in list(lines):
             if " is served at " in line:
                 return line.partition(" is served at ")[2].partition(",")[0]
         time.sleep(0.05)
-    raise AssertionError("".join(said) or f"silent for {LIMIT} seconds")
+    raise AssertionError("".join(lines) or f"silent for {LIMIT} seconds")

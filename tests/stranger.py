@@ -1,15 +1,15 @@
-"""What somebody without our package does with what we published; run in a process of its own.
+"""Use published repositories without our package; run as a script in a process of its own.
 
-Arguments: image.npy, out.npz, a dataset's id, its columns of pictures with commas between, then ids
-of pipelines. Writes what each pipeline predicts and creates, and the ids and pixels of the rows,
-plain and streamed.
+Arguments: image.npy, out.npz, the id of a dataset, its image columns with commas between them, then
+the ids of pipelines. Writes to out.npz what each pipeline predicts and creates, and the ids and
+pixels of the rows, loaded and streamed.
 """
 
 import sys
 
 
 class Hidden:
-    """Makes our packages impossible to import, where they are installed."""
+    """Makes our packages impossible to import, even where they are installed."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:

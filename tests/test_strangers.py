@@ -1,4 +1,4 @@
-"""From end to end: published by our commands, used by people who do not have our package.
+"""End to end: our commands publish, and people without our package use it.
 
 The same script runs where our package cannot be imported, and (slow) in a virtual environment that
 never had it.
@@ -33,7 +33,7 @@ NEEDED = ("torch", "diffusers", "transformers", "datasets", "accelerate", "pillo
 def published(
     hub: Hub, tiny_base: Path, create: Callable[..., Path], tmp_path: Path
 ) -> dict[str, np.ndarray]:
-    """A pipeline of every host and a dataset on the Hub; what a stranger should find."""
+    """Publish a pipeline of every host and a dataset; what a user without our package must find."""
     expected: dict[str, np.ndarray] = {}
     for mount in MOUNTS:
         pipe, name = mount_tiny(tiny_base, mount), f"alice/{mount}"
@@ -55,7 +55,7 @@ def published(
 
 
 def assert_found(python: str, published: dict[str, np.ndarray], tmp_path: Path) -> None:
-    """What a stranger with this Python finds on the Hub is what we have here."""
+    """What a process of this Python finds on the Hub is what we published."""
     np.save(tmp_path / "image.npy", IMAGE)
     (tmp_path / "empty").mkdir()
     names = [f"alice/{mount}" for mount in MOUNTS]
@@ -118,7 +118,7 @@ def test_with_our_package(
 
 
 def test_diffusers_own_way_to_push(hub: Hub, tiny_pipe: Diff2in1Pipeline, tmp_path: Path) -> None:
-    """Sends the code and a card of ours, not diffusers' empty one."""
+    """It sends our code and our card, not the empty card of diffusers."""
     tiny_pipe.push_to_hub("pushed", private=True)
     tiny_pipe.save_pretrained(tmp_path / "saved", push_to_hub=True)
     for name in ("alice/pushed", "alice/saved"):

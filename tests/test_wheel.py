@@ -1,4 +1,4 @@
-"""The wheel as people install it: the demo in an empty folder, and what it leaves behind."""
+"""The wheel as users install it: the demo runs in an empty folder, and its results are checked."""
 
 import json
 import os
@@ -24,7 +24,7 @@ SMALL = (
 
 
 def run(*command: str, cwd: Path, path: Path) -> str:
-    """Run a command with only the installed wheel of ours on the path; what it printed."""
+    """Run a command that finds our package only in the installed wheel; what it printed."""
     environment = {**os.environ, "PYTHONPATH": str(path)}
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -33,7 +33,7 @@ def run(*command: str, cwd: Path, path: Path) -> str:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the wheel's content, built from this tree."""
+    """A folder with the content of the wheel, built from this tree."""
     dist, target = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("site")
     tree = tmp_path_factory.mktemp("tree") / "diff2in1"  # a copy: builds leave folders behind
     left_out = shutil.ignore_patterns(".*", "runs", "build", "dist", "*.egg-info", "__pycache__")
@@ -48,13 +48,13 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def demo(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a small demo, run from the wheel, leaves in an empty folder."""
+    """The output of a small demo, run from the wheel in an empty folder."""
     empty = tmp_path_factory.mktemp("empty")
     where = run(
         sys.executable, "-c", "import d2i1_train as t; print(t.__file__)", cwd=empty, path=installed
     )
     assert where.startswith(str(installed))
-    said = run(
+    printed = run(
         str(installed / "bin" / "d2i1"),
         "demo",
         "--output_dir",
@@ -63,13 +63,13 @@ def demo(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=empty,
         path=installed,
     )
-    assert "self-improving minus real-only" in said and "predictions identical" in said
+    assert "self-improving minus real-only" in printed and "predictions identical" in printed
     return empty / "demo"
 
 
 def test_help_works_from_the_wheel(installed: Path, tmp_path: Path) -> None:
-    said = run(str(installed / "bin" / "d2i1"), "demo", "--help", cwd=tmp_path, path=installed)
-    assert "--output_dir" in said
+    printed = run(str(installed / "bin" / "d2i1"), "demo", "--help", cwd=tmp_path, path=installed)
+    assert "--output_dir" in printed
 
 
 def test_the_demo_compares_both_arms(demo: Path) -> None:
@@ -92,7 +92,7 @@ def test_the_demo_compares_both_arms(demo: Path) -> None:
     assert (demo / "preview.png").stat().st_size > 1000
 
 
-def test_cards_tell_of_the_whole_demo(demo: Path) -> None:
+def test_cards_describe_the_whole_demo(demo: Path) -> None:
     card = ModelCard(model_card(demo / "pipeline", results=[demo / "results.json"]))
     results = json.loads((demo / "results.json").read_text())
     values = {one.metric_name: one.metric_value for one in card.data.eval_results or []}

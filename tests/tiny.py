@@ -1,4 +1,4 @@
-"""Tiny models: real ones made small, with random weights."""
+"""Tiny models: real architectures with few channels and random weights."""
 
 import json
 import re
@@ -30,7 +30,7 @@ TINY = BaseSettings(
     text_length=16,
 )
 
-# every host with all it may perceive of rooms
+# every host with the tasks of rooms that it can perceive
 MOUNTS = {
     "light": ("light", ("normals", "depth", "semseg")),
     "bae": ("bae", ("normals",)),
@@ -42,7 +42,7 @@ MOUNTS = {
 
 
 def mount_tiny(base: Path, mount: str, **options: Any) -> Diff2in1Pipeline:
-    """A fresh narrow host on a tiny base, one of `MOUNTS`."""
+    """A new narrow host, one of `MOUNTS`, on a tiny base."""
     host, names = MOUNTS[mount]
     tasks = describe_tasks({name: Rooms.tasks[name] for name in names})
     torch.manual_seed(0)
@@ -100,7 +100,9 @@ def save_single_file(base_folder: Path, file: Path) -> Path:
         tensors["model.diffusion_model." + _unet_name(name, config)] = tensor
     vae, config = _read_part(base_folder / "vae")
     for name, tensor in vae.items():
-        convolution = ".attentions." in name and tensor.ndim == 2  # there of one pixel
+        convolution = (
+            ".attentions." in name and tensor.ndim == 2
+        )  # in that layout a 1x1 convolution
         stored = tensor[:, :, None, None].contiguous() if convolution else tensor
         tensors["first_stage_model." + _vae_name(name, len(config["up_block_types"]))] = stored
     for name, tensor in _read_part(base_folder / "text_encoder")[0].items():
@@ -116,7 +118,7 @@ def _read_part(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _unet_name(name: str, config: dict[str, Any]) -> str:
-    """A level has its layers and then a sampler: down that takes a place, up it shares the last."""
+    """A level has layers, then a sampler: a block of its own on the way down, not on the way up."""
     for ours, theirs in UNET_ENDS.items():
         if name.startswith(f"{ours}."):
             return theirs + name.removeprefix(ours)
@@ -138,7 +140,7 @@ def _unet_name(name: str, config: dict[str, Any]) -> str:
 
 
 def _vae_name(name: str, levels: int) -> str:
-    """The decoder's levels are counted from the pixels, as the encoder's are."""
+    """The levels of the decoder are counted from the pixels, like those of the encoder."""
     coder, _, rest = name.partition(".")
     if "_block" not in rest:
         return name.replace("conv_norm_out", "norm_out")
@@ -153,7 +155,7 @@ def _vae_name(name: str, levels: int) -> str:
 
 
 def _take_apart(name: str) -> tuple[str, int, str, int, str, str]:
-    """down, mid or up; level; what; its number; layer; weight or bias."""
+    """Side (down, mid or up), level, kind of block, its number, layer, weight or bias."""
     match = BLOCK.fullmatch(name)
     assert match, name
     side, level, kind, number, layer, end = match.groups()

@@ -20,9 +20,8 @@ from d2i1_data.sources import open_source
 from d2i1_data.sources.dataset import Dataset
 from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import TASKS
-from tests.d2i1_data.rewrite import save_dataset
 from tests.hub import Hub
-from tests.made import SEVEN, contents, run, samples, shards
+from tests.made import SEVEN, contents, run, samples, save_dataset, shards
 
 D2i1 = Callable[..., str]
 THREE = ("normals", "depth", "semseg")

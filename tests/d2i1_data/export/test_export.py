@@ -23,8 +23,8 @@ from d2i1_data.sources import open_source
 from d2i1_data.sources.dataset import Dataset
 from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import HUMAN_PARSING
-from tests.exports import drawn, run, same_samples, save
-from tests.made import contents
+from tests.exports import assert_same_samples, drawn, export
+from tests.made import contents, save_dataset
 
 SIZE = (48, 64)
 
@@ -49,7 +49,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
         changed = {"targets": targets, "quality": sure, "confidence": confidence}
         samples.append(replace(room, **changed))
     parsing = HUMAN_PARSING.with_classes(["head", "arm", "leg"])
-    return save(
+    return save_dataset(
         tmp_path_factory.mktemp("rooms") / "r", samples, {**Rooms.tasks, "human_parsing": parsing}
     )
 
@@ -61,7 +61,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_coco_loads_and_masks_are_the_datasets(
     rooms: Path, d2i1: Callable[..., str], tmp_path: Path, task: str
 ) -> None:
-    folder = run(d2i1, rooms, "coco", tmp_path / "out") / "annotations"
+    folder = export(d2i1, rooms, "coco", tmp_path / "out") / "annotations"
     source = open_source(f"dataset:{rooms}")
     names = source.tasks[task].family.names  # type: ignore[attr-defined]
     coco = COCO(folder / f"stuff_{task}.json")
@@ -84,7 +84,7 @@ def test_coco_loads_and_masks_are_the_datasets(
 def test_panoptic_pictures_decode_to_the_classes(
     rooms: Path, d2i1: Callable[..., str], tmp_path: Path
 ) -> None:
-    folder = run(d2i1, rooms, "coco", tmp_path / "out", "--tasks", "semseg") / "annotations"
+    folder = export(d2i1, rooms, "coco", tmp_path / "out", "--tasks", "semseg") / "annotations"
     content = json.loads((folder / "panoptic_semseg.json").read_text())
     assert not list(folder.glob("*human_parsing*"))
     kinds = {kind["id"]: kind for kind in content["categories"]}
@@ -141,7 +141,7 @@ def test_yolo_polygons_drawn_again_are_the_classes(
     flags: tuple[str, ...],
     readers: tuple[Callable[..., np.ndarray], ...],
 ) -> None:
-    folder = run(d2i1, rooms, "yolo", tmp_path / "out", "--tasks", "semseg", *flags)
+    folder = export(d2i1, rooms, "yolo", tmp_path / "out", "--tasks", "semseg", *flags)
     layout = yaml.safe_load((folder / "data.yaml").read_text())
     family = Rooms.tasks["semseg"].family
     assert layout["names"] == dict(enumerate(family.names))  # type: ignore[attr-defined]
@@ -162,7 +162,9 @@ def test_small_regions_are_left_out_if_told(
     rooms: Path, d2i1: Callable[..., str], tmp_path: Path
 ) -> None:
     def count(*flags: object) -> int:
-        folder = run(d2i1, rooms, "yolo", tmp_path / str(flags), "--tasks", "human_parsing", *flags)
+        folder = export(
+            d2i1, rooms, "yolo", tmp_path / str(flags), "--tasks", "human_parsing", *flags
+        )
         return sum(text.count(b"\n") for text in contents(folder / "labels").values())
 
     source = open_source(f"dataset:{rooms}")
@@ -183,7 +185,7 @@ def as_stored(key: str, data: bytes) -> Image.Image | None:
 def test_webdataset_is_read_by_its_library(
     rooms: Path, d2i1: Callable[..., str], tmp_path: Path
 ) -> None:
-    folder = run(d2i1, rooms, "webdataset", tmp_path / "out", "--shard_size", 5)
+    folder = export(d2i1, rooms, "webdataset", tmp_path / "out", "--shard_size", 5)
     shards = sorted(map(str, (folder / "data").iterdir()))
     assert [Path(shard).name for shard in shards] == [f"train-0000{n}.tar" for n in range(3)]
     source, rows = Dataset(str(rooms)), 0
@@ -212,8 +214,8 @@ def test_webdataset_is_read_by_its_library(
 def test_tar_files_tell_nothing_but_samples(
     rooms: Path, d2i1: Callable[..., str], tmp_path: Path
 ) -> None:
-    one = contents(run(d2i1, rooms, "webdataset", tmp_path / "one", "--tasks", "depth"))
-    assert one == contents(run(d2i1, rooms, "webdataset", tmp_path / "two", "--tasks", "depth"))
+    one = contents(export(d2i1, rooms, "webdataset", tmp_path / "one", "--tasks", "depth"))
+    assert one == contents(export(d2i1, rooms, "webdataset", tmp_path / "two", "--tasks", "depth"))
     with tarfile.open(fileobj=io.BytesIO(one["data/train-00000.tar"])) as tar:
         for member in tar:
             assert (member.mtime, member.uid, member.gid, member.uname, member.gname) == (
@@ -226,9 +228,9 @@ def test_tar_files_tell_nothing_but_samples(
 
 
 def test_folders_are_read_back(rooms: Path, d2i1: Callable[..., str], tmp_path: Path) -> None:
-    folder = run(d2i1, rooms, "folders", tmp_path / "out")
+    folder = export(d2i1, rooms, "folders", tmp_path / "out")
     source, found = Dataset(str(rooms)), open_source(f"folder:{folder}/folder.yaml")
-    same_samples(found, source)
+    assert_same_samples(found, source)
     for row, identity in enumerate(source.ids):
         stored = source.stored(row)
         assert (folder / "image" / f"{identity}.png").read_bytes() == stored["image"]["bytes"]
@@ -241,7 +243,7 @@ def test_thresholds_choose_what_is_exported(
     rooms: Path, d2i1: Callable[..., str], tmp_path: Path
 ) -> None:
     flags = ("--tasks", "depth", "--min_quality", "{semseg.flip: 0.5}")
-    folder = run(d2i1, rooms, "folders", tmp_path / "out", *flags)
+    folder = export(d2i1, rooms, "folders", tmp_path / "out", *flags)
     ids = open_source(f"dataset:{rooms}", None, {"semseg.flip": 0.5}).ids  # type: ignore[attr-defined]
     assert sorted(p.stem for p in (folder / "image").iterdir()) == ids
     assert len(ids) == 6 and not (folder / "semseg").exists()

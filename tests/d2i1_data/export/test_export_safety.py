@@ -22,8 +22,8 @@ from d2i1_data.sources import open_source
 from d2i1_data.sources.dataset import Dataset
 from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import HUMAN_PARSING, SEMSEG
-from tests.exports import run, same_samples, save
-from tests.made import contents
+from tests.exports import assert_same_samples, export
+from tests.made import contents, save_dataset
 
 # what could break out of a folder, a tar, a YAML or a JSON file
 IDS = ("../../evil", "a/b.c d", 'say "yes": {no}', "房间" * 60, "~", "")
@@ -38,7 +38,7 @@ def rooms(tmp_path_factory: pytest.TempPathFactory) -> Path:
     parsing = {"human_parsing": np.zeros((8, 8), np.uint8)}
     known = replace(room, targets={**room.targets, **parsing}, quality={"semseg": Quality(0.5)})
     tasks = {**Rooms.tasks, "human_parsing": HUMAN_PARSING.with_classes(["head"])}
-    return save(tmp_path_factory.mktemp("rooms") / "r", [known], tasks)
+    return save_dataset(tmp_path_factory.mktemp("rooms") / "r", [known], tasks)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         del samples[2].targets[name]
     palette = [[n, 2 * n, 255 - n] for n in range(len(NAMES))]
     tasks = {**Rooms.tasks, "semseg": SEMSEG.with_classes(NAMES, palette)}
-    return save(tmp_path_factory.mktemp("hostile") / "hostile", samples, tasks)
+    return save_dataset(tmp_path_factory.mktemp("hostile") / "hostile", samples, tasks)
 
 
 def test_names_stay_in_the_folder_and_apart() -> None:
@@ -68,7 +68,7 @@ def test_names_stay_in_the_folder_and_apart() -> None:
 def test_hostile_words_break_nothing(
     hostile: Path, d2i1: Callable[..., str], tmp_path: Path, form: str
 ) -> None:
-    folder = run(d2i1, hostile, form, tmp_path / "deep" / "out")
+    folder = export(d2i1, hostile, form, tmp_path / "deep" / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["deep"]
     assert [p.name for p in folder.parent.iterdir()] == ["out"]
     lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text().splitlines()]
@@ -88,7 +88,7 @@ def test_hostile_words_break_nothing(
         assert [row["__key__"] for row in rows] == [file_name(identity) for identity in IDS]
         assert len({tuple(row) for row in (map(tuple, map(sorted, rows)))}) == 1  # the same parts
     else:
-        same_samples(open_source(f"folder:{folder}/folder.yaml"), Dataset(str(hostile)))
+        assert_same_samples(open_source(f"folder:{folder}/folder.yaml"), Dataset(str(hostile)))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_what_cannot_be_exported_is_refused(
 
 def test_a_dataset_without_classes_is_refused(d2i1: Callable[..., str], tmp_path: Path) -> None:
     samples = [replace(Rooms("val", (8, 8))[0], targets={})]
-    dataset = save(tmp_path / "plain", samples, {"depth": Rooms.tasks["depth"]})
+    dataset = save_dataset(tmp_path / "plain", samples, {"depth": Rooms.tasks["depth"]})
     flags = ("--format", "coco", "--output_dir", tmp_path / "out")
     assert "--format coco needs a task with classes; dataset plain has depth" in d2i1(
         "export", dataset, *flags, code=2
@@ -128,7 +128,7 @@ def test_a_dataset_without_classes_is_refused(d2i1: Callable[..., str], tmp_path
 
 
 def test_ids_that_are_not_unique_are_refused(d2i1: Callable[..., str], tmp_path: Path) -> None:
-    dataset = save(tmp_path / "twice", [Rooms("val", (8, 8))[0]] * 2, dict(Rooms.tasks))
+    dataset = save_dataset(tmp_path / "twice", [Rooms("val", (8, 8))[0]] * 2, dict(Rooms.tasks))
     flags = ("--format", "folders", "--output_dir", tmp_path / "out")
     assert "rows 0 and 1 have the same id 'rooms-val-00000'" in d2i1(
         "export", dataset, *flags, code=2
@@ -149,7 +149,7 @@ def test_a_file_or_a_full_folder_is_left_alone(
         assert told in d2i1("export", rooms, *flags, code=2)
     assert contents(tmp_path) == {"full/thesis.txt": b"years of work"}
     (tmp_path / "empty").mkdir()
-    assert contents(run(d2i1, rooms, "folders", tmp_path / "empty"))
+    assert contents(export(d2i1, rooms, "folders", tmp_path / "empty"))
 
 
 @pytest.mark.parametrize("ends", [KeyboardInterrupt, InputError])
@@ -170,7 +170,7 @@ def spoilt(
     folder: Path, column: str, pixels: np.ndarray | None, form: str = "PNG", most: int | None = None
 ) -> Dataset:
     """A dataset of one room whose picture in a column is another, or none that can be read."""
-    dataset = Dataset(str(save(folder, [Rooms("val", (8, 8))[0]], dict(Rooms.tasks))))
+    dataset = Dataset(str(save_dataset(folder, [Rooms("val", (8, 8))[0]], dict(Rooms.tasks))))
     row, data = dataset.stored(0), io.BytesIO(b"no picture")
     if pixels is not None:
         Image.fromarray(pixels).save(data, form)

@@ -15,7 +15,7 @@ from d2i1_data.dataset.sample import Quality, Sample
 from d2i1_data.inspection.judge import best_weights, ranks, spearman
 from d2i1_data.sources import open_source
 from d2i1_data.sources.rooms import Rooms
-from tests.d2i1_data.rewrite import changed, save_dataset
+from tests.made import changed, save_dataset
 
 COUNT = 20
 TASKS = {name: Rooms.tasks[name] for name in ("depth", "semseg")}

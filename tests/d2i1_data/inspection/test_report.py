@@ -14,7 +14,7 @@ import torch
 
 from d2i1_data.dataset.columns import describe_counts
 from d2i1_data.dataset.record import DatasetRecord, RunRecord, write_run
-from d2i1_data.dataset.sample import Quality, Sample
+from d2i1_data.dataset.sample import Quality
 from d2i1_data.diff2in1.families import (
     DirectionDensity,
     Histogram,
@@ -34,7 +34,7 @@ from d2i1_data.sources.rooms import Rooms
 from d2i1_data.sources.source import evenly_spaced
 from d2i1_data.tasks import TASKS, Task
 from d2i1_train.cli import main
-from tests.d2i1_data.rewrite import changed, save_dataset
+from tests.made import changed, contents, samples, save_dataset
 
 ROOMS = ("--source", "rooms:train", "--max_source_samples", "3", "--resolution", "32")
 HOSTILE = "</p><script>alert(1)</script><img src=x onerror=alert(2)>\"'> **b** $\\frac{1}$ {{ 7 }}"
@@ -109,10 +109,6 @@ class Parsed(HTMLParser):
         self.text += data
 
 
-def samples(folder: Path) -> list[Sample]:
-    return list(open_source(f"dataset:{folder}"))
-
-
 # --- the page ---
 
 
@@ -160,9 +156,6 @@ def test_a_half_written_dataset_says_so(
 def test_the_same_dataset_gives_the_same_page(
     created: Path, folder: Path, tmp_path: Path, reported: Callable[..., dict[str, Any]]
 ) -> None:
-    def contents(folder: Path) -> dict[str, bytes]:
-        return {file.name: file.read_bytes() for file in folder.iterdir()}
-
     reported(created)
     assert contents(tmp_path / "page") == contents(folder)
 
