@@ -100,9 +100,8 @@ def save_single_file(base_folder: Path, file: Path) -> Path:
         tensors["model.diffusion_model." + _unet_name(name, config)] = tensor
     vae, config = _read_part(base_folder / "vae")
     for name, tensor in vae.items():
-        convolution = (
-            ".attentions." in name and tensor.ndim == 2
-        )  # in that layout a 1x1 convolution
+        # in that layout a linear layer of the attention is a 1x1 convolution
+        convolution = ".attentions." in name and tensor.ndim == 2
         stored = tensor[:, :, None, None].contiguous() if convolution else tensor
         tensors["first_stage_model." + _vae_name(name, len(config["up_block_types"]))] = stored
     for name, tensor in _read_part(base_folder / "text_encoder")[0].items():
