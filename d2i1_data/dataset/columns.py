@@ -13,7 +13,7 @@ def take_column(table: pa.Table, name: str, schema: pa.Schema) -> pa.ChunkedArra
 
     Args:
         table: rows as they are stored.
-        name: of the column; dots lead into structs, as in `quality.depth.flip`.
+        name: name of the column; a dot leads into a struct, as in `quality.depth.flip`.
         schema: gives missing columns their type.
     """
     first, *inner = name.split(".")
