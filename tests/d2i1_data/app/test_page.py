@@ -164,6 +164,8 @@ def test_two_visitors_at_once(browser: Any, address: str, tmp_path: Path) -> Non
 
 def swap(visitor: Visitor, file: Path) -> None:
     visitor.page.get_by_label("Remove Image").click()
+    # else a test may still find the labels of the image before
+    visitor.page.wait_for_selector("#labels .sample-view", state="detached")
     visitor.upload(file)
 
 
