@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..dataset.files import require_folder, temporary_path, write_text
-from ..dataset.record import RUN
-from ..dataset.schema import FORMAT_VERSION, Schema, check_format, differing_columns
+from ..dataset.record import RUN, read_json
+from ..dataset.schema import FORMAT_VERSION, METADATA, Schema, check_format, differing_columns
 from ..dataset.shards import LOGS, PLAN, SKIPPED, dataset_shards, shard_path
 from ..errors import InputError
 from ..sources import Source
@@ -226,6 +226,8 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
     unfinished = temporary_path(folder / PLAN)  # left by a run that was killed at its start
     if folder.is_dir() and any(file != unfinished for file in folder.iterdir()):
         old = read_plan(folder, "choose another --output_dir")
+        for name in (METADATA, RUN):  # they are written again, so not those of a newer format
+            check_format(read_json(folder / name).get("format_version", 0), str(folder / name))
         differences = old.difference(plan.facts, plan.schema)
         if not differences and old.shards != plan.shards:
             differences = {"shards": "other samples, or the same in another order"}

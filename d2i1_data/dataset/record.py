@@ -104,7 +104,10 @@ def write_run(folder: Path, record: RunRecord) -> None:
 
 
 def claim_run(folder: Path, record: RunRecord, resume: str | None) -> None:
-    """Claim a folder for a training run, and write its record.
+    """Claim a folder for a training run, and write its record if it is new.
+
+    A run that is resumed keeps its record until the caller has read the checkpoint and calls
+    `write_run`: a resume that is refused must not change the folder.
 
     Args:
         folder: a folder that is new, empty, or has a run to resume.
@@ -123,6 +126,8 @@ def claim_run(folder: Path, record: RunRecord, resume: str | None) -> None:
                 f"{folder} holds a run already: continue it with --resume_from_checkpoint latest,"
                 " or choose another --output_dir"
             )
+        read_run(folder)  # raises if its format is newer
+        return
     folder.mkdir(parents=True, exist_ok=True)
     write_run(folder, record)
 

@@ -167,4 +167,8 @@ def load_tensors(file: Path, theta: Theta, like: Theta) -> None:
         some = sorted(stored.keys() ^ tensors.keys())[:3]
         raise InputError(f"{file} belongs to another model: it differs in {', '.join(some)}, ...")
     for name, tensor in tensors.items():
+        if stored[name].shape != tensor.shape:
+            sizes = f"{list(stored[name].shape)}, here {list(tensor.shape)}"
+            raise InputError(f"{file} belongs to another model: {name} has the shape {sizes}")
+    for name, tensor in tensors.items():
         tensor.copy_(stored[name])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from d2i1_data.card.command import changed_flags
-from d2i1_data.dataset.record import RunRecord, claim_run
+from d2i1_data.dataset.record import RunRecord, claim_run, write_run
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.sources import Rows, open_rows, write_report
 
@@ -90,6 +90,8 @@ class Run:
         self.rate, self.beta1 = make_schedule(optimizer, settings), make_beta1(settings)
         self.model, self.optimizer = self.accelerator.prepare(self.exploitation, optimizer)
         self.counters = self._resume()
+        if self.accelerator.is_main_process:
+            write_run(self.folder, _run_record(name, settings))
         self.step = self.counters.step
         if optimizer_file and self.step == 0:
             load_optimizer(self.optimizer, optimizer_file)
@@ -111,8 +113,8 @@ class Run:
         if path is None:
             return Counters()
         counters = read_counters(path)
+        load_thetas(path, self.thetas)  # first: its errors say which model the checkpoint is of
         self.accelerator.load_state(str(path))
-        load_thetas(path, self.thetas)
         return counters
 
     def _open_trackers(self) -> None:
@@ -253,10 +255,13 @@ def _claim_folder(
         return None
     folder = Path(settings.output_dir)
     pusher = Pusher(settings) if settings.push_to_hub else None
-    given = asdict(settings)
-    record = RunRecord(name, changed_flags(given, type(settings)), given)
-    claim_run(folder, record, resume=settings.resume_from_checkpoint)
+    claim_run(folder, _run_record(name, settings), resume=settings.resume_from_checkpoint)
     write_report(folder / "skipped.json", *rows)
     if pusher and settings.resume_from_checkpoint == "latest":
         pusher.fetch_latest()
     return pusher
+
+
+def _run_record(name: str, settings: TrainSettings) -> RunRecord:
+    given = asdict(settings)
+    return RunRecord(name, changed_flags(given, type(settings)), given)

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from d2i1_data.card.command import changed_flags
-from d2i1_data.dataset.record import RunRecord, claim_run
+from d2i1_data.dataset.record import RunRecord, claim_run, write_run
 from d2i1_data.dataset.sample import Sample
 from d2i1_data.diff2in1.images import pad_to_stride
 from d2i1_data.errors import InputError
@@ -47,6 +47,7 @@ def train_base(settings: BaseSettings) -> Path:
     given = asdict(settings)
     record = RunRecord("base", changed_flags(given, type(settings)), given)
     claim_run(folder, record, resume=settings.resume_from_checkpoint)
+    write_run(folder, record)
     tokenizer = train_tokenizer(captions, settings, folder / "tokenizer")
     vae = build_vae(settings, (images.shape[2], images.shape[3])).to(device)
     fit_vae(vae, images, settings, folder)

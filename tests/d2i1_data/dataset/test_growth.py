@@ -290,6 +290,18 @@ def test_a_newer_format_is_refused_in_one_line(
     assert message.count("\n") == 1
 
 
+@pytest.mark.parametrize("name", [METADATA, "run.json"])
+def test_a_newer_format_is_not_written_over(
+    stopped: Path, d2i1: D2i1, pipeline: Path, name: str
+) -> None:
+    content = json.loads((stopped / name).read_text())
+    (stopped / name).write_text(json.dumps(content | {"format_version": 2}))
+    before = (stopped / name).read_bytes()
+    command = ("create", "--pipeline", pipeline, *SEVEN, "--seed", 5, "--output_dir", stopped)
+    message = d2i1(*command, code=2)
+    assert f"{name}: format version 2" in message and (stopped / name).read_bytes() == before
+
+
 def test_the_plan_keeps_classes_and_columns(whole: Path) -> None:
     schema = read_plan(whole).schema
     assert schema == Dataset(str(whole)).stored_schema

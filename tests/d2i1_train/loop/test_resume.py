@@ -137,10 +137,24 @@ def test_a_checkpoint_of_another_format_is_refused(
 ) -> None:
     folder = shutil.copytree(warm, tmp_path / "run")
     (folder / "checkpoint-6/counters.json").write_text(content)
+    before = (folder / "run.json").read_bytes()
     command = ("warm-up", "--base", tiny_base, *ROOMS, *HOST, "--max_train_steps", 7)
     error = d2i1(*command, "--output_dir", folder, *LATEST, code=2)
     assert message in error and "checkpoint-6" in error
     assert not (folder / "checkpoint-7").exists()
+    assert (folder / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("flags", [("--tasks", "normals,depth,semseg"), ("--width", 32)])
+def test_a_checkpoint_of_another_model_is_refused(
+    d2i1: Callable[..., str], tiny_base: Path, warm: Path, tmp_path: Path, flags: tuple[object, ...]
+) -> None:
+    folder = shutil.copytree(warm, tmp_path / "run")
+    before = (folder / "run.json").read_bytes()
+    command = ("warm-up", "--base", tiny_base, *ROOMS, *HOST, *flags, "--max_train_steps", 7)
+    error = d2i1(*command, "--output_dir", folder, *LATEST, code=2)
+    assert "belongs to another model" in error
+    assert (folder / "run.json").read_bytes() == before
 
 
 def test_a_named_checkpoint_must_exist(
