@@ -72,6 +72,11 @@ class Caption:
     of: str = "semseg"
     at_least: float = 0.01
 
+    @property
+    def names_classes(self) -> bool:
+        """Whether captions depend on the label map `of`."""
+        return self.template is not None and "{classes}" in self.template
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -179,7 +184,7 @@ class Folder(Source):
 
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         identity, names = self.ids[index], list(tasks)
-        if self.caption and self.caption.template and self.caption.of not in names:
+        if self.caption and self.caption.names_classes and self.caption.of not in names:
             names.append(self.caption.of)  # the caption names its classes
         image = _read(self.files["image"][identity], decode_rgb)
         targets = {name: self._target(name, identity, image.shape[:2]) for name in names}
@@ -213,6 +218,8 @@ class Folder(Source):
             return None
         if self.caption.template is None:
             return _read_text(self.root / str(self.caption.folder) / f"{identity}.txt")
+        if not self.caption.names_classes:
+            return self.caption.template.format()
         family = self.tasks[self.caption.of].family
         present = family.present(targets[self.caption.of], self.caption.at_least)
         names = ", ".join(family.names[label].lower() for label in present)
@@ -246,13 +253,14 @@ def read_layout(file: str, split: str | None) -> Layout:
     caption = layout.caption
     if caption and ("template" in caption) == ("folder" in caption):
         raise InputError(f"{file}: caption: give either `template` or `folder`")
-    of = (caption or {}).get("of", "semseg")
-    if caption and "template" in caption and not (of in layout.classes and of in layout.columns):
-        raise InputError(
-            f"{file}: caption: the template uses {of!r}, which is not a column with `classes`"
-        )
     if caption and "template" in caption:
         check_template(str(caption["template"]), ("classes",), f"{file}: caption")
+        own: Caption = _build(Caption, caption, f"{file}: caption")
+        of = own.of
+        if own.names_classes and not (of in layout.classes and of in layout.columns):
+            raise InputError(
+                f"{file}: caption: the template uses {of!r}, which is not a column with `classes`"
+            )
     return layout
 
 
