@@ -6,36 +6,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from d2i1_data.diff2in1 import Family
-
-from .theta import Noised, Raw, ThetaOutput
+from .theta import Noised, ThetaOutput
 
 Targets = dict[str, Tensor]
 DENOISE = "denoise"  # name of the denoising loss, beside the names of tasks
 
 
-def with_pseudo_labels(
-    families: Mapping[str, Family], raw: Raw, targets: Targets, created: Tensor, inside: Tensor
-) -> Targets:
-    """Targets in which created samples have theta_C's predictions.
-
-    Args:
-        families: task -> family.
-        raw: task -> theta_C's raw maps of the created samples, `[M, R, H, W]`.
-        targets: task -> targets of all samples, `[B, C, H, W]`.
-        created: indices of the created samples, `[M]`.
-        inside: pixels that get the prediction, `[M, 1, H, W]` bool. Other pixels, such as padding,
-            keep their target.
-    """
-    mixed = {name: target.clone() for name, target in targets.items()}
-    for name, family in families.items():
-        predicted = family.finish(raw[name]).detach()
-        mixed[name][created] = torch.where(inside, predicted, targets[name][created])
-    return mixed
-
-
 def objective(
-    weights: Mapping[str, float], output: ThetaOutput, noised: Noised | None = None
+    weights: Mapping[str, float],
+    output: ThetaOutput,
+    noised: Noised | None = None,
+    sample_weights: Tensor | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum over tasks of weight times mean loss over the micro-batch.
 
@@ -49,13 +30,17 @@ def objective(
         weights: weight of each task and of the denoising loss, by name.
         output: output of theta_E, with losses.
         noised: noisy images that theta_E denoised; None without a denoising loss.
+        sample_weights: weight of each sample, `[B]`; None weighs all the same.
 
     Returns:
         The objective, and the mean loss of each task without gradients.
 
     Source: denoising loss: Ho et al. 2020, eq. 14; for v-prediction its own target.
     """
-    losses = {name: one.mean() for name, one in output.losses.items()}
+    each = output.losses
+    if sample_weights is not None:
+        each = {name: one * sample_weights for name, one in each.items()}
+    losses = {name: one.mean() for name, one in each.items()}
     if output.denoising is not None and noised is not None:
         losses[DENOISE] = F.mse_loss(output.denoising, noised.target)
     total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()

@@ -12,16 +12,20 @@ from d2i1_data.sources import Rows, open_rows
 from d2i1_data.tasks import TASKS
 
 from .loop.augment import make_augmentation
-from .loop.batches import Examples, SampleOrder, TrainingBatch
+from .loop.batches import SampleOrder, TrainingBatch
 from .loop.cache import Cache
 from .loop.checkpoint import complete_checkpoints
+from .loop.examples import Examples, Use
 from .loop.finish import finish
 from .loop.optimizer import optimizer_file
 from .loop.reopen import open_trainable
 from .loop.run import Run, open_training_rows
-from .objective import DENOISE, objective, with_pseudo_labels
+from .objective import DENOISE, objective
+from .pseudo_labels import predict_labels, with_pseudo_labels
 from .settings import SelfImproveSettings
 from .theta import Follower, Theta, with_theta
+
+WARM_UP_SHARE = 0.15  # of the released code: 0.998 to the power of 950 updates
 
 
 def self_improve(settings: SelfImproveSettings) -> Path:
@@ -55,13 +59,20 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     run = Run(settings, "self-improve", pipe, sources, follows=True, optimizer_file=state)
     theta_e, theta_c = run.exploitation, run.creation
     counters = run.counters
-    follower = Follower(settings.alpha, settings.follow_every, counters.consumed, counters.followed)
+    # the baseline also counts the created samples that it leaves out, so theta_C follows as often
+    consumed = run.samples_per_step(settings.real_batch_size + settings.created_size)
+    alpha = choose_alpha(settings, consumed)
+    follower = Follower(
+        alpha,
+        settings.follow_every,
+        counters.consumed,
+        counters.followed,
+        buffers=settings.follow_buffers,
+    )
     conditioning = pipe.perception_conditioning()
     weights = {name: TASKS[name].weight for name in pipe.perception.families}
     weights[DENOISE] = settings.denoise_weight
     mix = mix_samples(settings, rows, created, pipe, theta_e, conditioning)
-    # the baseline also counts the created samples that it leaves out, so theta_C follows as often
-    consumed = run.samples_per_step(settings.real_batch_size + settings.created_size)
     pipes = {"theta_E": pipe, "theta_C": with_theta(pipe, theta_c)}
 
     for _ in run.steps():
@@ -90,20 +101,34 @@ def learn(
         if theta_e.frozen and pyramid is None:
             pyramid = theta_c.compute_pyramid(batch.latents, conditioning)
         # truth for real samples, theta_C's prediction for created ones
-        targets, created = batch.targets, batch.created
-        if len(created):
-            own_pyramid = pyramid and tuple(level[created] for level in pyramid)
-            latents = batch.latents[created]
-            if batch.original is not None:  # theta_C gets the original colours
-                own_pyramid, latents = None, batch.original
-            raw = theta_c(latents, conditioning, batch.size, own_pyramid).raw
+        targets = batch.targets
+        if views := batch.inputs_of_theta_c(pyramid):
+            factor = batch.pixels_per_latent
+            raw = predict_labels(theta_c, views, conditioning, batch.inside, factor)
             families = theta_c.perception.families
-            targets = with_pseudo_labels(families, raw, targets, created, batch.inside)
+            targets = with_pseudo_labels(families, raw, targets, batch.created, batch.inside)
     # objective
-    output = run.model(batch.latents, conditioning, batch.size, pyramid, targets, batch.noised)
-    loss, losses = objective(weights, output, batch.noised)
+    inputs = (batch.latents, conditioning, batch.size, pyramid)
+    output = run.model(*inputs, targets, batch.noised, batch.channel_weights)
+    loss, losses = objective(weights, output, batch.noised, batch.weights)
     # step
     run.learn(loss, losses)
+
+
+def choose_alpha(settings: SelfImproveSettings, consumed: int) -> float:
+    """The share of itself that theta_C keeps at an update.
+
+    `auto` leaves theta_C a share of 0.15 of the warm-up at the end of the run, whatever its length.
+    The released code's schedule leaves as much.
+
+    Args:
+        settings: alpha, the interval of updates, and the number of steps.
+        consumed: samples that all processes consume in a step.
+    """
+    if settings.alpha != "auto":
+        return settings.alpha
+    updates = settings.max_train_steps * consumed // settings.follow_every
+    return float(WARM_UP_SHARE ** (1 / max(updates, 1)))
 
 
 def open_created_rows(settings: SelfImproveSettings) -> list[Rows]:
@@ -136,12 +161,21 @@ def mix_samples(
     Returns:
         Pairs of an order and the number of its samples in a micro-batch.
     """
-    shared = (pipe, theta, conditioning, Cache(settings.cache_dir))
-    augment, denoise = make_augmentation(settings), settings.denoise_weight > 0
-    real = Examples(rows, *shared, augment=augment, denoise=denoise)
-    created = [Examples(more, *shared, augment=augment, created=True) for more in created_rows]
+    shared, augment = (
+        (pipe, theta, conditioning, Cache(settings.cache_dir)),
+        make_augmentation(settings),
+    )
+    real_use = Use(denoise=settings.denoise_weight > 0, dropout=settings.real_feature_dropout)
+    created_use = Use(
+        created=True,
+        belief_views=settings.belief_views if settings.predicts_labels else (),
+        dropout=settings.feature_dropout,
+        weight=settings.created_weight,
+    )
+    real = Examples(rows, *shared, augment=augment, use=real_use)
+    created = [Examples(more, *shared, augment=augment, use=created_use) for more in created_rows]
     real_size, created_size, seed = settings.real_batch_size, settings.created_size, settings.seed
     if settings.mix == "union" and created:
         return [(SampleOrder([real, *created], seed), real_size + created_size)]
-    separate = [(SampleOrder([one], seed), created_size) for one in created]
-    return [(SampleOrder([real], seed), real_size), *separate]
+    separate = [(real, real_size), *((one, created_size) for one in created)]
+    return [(SampleOrder([one], seed), size) for one, size in separate if size]

@@ -10,6 +10,7 @@ from d2i1_data.inspection.settings import PredictionSettings
 
 from .loop.settings import TrainSettings
 
+BeliefViewName = Literal["image", "mirror", "larger"]  # of `pseudo_labels.BELIEF_VIEWS`
 HOST_SETTINGS = ("width", "norm", "protocol")  # passed to the host if they are given
 LORA_SETTINGS = ("rank", "lora_alpha", "lora_dropout", "lora_layers", "use_rslora")
 
@@ -84,6 +85,7 @@ class WarmUpSettings(ModelSettings, LoraSettings, TrainSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_positive(self, "real_batch_size")
         if self.train_unet == "none" and self.denoise_weight:
             raise InputError("--denoise_weight needs a U-Net that is trained: --train_unet")
         if self.train_unet != "lora":
@@ -96,6 +98,9 @@ class CreatedSettings:
 
     created_batch_size: int | None = None
     """Created samples in a micro-batch. None takes as many as real samples."""
+    created_weight: float = 1.0
+    """Weight of a created sample in the loss; a real one has 1. With 0, created samples are drawn
+    but teach nothing: the real-only baseline of --mix union."""
     max_created_samples: int | None = None
     """Use only the first created samples."""
     min_quality: dict[str, float] | None = None
@@ -107,18 +112,54 @@ class CreatedSettings:
 
     def check(self) -> None:
         """Refuse impossible values."""
-        require_positive(self, "created_batch_size", "max_created_samples")
+        require_positive(self, "max_created_samples")
+        if (self.created_batch_size or 0) < 0:
+            raise InputError(f"--created_batch_size {self.created_batch_size}: expected at least 0")
+        if self.created_weight < 0:
+            raise InputError(f"--created_weight {self.created_weight}: expected at least 0")
+
+
+@dataclass(kw_only=True)
+class TeachingSettings:
+    """Labels of created samples, and feature dropout"""
+
+    belief_views: list[BeliefViewName] = field(default_factory=lambda: ["image", "mirror"])
+    """theta_C predicts the labels of a created sample from these views, and averages the
+    predictions: `image`, `mirror` (the mirrored image, encoded anew), `larger` (1.5 times as
+    large). The paper uses the image alone."""
+    created_labels: Literal["belief", "stored"] = "belief"
+    """`belief`: theta_C predicts the labels anew in every step. `stored`: the labels in the dataset
+    are used, for example frozen labels of the warm-up, or true labels of a `d2i1 import`."""
+    feature_dropout: float = 0.5
+    """Share of the channels of the pyramid that theta_E does not get of a created sample, drawn
+    anew each time. theta_C always gets all. The paper has no dropout: 0."""
+    real_feature_dropout: float = 0.0
+    """The same for real samples."""
+
+    def check(self) -> None:
+        """Refuse impossible values."""
+        if not self.belief_views or len({*self.belief_views}) < len(self.belief_views):
+            raise InputError(
+                f"--belief_views {self.belief_views}: expected at least one view, each once"
+            )
+        for name in ("feature_dropout", "real_feature_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"--{name} {getattr(self, name)}: expected 0 to below 1")
 
 
 @dataclass(kw_only=True)
 class FollowSettings:
     """Model: theta_C follows theta_E"""
 
-    alpha: float = 0.998
-    """The share of itself that theta_C keeps at an update (paper: 0.998; 0.999 on
-    PASCAL-Context)."""
+    alpha: float | Literal["auto"] = "auto"
+    """The share of itself that theta_C keeps at an update (paper: 0.998; 0.999 on PASCAL-Context).
+    `auto` fits it to the number of updates, so that theta_C keeps a share of 0.15 of the warm-up
+    at the end, as in the released code."""
     follow_every: int = 40
     """theta_C is updated each time theta_E has consumed this many samples (paper: 40)."""
+    follow_buffers: bool = False
+    """The running statistics of batch norm in theta_C follow those of theta_E like weights.
+    Otherwise they are copied."""
     fresh_optimizer: bool = False
     """Start with an empty optimiser state, as the authors do, instead of the state of the
     warm-up."""
@@ -129,12 +170,12 @@ class FollowSettings:
     def check(self) -> None:
         """Refuse impossible values."""
         require_positive(self, "follow_every")
-        if not 0 <= self.alpha <= 1:
-            raise InputError(f"--alpha {self.alpha}: expected 0 to 1")
+        if self.alpha != "auto" and not 0 <= self.alpha <= 1:
+            raise InputError(f"--alpha {self.alpha}: expected 0 to 1, or auto")
 
 
 @dataclass(kw_only=True)
-class SelfImproveSettings(CreatedSettings, FollowSettings, TrainSettings):
+class SelfImproveSettings(CreatedSettings, TeachingSettings, FollowSettings, TrainSettings):
     """Stage 2: theta_E learns from real and created samples, theta_C follows theta_E."""
 
     pipeline: str
@@ -145,8 +186,29 @@ class SelfImproveSettings(CreatedSettings, FollowSettings, TrainSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mix == "union" and self.denoise_weight:
-            raise InputError("--denoise_weight needs real samples in every step: --mix paired")
+        if self.real_batch_size < 0:
+            raise InputError(f"--real_batch_size {self.real_batch_size}: expected at least 0")
+        if self.real_batch_size + self.created_size < 1:
+            raise InputError("--real_batch_size and --created_batch_size are both 0")
+        if self.denoise_weight and (self.mix == "union" or not self.real_batch_size):
+            raise InputError(
+                "--denoise_weight needs real samples in every step: --mix paired and a"
+                " --real_batch_size above 0"
+            )
+        if self.created != "none":
+            return
+        if self.mix == "union":
+            raise InputError(
+                "--mix union needs a --created dataset; its real-only baseline is --created_weight"
+                " 0, which makes the same draws"
+            )
+        if not self.real_batch_size:
+            raise InputError("--real_batch_size 0 needs a --created dataset")
+
+    @property
+    def predicts_labels(self) -> bool:
+        """Whether theta_C predicts labels of created samples while training."""
+        return self.created_labels == "belief" and self.created_weight > 0
 
     @property
     def created_size(self) -> int:

@@ -63,6 +63,7 @@ class Theta(nn.Module):
         pyramid: tuple[Tensor, ...] | None = None,
         targets: Raw | None = None,
         noised: Noised | None = None,
+        channel_weights: tuple[Tensor, ...] | None = None,
     ) -> ThetaOutput:
         """Compute raw maps or losses of latents, at t = 0.
 
@@ -75,10 +76,15 @@ class Theta(nn.Module):
             pyramid: pyramid of the same latents, if a frozen U-Net has already computed it.
             targets: task -> targets. If given, losses are returned instead of raw maps.
             noised: images to denoise in the same call.
+            channel_weights: for each level of the pyramid the factors of its channels,
+                `[B, C_l, 1, 1]`, which make feature dropout; None changes nothing.
         """
         attention_maps = None
         if pyramid is None:
             _, pyramid, attention_maps = self.perception.run_unet(self.unet, latents, conditioning)
+        if channel_weights is not None:
+            levels = zip(pyramid, channel_weights, strict=True)
+            pyramid = tuple(level * factor.to(level) for level, factor in levels)
         denoising = None
         if noised is not None:
             arguments = noised.conditioning.unet_arguments()
@@ -167,12 +173,15 @@ class Follower:
         every: number of consumed samples between two updates. Paper: 40.
         consumed: samples consumed so far.
         followed: updates made so far.
+        buffers: whether running statistics of batch norm follow like weights. Otherwise they are
+            copied.
     """
 
     alpha: float
     every: int
     consumed: int = 0
     followed: int = 0
+    buffers: bool = False
 
     @torch.no_grad()
     def follow(self, creation: Theta, exploitation: Theta, samples: int) -> None:
@@ -198,7 +207,9 @@ class Follower:
             )
         parameters = dict(exploitation.named_parameters())
         for name, tensor in target.items():
-            if name in parameters:
-                tensor.lerp_(source[name], 1 - self.alpha**k)
-            else:  # buffers, such as running statistics, are copied; rank 0 decides them
-                tensor.copy_(broadcast(source[name]))
+            # the buffers of rank 0 decide
+            new = source[name] if name in parameters else broadcast(source[name])
+            if name in parameters or (self.buffers and new.is_floating_point()):
+                tensor.lerp_(new, 1 - self.alpha**k)
+            else:
+                tensor.copy_(new)

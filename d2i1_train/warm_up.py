@@ -13,8 +13,9 @@ from d2i1_data.sources import Source, parse_resolution
 from d2i1_data.tasks import TASKS, Task
 
 from .loop.augment import make_augmentation
-from .loop.batches import Examples, SampleOrder, TrainingBatch
+from .loop.batches import SampleOrder, TrainingBatch
 from .loop.cache import Cache
+from .loop.examples import Examples, Use
 from .loop.finish import finish
 from .loop.lora import add_lora
 from .loop.run import Run, open_training_rows
@@ -48,11 +49,9 @@ def warm_up(settings: WarmUpSettings) -> Path:
     conditioning = pipe.perception_conditioning()
     weights = {name: task.weight for name, task in tasks.items()}
     weights[DENOISE] = settings.denoise_weight
-    augment, denoise = make_augmentation(settings), settings.denoise_weight > 0
+    augment, use = make_augmentation(settings), Use(denoise=settings.denoise_weight > 0)
     cache = Cache(settings.cache_dir)
-    real = Examples(
-        rows, pipe, run.exploitation, conditioning, cache, augment=augment, denoise=denoise
-    )
+    real = Examples(rows, pipe, run.exploitation, conditioning, cache, augment=augment, use=use)
     mix = [(SampleOrder([real], settings.seed), settings.real_batch_size)]
 
     for _ in run.steps():

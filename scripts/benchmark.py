@@ -25,8 +25,9 @@ from d2i1_data.sources import open_rows
 from d2i1_data.tasks import TASKS
 from d2i1_train import self_improve, warm_up
 from d2i1_train.loop.augment import Augmentation
-from d2i1_train.loop.batches import Examples, stack
+from d2i1_train.loop.batches import stack
 from d2i1_train.loop.cache import Cache
+from d2i1_train.loop.examples import Examples
 from d2i1_train.loop.run import Run
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.warm_up import choose_tasks, mount

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from .batches import Example, SampleOrder
+from .batches import SampleOrder
+from .examples import Example
 
 # pairs of an order and the number of its samples in a micro-batch
 Mix = Sequence[tuple[SampleOrder, int]]

@@ -263,7 +263,7 @@ class TrainSettings(
     """Decides all random draws."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "max_train_steps", "real_batch_size")
+        require_positive(self, "max_train_steps")
         for group in type(self).__mro__:
             if "check" in vars(group):
                 group.check(self)  # type: ignore[attr-defined]

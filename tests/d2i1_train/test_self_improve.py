@@ -17,10 +17,12 @@ from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.sources import Rows, open_rows, open_source
 from d2i1_train.loop.augment import Augmentation
-from d2i1_train.loop.batches import Examples, SampleOrder, stack
+from d2i1_train.loop.batches import SampleOrder, stack
 from d2i1_train.loop.cache import Cache
 from d2i1_train.loop.checkpoint import Counters, read_counters
-from d2i1_train.objective import objective, with_pseudo_labels
+from d2i1_train.loop.examples import Examples, Use
+from d2i1_train.objective import objective
+from d2i1_train.pseudo_labels import with_pseudo_labels
 from d2i1_train.self_improve import mix_samples, open_created_rows
 from d2i1_train.settings import SelfImproveSettings
 from d2i1_train.theta import Follower, make_theta, twin
@@ -60,6 +62,7 @@ def improve(loop: Path) -> Callable[..., Path]:
         folder = loop / f"improved-{next(number)}"
         inputs = ("--pipeline", loop / "warm/pipeline", "--created", loop / "created")
         size = ("--max_train_steps", 3, "--real_batch_size", 2, "--follow_every", 4)
+        size += ("--alpha", 0.998)
         run("self-improve", *inputs, *REAL, *size, "--output_dir", folder, *flags)
         return folder
 
@@ -95,7 +98,7 @@ def test_theta_c_shares_what_is_frozen_and_gets_no_gradient(tiny_pipe: Diff2in1P
     rooms, families = open_source("rooms:train"), tiny_pipe.perception.families
     shared = (tiny_pipe, exploitation, conditioning, Cache(None))
     real = Examples(Rows(rooms, [0], {}), *shared, augment=Augmentation())
-    created = Examples(Rows(rooms, [1], {}), *shared, augment=Augmentation(), created=True)
+    created = Examples(Rows(rooms, [1], {}), *shared, augment=Augmentation(), use=Use(created=True))
     batch = stack([real.get(0, False), created.get(0, False)], torch.device("cpu"))
     belief = creation(batch.latents[batch.created], conditioning, batch.size).raw
     targets = with_pseudo_labels(families, belief, batch.targets, batch.created, batch.inside)
@@ -116,7 +119,9 @@ def test_belief_replaces_created_targets_only(tiny_pipe: Diff2in1Pipeline) -> No
     conditioning, rooms = tiny_pipe.encode_prompt([""]), open_source("rooms:train")
     shared = (tiny_pipe, exploitation, conditioning, Cache(None))
     parts = [
-        Examples(Rows(rooms, [n], {}), *shared, augment=Augmentation(flip=True), created=n == 1)
+        Examples(
+            Rows(rooms, [n], {}), *shared, augment=Augmentation(flip=True), use=Use(created=n == 1)
+        )
         for n in (0, 1)
     ]
     batch = stack([part.get(0, True) for part in parts], torch.device("cpu"))
@@ -262,7 +267,9 @@ def test_real_and_created_samples_are_drawn_in_orders_of_their_own(
     shared = (rows, tiny_pipe, make_theta(tiny_pipe), conditioning, Cache(None))
     orders = []
     for created in (False, True):
-        draws = SampleOrder([Examples(*shared, augment=Augmentation(), created=created)], 0)
+        draws = SampleOrder(
+            [Examples(*shared, augment=Augmentation(), use=Use(created=created))], 0
+        )
         drawn = [draws.at(position).latents.sum().item() for position in range(12)]
         orders.append([drawn[start : start + 4] for start in (0, 4, 8)])
     real, made = orders

@@ -24,9 +24,10 @@ from d2i1_data.errors import InputError
 from d2i1_data.sources import open_rows, open_source
 from d2i1_data.sources.rooms import Rooms
 from d2i1_train.loop.augment import Augmentation
-from d2i1_train.loop.batches import Examples, SampleOrder, seeded, stack
+from d2i1_train.loop.batches import SampleOrder, seeded, stack
 from d2i1_train.loop.cache import Cache
 from d2i1_train.loop.checkpoint import load_tensors
+from d2i1_train.loop.examples import Examples, Use
 from d2i1_train.loop.lora import save_adapter
 from d2i1_train.loop.reopen import open_theta, open_trainable
 from d2i1_train.objective import objective
@@ -323,7 +324,13 @@ def test_rows_say_whose_unet_created_them(warm: Warm, tmp_path: Path, create_wit
 def draw_examples(pipe: Diff2in1Pipeline, theta: Theta, *, denoise: bool) -> Examples:
     rows, conditioning = open_rows("rooms:train", "32", 4), pipe.perception_conditioning()
     return Examples(
-        rows, pipe, theta, conditioning, Cache(None), augment=Augmentation(), denoise=denoise
+        rows,
+        pipe,
+        theta,
+        conditioning,
+        Cache(None),
+        augment=Augmentation(),
+        use=Use(denoise=denoise),
     )
 
 

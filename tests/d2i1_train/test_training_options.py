@@ -24,10 +24,10 @@ from torch import Tensor
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.sources import open_rows
 from d2i1_train.cli import main
-from d2i1_train.loop import batches
 from d2i1_train.loop.augment import Augmentation
-from d2i1_train.loop.batches import Examples
+from d2i1_train.loop.batches import seeded
 from d2i1_train.loop.cache import Cache
+from d2i1_train.loop.examples import Examples, Use
 from d2i1_train.loop.lora import add_lora
 from d2i1_train.loop.optimizer import make_optimizer, make_schedule
 from d2i1_train.loop.validation import BestWeights, Validation
@@ -80,7 +80,10 @@ def settings(**more: object) -> WarmUpSettings:
 def examples(pipe: Diff2in1Pipeline, *, flip: bool = False, denoise: bool = False) -> Examples:
     shared = (pipe, make_theta(pipe), pipe.perception_conditioning(), Cache(None))
     return Examples(
-        open_rows("rooms:train", "32", 4), *shared, augment=Augmentation(flip=flip), denoise=denoise
+        open_rows("rooms:train", "32", 4),
+        *shared,
+        augment=Augmentation(flip=flip),
+        use=Use(denoise=denoise),
     )
 
 
@@ -182,7 +185,7 @@ def test_threads_do_not_share_the_tokenizer_at_once(
     part = examples(tiny_pipe, denoise=True)
     monkeypatch.setattr(tokenizer, "__call__", slowly)
     with ThreadPoolExecutor(4) as pool:
-        drawn = list(pool.map(lambda n: part.draw(n, batches.seeded(n)), range(4)))
+        drawn = list(pool.map(lambda n: part.draw(n, seeded(n)), range(4)))
     assert len({example.caption for example in drawn}) > 1
     assert most == [1]
 
@@ -192,14 +195,15 @@ def test_only_the_first_rows_are_kept(
 ) -> None:
     size = examples(tiny_pipe).get(0, False).nbytes
     for rows, flip in ((0, False), (1, False), (3, False), (2, True)):
-        monkeypatch.setattr(batches, "MEMORY", rows * size * (1 + flip) + 1)
+        memory = rows * size * (1 + flip) + 1
+        monkeypatch.setattr("d2i1_train.loop.examples.MEMORY", memory)
         part = examples(tiny_pipe, flip=flip)
         for index in (3, 2, 1, 0):
             part.get(index, False)
         whole = {index for (index, _), example in part.kept.items() if example.pyramid}
         assert whole == {*range(rows)}
         plain = part.get(3, False)._replace(pyramid=None).nbytes
-        kept = {index for index in range(4) if (index + 1) * (1 + flip) * plain <= batches.MEMORY}
+        kept = {index for index in range(4) if (index + 1) * (1 + flip) * plain <= memory}
         assert {index for index, _ in part.kept} == kept
 
 
@@ -213,7 +217,7 @@ def test_little_memory_changes_only_rounding(
     roomy, whole = theta(train(*flags)), examples(tiny_pipe).get(0, False)
     size = whole._replace(pyramid=None).nbytes if flags else whole.nbytes
     for rows in (0, 2):  # none fits, and the first two in both views
-        monkeypatch.setattr(batches, "MEMORY", rows * 2 * size)
+        monkeypatch.setattr("d2i1_train.loop.examples.MEMORY", rows * 2 * size)
         tight = theta(train(*flags, again=True))
         parts = [(tight[name] - tensor).abs().flatten() for name, tensor in roomy.items()]
         difference = torch.cat(parts)

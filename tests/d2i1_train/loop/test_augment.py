@@ -21,8 +21,9 @@ from d2i1_data.sources import open_rows
 from d2i1_train import self_improve as stage
 from d2i1_train.loop import run as runs
 from d2i1_train.loop.augment import REDRAWS, Augmentation, Colours, View, make_augmentation
-from d2i1_train.loop.batches import Example, Examples, SampleOrder, TrainingBatch, seeded, stack
+from d2i1_train.loop.batches import SampleOrder, TrainingBatch, seeded, stack
 from d2i1_train.loop.cache import Cache
+from d2i1_train.loop.examples import Example, Examples, Use
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.theta import make_theta
 from tests.made import run
@@ -69,7 +70,7 @@ def of_rooms(
 ) -> Examples:
     shared = (pipe, make_theta(pipe), pipe.perception_conditioning(), Cache(None))
     rows = open_rows("rooms:train", resolution, 4)
-    return Examples(rows, *shared, augment=augment, created=created, denoise=denoise)
+    return Examples(rows, *shared, augment=augment, use=Use(created=created, denoise=denoise))
 
 
 # --- geometry ---
@@ -295,12 +296,13 @@ def test_a_batch_has_clean_latents_of_its_created_ones(tiny_pipe: Diff2in1Pipeli
     examples = [real.draw(0, seeded(0)), *(made.draw(n, seeded(n)) for n in range(4))]
     assert {example.original is None for example in examples[1:]} == {False, True}
     batch = stack(examples, torch.device("cpu"))
-    assert batch.original is not None and batch.original.shape == batch.latents[1:].shape
+    own = batch.inputs_of_theta_c(None)["image"].latents
+    assert batch.views["image"] is not None and own.shape == batch.latents[1:].shape
     for n, example in enumerate(examples[1:]):
         wanted = example.latents if example.original is None else example.original
-        assert torch.equal(batch.original[n], wanted)
+        assert torch.equal(own[n], wanted)
     unchanged = [example for example in examples if example.original is None]
-    assert stack(unchanged, torch.device("cpu")).original is None
+    assert stack(unchanged, torch.device("cpu")).views == {"image": None}
 
 
 def test_denoising_learns_from_images_in_their_own_colours(tiny_pipe: Diff2in1Pipeline) -> None:
@@ -406,6 +408,7 @@ def test_theta_c_labels_images_in_their_own_colours(
     monkeypatch.setattr(stage, "with_pseudo_labels", keep_raw)
     pipeline = train(*flags) / "pipeline"
     inputs = ("--pipeline", pipeline, "--created", created, "--alpha", 1, "--mix", mix)
+    inputs += ("--belief_views", "[image]")
     jitter = ("--color_jitter", "{brightness: 0.5, hue: 0.4}")
     run("self-improve", *inputs, *SMALL, *STEPS, *VIEWS, *jitter, "--output_dir", tmp_path / "out")
     creation = make_theta(pipe := open_pipeline(str(pipeline), base_unet=None)).eval()
@@ -413,9 +416,10 @@ def test_theta_c_labels_images_in_their_own_colours(
     some = [batch for batch in batches if len(batch.created)]
     assert len(some) == len(predicted) > 0
     for batch, raw in zip(some, predicted, strict=True):
-        assert batch.original is not None and batch.size == (24, 40)
+        own = batch.inputs_of_theta_c(None)["image"].latents
+        assert batch.views["image"] is not None and batch.size == (24, 40)
         with torch.no_grad():
-            wanted = creation(batch.original, conditioning, batch.size).raw
+            wanted = creation(own, conditioning, batch.size).raw
             other = creation(batch.latents[batch.created], conditioning, batch.size).raw
         for name, found in raw.items():
             torch.testing.assert_close(found, wanted[name], atol=1e-4, rtol=1e-3)
