@@ -25,8 +25,9 @@ def check_template(template: str, allowed: Sequence[str], where: str) -> None:
     for _, word, form, conversion in parts:
         if word not in allowed or form or conversion:
             given = f"{word}{f'!{conversion}' if conversion else ''}{f':{form}' if form else ''}"
-            expected = ", ".join(f"{{{name}}}" for name in allowed)
-            raise InputError(f"{where}: template has {{{given}}}, only {expected} is allowed")
+            expected = " and ".join(f"{{{name}}}" for name in allowed)
+            verb = "is" if len(allowed) == 1 else "are"
+            raise InputError(f"{where}: template has {{{given}}}, only {expected} {verb} allowed")
 
 
 def require_positive(settings: Any, *names: str) -> None:

@@ -1,10 +1,11 @@
 """Settings of the commands that write datasets."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from ..checks import check_template, require_positive
+from ..checks import require_positive
 from ..errors import InputError
+from .ways import Way, read_prompts, read_strength, read_ways
 
 
 @dataclass(kw_only=True)
@@ -102,7 +103,12 @@ class VarietySettings:
     evenly as possible."""
     prompt: str | list[str] | None = None
     """A prompt, or a list of prompts to draw from, instead of the captions of the source. {caption}
-    stands for the caption of the source: "{caption}, at night"."""
+    stands for the caption of the source: "{caption}, at night". {recombined} stands for a new
+    caption, made of phrases of the captions of all images that are used."""
+    ways: list[dict[str, Any]] | None = None
+    """Mix several ways to create. Each is a mapping with any of `share`, `strength` and `prompt`.
+    Shares are relative; the default is 1. A way without strength or prompt takes that of the
+    command: '[{strength: 0.6}, {strength: 1, prompt: "{recombined}"}]'."""
     guidance_scale: float | None = None
     """Scale of classifier-free guidance; 1 is no guidance (paper). None takes the default of the
     checkpoint."""
@@ -140,20 +146,25 @@ class CreateSettings(VarietySettings, LabelSettings):
             raise InputError(
                 "--variants has no effect with --num_samples: give samples per image, or in total"
             )
-        if isinstance(self.strength, list) and not (
-            len(self.strength) == 2 and 0 < self.strength[0] <= self.strength[1] <= 1
-        ):
-            raise InputError(f"--strength {self.strength}: expected a number or [LOW, HIGH]")
-        if not self.prompts:
-            raise InputError("--prompt []: expected a prompt, or a list of prompts")
-        for prompt in self.prompts:
-            check_template(prompt, ("caption",), "--prompt")
+        self.read_ways()
+        for name in ("strength", "prompt"):
+            if getattr(self, name) is not None and not self.uses_own(name):
+                raise InputError(f"--{name} has no effect, because all --ways have their own")
 
-    @property
-    def prompts(self) -> list[str]:
-        """The prompts to draw from."""
-        own = "{caption}" if self.prompt is None else self.prompt
-        return [own] if isinstance(own, str) else own
+    def uses_own(self, name: str) -> bool:
+        """Whether a way takes the strength or prompt of the command."""
+        return self.ways is None or any(name not in way for way in self.ways)
+
+    def read_ways(self) -> list[Way]:
+        """The ways to create, one without --ways.
+
+        Raises:
+            InputError: if a value is wrong.
+        """
+        strength = None if self.strength is None else read_strength(self.strength, "--strength")
+        prompt = "{caption}" if self.prompt is None else self.prompt
+        own = Way(1, strength, read_prompts(prompt, "--prompt"))
+        return [own] if self.ways is None else read_ways(self.ways, own)
 
 
 @dataclass(kw_only=True)

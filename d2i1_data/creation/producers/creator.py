@@ -1,15 +1,22 @@
 """The producer that creates images and labels them."""
 
+from bisect import bisect
 from dataclasses import replace
+from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
+from ...dataset.prefetch import prefetch
 from ...dataset.sample import Provenance
 from ...dataset.schema import Schema
 from ...errors import InputError
 from ...sources import Source
 from ..plan import Item, draw, noise_seed
+from ..recombination import Recombination
 from ..settings import CreateSettings
+from ..ways import Way, has_word, read_strength
 from .labeller import CheckpointInfo, Job, JobBatch, Labeller, finite_samples
+from .producer import READERS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,15 +60,18 @@ class Creator(Labeller):
         guidance, create_with = chosen("guidance_scale"), chosen("create_with")
         if not source.has_images and settings.strength is None:
             strength = 1.0
-        self.lowest, self.highest = strength if isinstance(strength, list) else [strength] * 2
+        self.own_strength = read_strength(strength, "--strength")
+        self.ways = settings.read_ways()
+        strengths = [end for way in self.ways for end in way.strength or self.own_strength]
         try:
-            timesteps(self.lowest, steps)
-            timesteps(self.highest, steps)
+            for end in strengths:
+                timesteps(end, steps)
             check_creation(pipe, settings.labels_from, create_with)
         except ValueError as error:
             raise InputError(str(error)) from error
-        if not source.has_images and self.lowest < 1:
-            raise InputError(f"source {source.name} has no images to keep: use --strength 1")
+        if not source.has_images and min(strengths) < 1:
+            flag = "--strength" if settings.ways is None else "strength"
+            raise InputError(f"source {source.name} has no images to keep: use {flag} 1")
         if settings.negative_prompt and guidance == 1:
             raise InputError("--negative_prompt has no effect at --guidance_scale 1")
         self.labels_from = settings.labels_from
@@ -87,25 +97,64 @@ class Creator(Labeller):
         return super().schema.with_columns(captions=True, provenance=("strength", "noise_seed"))
 
     def facts(self) -> dict[str, Any]:
-        ranged = self.lowest < self.highest
-        return {
-            **super().facts(),
-            "strength": [self.lowest, self.highest] if ranged else self.lowest,
-            "prompt": self.settings.prompt,
-            "balance": self.settings.balance,
-            "compile": self.settings.compile,
-        }
+        settings, (low, high) = self.settings, self.own_strength
+        facts = super().facts()
+        if settings.uses_own("strength"):
+            facts["strength"] = [low, high] if low < high else low
+        facts["prompt"] = settings.prompt
+        if settings.ways is not None:
+            facts["ways"] = settings.ways
+        if any(has_word(prompt, "recombined") for way in self.ways for prompt in way.prompts):
+            facts["captions"] = self.recombination.fingerprint
+            facts["max_source_samples"] = settings.max_source_samples
+        return {**facts, "balance": settings.balance, "compile": settings.compile}
+
+    @cached_property
+    def recombination(self) -> Recombination:
+        """New captions from those of all rows that are used. It reads every row once.
+
+        Raises:
+            InputError: if no row has a caption.
+        """
+        from tqdm import tqdm
+
+        found: list[str | None] = []
+        if "caption" in self.source.schema.columns:
+            rows = prefetch(self._read_caption, self.rows, bound=2 * READERS, threads=READERS)
+            found = list(tqdm(rows, "captions", len(self.rows), unit="row"))
+        if not any(found):
+            raise InputError(
+                f"{{recombined}} in a prompt: source {self.source.name} has no caption in the"
+                f" {len(self.rows)} rows that are used"
+            )
+        return Recombination(filter(None, found))
+
+    def _read_caption(self, row: int) -> str | None:
+        try:
+            return self.source.picture(row).caption
+        except InputError as error:
+            if self.skips:
+                return None
+            raise InputError(f"{error}; --on_bad_row skip leaves it out") from error
+
+    def way(self, item: Item) -> Way:
+        """The way in which a sample is created."""
+        *ends, total = accumulate(way.share for way in self.ways)
+        return self.ways[bisect(ends, draw(item, self.settings.seed, "way") * total)]
 
     def caption(self, job: Job) -> str:
         """The prompt of a job."""
-        prompts = self.settings.prompts
-        chosen = prompts[int(draw(job.item, self.settings.seed, "prompt") * len(prompts))]
-        return chosen.format(caption=job.source.caption or "")
+        prompts, seed = self.way(job.item).prompts, self.settings.seed
+        chosen = prompts[int(draw(job.item, seed, "prompt") * len(prompts))]
+        words = {"caption": job.source.caption or ""}
+        if has_word(chosen, "recombined"):
+            words["recombined"] = self.recombination.caption(job.item, seed)
+        return chosen.format(**words)
 
     def strength(self, item: Item) -> float:
         """The strength of a sample, rounded to a timestep."""
-        share = draw(item, self.settings.seed, "strength")
-        return round(self.lowest + share * (self.highest - self.lowest), 3)
+        low, high = self.way(item).strength or self.own_strength
+        return round(low + draw(item, self.settings.seed, "strength") * (high - low), 3)
 
     def provenance(self, job: Job) -> Provenance:
         seed = noise_seed(*job.item, self.settings.seed)

@@ -21,6 +21,7 @@ from tests.made import run, shards
 SIZE = (
     *("--source", "rooms:train", "--max_source_samples", 4, "--resolution", 32, "--threads", 1),
     *("--num_samples", 24, "--shard_size", 3, "--batch_size", 2, "--num_inference_steps", 4),
+    *("--ways", '[{share: 2}, {strength: [0.3, 1], prompt: "{recombined}, {caption}"}]'),
 )
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
