@@ -72,7 +72,7 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
         table, verdict = compare(folder, settings.held_out)
     with _timed("reopen", seconds):
         reopened = reopen(folder)
-    show_created(folder, dataset, settings.real)
+    show_created(folder, dataset)
     results = {
         # the checkpoint and the data of the metrics; cards read this file, see `d2i1_data.card`
         "source": "rooms",
@@ -108,6 +108,7 @@ def _warm_up(settings: DemoSettings, folder: Path) -> WarmUpSettings:
     return replace(
         preset,
         max_train_samples=settings.real,
+        subset_seed=settings.seed,
         max_train_steps=settings.warm_up_steps,
         checkpointing_steps=settings.warm_up_steps,
         seed=settings.seed,
@@ -119,6 +120,7 @@ def _create(settings: DemoSettings, folder: Path, warmed: Path) -> CreateSetting
         pipeline=str(warmed),
         source="rooms:train",
         max_source_samples=settings.real,
+        subset_seed=settings.seed,
         num_samples=settings.created,
         strength=settings.strength,
         num_inference_steps=settings.num_inference_steps,
@@ -134,6 +136,7 @@ def _self_improve(
         pipeline=str(warmed),
         source="rooms:train",
         max_train_samples=settings.real,
+        subset_seed=settings.seed,
         created=created,
         max_train_steps=settings.self_improve_steps,
         checkpointing_steps=settings.self_improve_steps,
@@ -161,7 +164,8 @@ def compare(folder: Path, held_out: int) -> tuple[dict[str, Any], dict[str, Any]
         The metrics of each model by task, and the difference between the arms for each task.
     """
     rooms = open_source("rooms:test")
-    samples = [rooms[row] for row in range(held_out)]  # rendered once for all five models
+    # rendered once for all five models; every seed of the demo is scored on the same rooms
+    samples = list(rooms.usable_rows(held_out).samples())
     models = {"warm-up": ("warm-up", "creation")}
     for arm in ("real-only", "self-improve"):
         models |= {f"{arm} theta_E": (arm, "exploitation"), f"{arm} theta_C": (arm, "creation")}
@@ -192,12 +196,14 @@ def reopen(folder: Path) -> dict[str, Any]:
     return {"rows": count, "identical": identical}
 
 
-def show_created(folder: Path, dataset: Path, real: int, count: int = 6) -> None:
+def show_created(folder: Path, dataset: Path, count: int = 6) -> None:
     """Draw preview.png: source images, the images created from them, and their labels."""
     created, rooms = open_source(f"dataset:{dataset}"), open_source("rooms:train")
+    row_of = {rooms.identity(row): row for row in range(len(rooms))}
     rows = []
     for n in range(min(count, len(created))):
-        sample, source = created[n], rooms[n % real]
+        sample = created[n]
+        source = rooms[row_of[str(sample.provenance.source_id)]]
         labels = [task.family.colorize(sample.targets[k]) for k, task in created.tasks.items()]
         rows.append([source.image, sample.image, *labels])
     write_png(folder / PREVIEW, grid(rows))

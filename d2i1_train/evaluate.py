@@ -38,7 +38,8 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     """
     scored_pixels = ScoredPixels(parse_crop(settings.crop), settings.farthest)
     limit, on_bad_row = settings.max_samples, settings.on_bad_row
-    rows = open_rows(settings.source, None, limit, on_bad_row, settings.min_quality)
+    least, seed = settings.min_quality, settings.subset_seed
+    rows = open_rows(settings.source, None, limit, on_bad_row, least, seed)
     state = PartialState()
     pipe = open_theta(settings.pipeline, settings.theta).to(state.device)
     tasks = common_tasks(pipe, rows.source)

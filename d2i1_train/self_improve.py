@@ -137,7 +137,7 @@ def open_created_rows(settings: SelfImproveSettings) -> list[Rows]:
         return []
     spec, limit = f"dataset:{settings.created}", settings.max_created_samples
     on_bad_row, least = settings.on_bad_row, settings.min_quality
-    return [open_rows(spec, settings.resolution, limit, on_bad_row, least)]
+    return [open_rows(spec, settings.resolution, limit, on_bad_row, least, settings.subset_seed)]
 
 
 def mix_samples(

@@ -102,7 +102,7 @@ class CreatedSettings:
     """Weight of a created sample in the loss; a real one has 1. With 0, created samples are drawn
     but teach nothing: the real-only baseline of --mix union."""
     max_created_samples: int | None = None
-    """Use only the first created samples."""
+    """Use only this many created samples, chosen at random (`subset_seed`). None takes all."""
     min_quality: dict[str, float] | None = None
     """Use only created samples with at least these scores: {TASK.SCORE: least value}, such as
     {semseg.flip: 0.9}. The scores are `confidence`, `flip` and `reencode`."""
@@ -256,13 +256,16 @@ class EvaluateSettings(PredictionSettings, ScoringSettings):
     """`creation` scores theta_C, which the pipeline holds. `exploitation` scores theta_E from the
     checkpoint beside it."""
     max_samples: int | None = None
-    """Use only the first samples of the source."""
+    """Use only this many samples of the source, chosen at random. None takes all."""
+    subset_seed: int | None = 0
+    """Decides which samples `max_samples` chooses: always the same for one source. Fewer are part
+    of more. null takes the first samples."""
     min_quality: dict[str, float] | None = None
     """Use only samples with at least these scores: {TASK.SCORE: least value}. Only for a source
     dataset:PATH_OR_ID."""
     on_bad_row: Literal["stop", "skip"] = "stop"
-    """`stop` ends at a row that cannot be used. `skip` leaves such rows out and lists them in
-    output_file."""
+    """`stop` ends at a row that cannot be used. `skip` leaves such rows out, without others
+    in their place, and lists them in output_file."""
 
     def __post_init__(self) -> None:
         require_positive(self, "max_samples")
@@ -289,11 +292,11 @@ class DemoSettings:
     strength: float = 0.6
     """Noise level T / 1000 of creation, in (0, 1]."""
     held_out: int = 300
-    """Rooms to evaluate on."""
+    """Rooms to evaluate on, the same for every seed."""
     overwrite: bool = False
     """Delete the results of an earlier demo in output_dir."""
     seed: int = 0
-    """Decides all random draws."""
+    """Decides all random draws, and which rooms are labelled."""
 
     def __post_init__(self) -> None:
         steps = ("warm_up_steps", "self_improve_steps", "num_inference_steps")
@@ -317,7 +320,10 @@ class StudySettings:
     test: str = "rooms:test"
     """Labelled source that the arms are scored on."""
     test_samples: int = 300
-    """Use only the first samples of the test source."""
+    """Use only this many samples of the test source, chosen at random."""
+    subset_seed: int | None = 0
+    """Decides which samples `test_samples` chooses; null takes the first samples. Arms have their
+    own `subset_seed`."""
     generation_samples: int = 200
     """Number of images that are created to score generation. 0 leaves this out."""
 

@@ -21,7 +21,7 @@ from d2i1_data.inspection.evaluation.measure import (
     table_metrics,
 )
 from d2i1_data.inspection.evaluation.sparsification import Curve, Sparsification, curve, plot
-from d2i1_data.sources import open_source
+from d2i1_data.sources import open_rows, open_source
 from d2i1_data.tasks import TASKS
 
 from .arguments import read_settings
@@ -91,12 +91,11 @@ def _train(arm: WarmUpSettings, settings: StudySettings) -> Row:
     start = time.perf_counter()
     warm_up(arm)
     row: Row = {"seconds": round(time.perf_counter() - start, 1)}
-    source = open_source(settings.test)
-    count = min(settings.test_samples, len(source))
+    rows = open_rows(settings.test, None, settings.test_samples, subset_seed=settings.subset_seed)
     pipe = _open(Path(arm.output_dir))
-    tasks = common_tasks(pipe, source)
+    tasks = common_tasks(pipe, rows.source)
     sparsification = Sparsification(tasks)
-    sums = measure(pipe, (source[n] for n in range(count)), tasks, sparsification=sparsification)
+    sums = measure(pipe, rows.samples(), tasks, sparsification=sparsification)
     scores = compute_metrics(tasks, {name: value.sum(0) for name, value in sums.items()})
     curves = {name: curve(sparsification.sums[name]) for name in tasks}
     text = json.dumps({name: one._asdict() for name, one in curves.items()})

@@ -28,6 +28,7 @@ class RowSelection(NamedTuple):
     source: str
     max_train_samples: int | None
     on_bad_row: str
+    subset_seed: int | None
 
 
 def training_means(
@@ -49,19 +50,21 @@ def training_means(
     stored = json.loads(file.read_text()) if file.is_file() else {}
     groups: dict[RowSelection, list[str]] = {}
     for name, arm in arms.items():
-        selection = RowSelection(arm.source, arm.max_train_samples, arm.on_bad_row)
+        limit, skips, seed = arm.max_train_samples, arm.on_bad_row, arm.subset_seed
+        selection = RowSelection(arm.source, limit, skips, seed)
         groups.setdefault(selection, []).append(name)
     lines: dict[str, dict[str, Any]] = {}
     for selection, names in groups.items():
         line = NAME if len(groups) == 1 else f"{NAME} of {', '.join(names)}"
         tasks = _tasks([arms[name] for name in names], test)
         of = {"test": settings.test, "test_samples": settings.test_samples, "tasks": list(tasks)}
-        of |= selection._asdict()
+        of |= {"test_subset_seed": settings.subset_seed, **selection._asdict()}
         lines[line] = stored.get(line, {})
         if lines[line].get("of") != of:
-            source, limit, on_bad_row = selection
-            rows = open_rows(source, None, limit, on_bad_row)
-            metrics = score(averages(rows, tasks), tasks, test, settings.test_samples)
+            source, limit, on_bad_row, seed = selection
+            rows = open_rows(source, None, limit, on_bad_row, subset_seed=seed)
+            scored = test.usable_rows(settings.test_samples, subset_seed=settings.subset_seed)
+            metrics = score(averages(rows, tasks), tasks, scored)
             lines[line] = {"of": of, "metrics": metrics}
     if lines != stored:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -113,22 +116,19 @@ def _filled(family: Family, mean: Tensor) -> Tensor:
     return torch.where(family.valid(mean[None]), mean, everywhere)
 
 
-def score(
-    means: dict[str, Tensor], tasks: dict[str, Task], test: Source, count: int
-) -> dict[str, float]:
-    """Score the same prediction for each of the first test samples.
+def score(means: dict[str, Tensor], tasks: dict[str, Task], rows: Rows) -> dict[str, float]:
+    """Score the same prediction for each test sample.
 
     Args:
         means: task -> prediction `[1, C, H, W]`.
         tasks: the tasks to score.
-        test: a labelled source.
-        count: largest number of samples.
+        rows: the test samples.
 
     Returns:
         The metrics that tables show, `TASK METRIC` -> value.
     """
     sums: dict[str, list[Tensor]] = {name: [] for name in tasks}
-    for sample in (test[n] for n in range(min(count, len(test)))):
+    for sample in rows.samples():
         for name, task in tasks.items():
             target = truth(sample, task)
             mean = task.family.resize(means[name], sample.size)

@@ -105,10 +105,12 @@ def _plan(producer: "Producer", settings: WriteSettings, cluster: "RayCluster | 
     size = settings.shard_size
     facts: dict[str, Any] = {"act": producer.act, "resolution": settings.resolution}
     facts |= {"samples": count, "shard_size": size, **producer.facts()}
+    if min(count, len(rows)) < len(producer.source) and settings.subset_seed is not None:
+        facts["subset_seed"] = settings.subset_seed
     if cluster is not None and "device" in facts:
         facts["device"] = cluster.device
     facts["versions"] = library_versions()
-    shards = plan_shards(producer.source, rows, count, size, balance)
+    shards = plan_shards(producer.source, rows, count, size, balance, settings.subset_seed)
     return Plan(facts, shards, producer.schema)
 
 

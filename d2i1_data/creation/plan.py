@@ -21,7 +21,7 @@ from ..dataset.record import RUN, read_json
 from ..dataset.schema import FORMAT_VERSION, METADATA, Schema, check_format, differing_columns
 from ..dataset.shards import LOGS, PLAN, SKIPPED, dataset_shards, shard_path
 from ..errors import InputError
-from ..sources import Source
+from ..sources import Source, random_subset
 
 MAX_DIFFERENCES = 4  # number of differences that an error lists
 
@@ -105,9 +105,16 @@ def _value(value: Any) -> str:
 
 
 def plan_shards(
-    source: Source, rows: Sequence[int], count: int, size: int, balance: str | None = None
+    source: Source,
+    rows: Sequence[int],
+    count: int,
+    size: int,
+    balance: str | None = None,
+    subset_seed: int | None = 0,
 ) -> list[list[Item]]:
     """Choose the samples of each shard: all images once, then their next variant, and so on.
+
+    If there are more images than samples, the images are chosen at random.
 
     Args:
         source: where the samples come from.
@@ -116,6 +123,7 @@ def plan_shards(
         size: number of samples in a shard.
         balance: a label map of the source. Images are then chosen so that its classes occur as
             evenly as possible. Images that cannot be read are not chosen.
+        subset_seed: decides which images are chosen, see `random_subset`.
 
     Raises:
         InputError: if two images have the same id, or `balance` is no label map of the source.
@@ -125,7 +133,8 @@ def plan_shards(
         raise InputError(
             f"source {source.name}: {len(repeated)} ids occur twice, such as {repeated[0]}"
         )
-    chosen = cycle(ids) if balance is None else balanced(source, rows, balance)
+    some = [ids[n] for n in random_subset(len(ids), count, subset_seed)]
+    chosen = cycle(some) if balance is None else balanced(source, rows, balance)
     used: Counter[str] = Counter()
     items = []
     for name in islice(chosen, count):

@@ -13,12 +13,15 @@ class SourceSettings:
     """Source"""
 
     max_source_samples: int | None = None
-    """Use only the first images of the source."""
+    """Use only this many images of the source, chosen at random. None takes all."""
+    subset_seed: int | None = 0
+    """Decides which images are chosen if not all are used: always the same for one source, whatever
+    `seed` is. Fewer are part of more. null takes the first images."""
     resolution: str | None = None
     """Longer side (512), or height x width (480x640). None keeps the sizes of the images."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """`stop` ends the run at a sample that cannot be read, or for which the model gives NaN. `skip`
-    leaves such samples out and lists them in skipped.json."""
+    leaves such samples out, without others in their place, and lists them in skipped.json."""
 
 
 @dataclass(kw_only=True)

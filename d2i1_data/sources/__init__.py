@@ -3,7 +3,7 @@
 from .opening import open_dataset, open_rows, open_source
 from .registry import SOURCES, parse_spec
 from .resize import parse_resolution
-from .source import Rows, Source, agreeing_tasks, write_report
+from .source import Rows, Source, agreeing_tasks, random_subset, write_report
 from .spec import Spec
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "open_source",
     "parse_resolution",
     "parse_spec",
+    "random_subset",
     "write_report",
 ]

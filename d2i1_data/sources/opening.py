@@ -45,20 +45,23 @@ def open_rows(
     limit: int | None = None,
     on_bad_row: str = "stop",
     min_quality: Mapping[str, float] | None = None,
+    subset_seed: int | None = 0,
 ) -> Rows:
     """Open a source and choose its rows.
 
     Args:
         spec: see `open_source`.
         resolution: see `open_source`.
-        limit: use only the first rows.
+        limit: number of rows to choose at random, see `random_subset`; None takes all.
         on_bad_row: `skip` or `stop`, see `Source.usable_rows`.
         min_quality: see `open_source`.
+        subset_seed: decides which rows are chosen.
 
     Raises:
         InputError: if the source cannot be opened, or no row is usable.
     """
-    return open_source(spec, resolution, min_quality).usable_rows(limit, on_bad_row)
+    source = open_source(spec, resolution, min_quality)
+    return source.usable_rows(limit, on_bad_row, subset_seed)
 
 
 def open_dataset(place: str) -> "Dataset":

@@ -102,18 +102,22 @@ class Source(ABC):
                 self._noted.add((text, identity))
                 self.notes[text] = self.notes.get(text, 0) + count
 
-    def usable_rows(self, limit: int | None = None, on_bad_row: str = "stop") -> "Rows":
+    def usable_rows(
+        self, limit: int | None = None, on_bad_row: str = "stop", subset_seed: int | None = 0
+    ) -> "Rows":
         """Choose the rows that a command uses.
 
         Args:
-            limit: use only the first rows.
-            on_bad_row: `skip` reads each row once and leaves unusable rows out. `stop` reads no
-                row here; the command then stops at the first unusable row.
+            limit: number of rows to choose at random, see `random_subset`; None takes all.
+            on_bad_row: `skip` reads each chosen row once and leaves unusable rows out. No other row
+                replaces them. `stop` reads no row here; the command then stops at the first
+                unusable row.
+            subset_seed: decides which rows are chosen; None takes the first ones.
 
         Raises:
             InputError: if no row is usable.
         """
-        rows = Rows(self, list(range(len(self)))[:limit], {})
+        rows = Rows(self, random_subset(len(self), limit, subset_seed), {})
         if on_bad_row == "skip":
             for index in list(rows.usable):
                 try:
@@ -144,6 +148,26 @@ class Rows(NamedTuple):
 def fingerprint(*parts: object) -> str:
     """The sha256 of the settings that choose the samples of a source."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def random_subset(count: int, limit: int | None, seed: int | None = 0) -> list[int]:
+    """Choose some of the numbers from 0 to `count - 1` at random.
+
+    With one count and seed, a smaller subset is part of every larger one.
+
+    Args:
+        count: how many numbers there are.
+        limit: how many to choose. None, or at least `count`, takes all.
+        seed: decides the choice; None takes the first numbers, as earlier versions did.
+
+    Returns:
+        The chosen numbers, sorted.
+    """
+    if limit is None or limit >= count or seed is None:
+        return list(range(count))[:limit]
+    digest = hashlib.blake2b(repr(("subset", seed)).encode(), digest_size=8).digest()
+    order = np.random.default_rng(int.from_bytes(digest, "big")).permutation(count)
+    return sorted(order[:limit].tolist())
 
 
 def evenly_spaced(count: int, limit: int) -> list[int]:

@@ -36,8 +36,13 @@ from .validation import Validation, log_picture
 
 def open_training_rows(settings: TrainSettings) -> Rows:
     """Open the real labelled rows that a stage learns from."""
-    limit, on_bad_row = settings.max_train_samples, settings.on_bad_row
-    return open_rows(settings.source, settings.resolution, limit, on_bad_row)
+    return open_rows(
+        settings.source,
+        settings.resolution,
+        settings.max_train_samples,
+        settings.on_bad_row,
+        subset_seed=settings.subset_seed,
+    )
 
 
 class Run:

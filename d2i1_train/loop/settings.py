@@ -26,10 +26,14 @@ class DataSettings:
     """Data"""
 
     max_train_samples: int | None = None
-    """Use only the first samples of the source."""
+    """Use only this many samples of the source, chosen at random. None takes all."""
+    subset_seed: int | None = 0
+    """Decides which samples `max_train_samples`, `max_created_samples` and `num_validation_samples`
+    choose: always the same for one source, whatever `seed` is. Fewer are part of more. null takes
+    the first samples."""
     on_bad_row: Literal["stop", "skip"] = "stop"
-    """`stop` ends the run at a row that cannot be used. `skip` leaves such rows out and lists them
-    in skipped.json."""
+    """`stop` ends the run at a row that cannot be used. `skip` leaves such rows out, without
+    others in their place, and lists them in skipped.json."""
     cache_dir: str | None = None
     """Folder that keeps latents and text embeddings for all processes and later runs. It cannot be
     used with random_scale, random_crop or color_jitter, because every view is then new."""
@@ -170,12 +174,12 @@ class ValidationSettings:
     """Validation"""
 
     validation_source: str | None = None
-    """Labelled data on which theta is scored during training. Pictures of its first samples are
+    """Labelled data on which theta is scored during training. Pictures of some samples are
     logged."""
     validation_steps: int = 500
     """Number of steps between validations."""
     num_validation_samples: int = 16
-    """Use only the first samples of the validation source."""
+    """Use only this many samples of the validation source, chosen at random (`subset_seed`)."""
     best_metric: str | None = None
     """TASK.METRIC, such as depth.abs_rel. The pipeline gets the weights with the best value of this
     metric in validation, instead of the last weights. `best.safetensors` keeps them during

@@ -106,7 +106,9 @@ def _stage(facts: StageFacts, pipe: Diff2in1Pipeline) -> Stage:
 def _public_settings(facts: StageFacts, pipe: Diff2in1Pipeline) -> dict[str, Any]:
     """The settings, with names instead of paths."""
     given = asdict(facts.settings)
-    found = {key: one for key, one in given.items() if key not in PRIVATE and one is not None}
+    known = {"subset_seed"}  # None is not its default
+    known |= {key for key, one in given.items() if one is not None}
+    found = {key: one for key, one in given.items() if key in known - PRIVATE}
     found |= {name: command.public_name(found[name]) for name in PLACES if name in found}
     real, *created = (rows.source.name for rows in facts.rows)
     found["source"] = command.public_source(found["source"], real)

@@ -43,7 +43,8 @@ class Validation:
 
     def __init__(self, settings: TrainSettings, pipe: Diff2in1Pipeline) -> None:
         spec, limit = str(settings.validation_source), settings.num_validation_samples
-        self.rows = open_rows(spec, settings.resolution, limit, settings.on_bad_row)
+        skips, seed = settings.on_bad_row, settings.subset_seed
+        self.rows = open_rows(spec, settings.resolution, limit, skips, subset_seed=seed)
         self.split = parse_spec(spec).split
         self.tasks = common_tasks(pipe, self.rows.source)
         self.best: BestWeights | None = None

@@ -14,7 +14,7 @@ from d2i1_data.dataset.record import RunRecord, claim_run, write_run
 from d2i1_data.dataset.sample import Sample
 from d2i1_data.diff2in1.images import pad_to_stride
 from d2i1_data.errors import InputError
-from d2i1_data.sources import open_source
+from d2i1_data.sources import open_source, random_subset
 
 from .denoiser import fit_unet
 from .evaluate import evaluate_base
@@ -70,17 +70,17 @@ def gather(settings: BaseSettings) -> tuple[Tensor, list[str]]:
         InputError: if a sample has no caption, or images differ in size.
     """
     source = open_source(settings.source, resolution=settings.resolution)
-    count = min(len(source), settings.max_train_samples or len(source))
+    chosen = random_subset(len(source), settings.max_train_samples, settings.subset_seed)
     loader: DataLoader[Sample] = DataLoader(
         source,  # type: ignore[arg-type]  # a Source has the same methods as a Dataset
         batch_size=None,
-        sampler=range(count),
+        sampler=chosen,
         num_workers=settings.dataloader_num_workers,
     )
     levels = len(settings.vae_channels) + len(settings.unet_channels) - 2
     stride = max(8, 2**levels)  # diffusers' pipelines create multiples of 8 only
     images, captions = [], []
-    for sample in tqdm(loader, "images", total=count):
+    for sample in tqdm(loader, "images", total=len(chosen)):
         if sample.caption is None:
             raise InputError(
                 f"{settings.source}: sample {sample.id} has no caption; a base needs captions"

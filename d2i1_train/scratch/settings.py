@@ -65,7 +65,10 @@ class BaseSettings(AutoencoderSettings, DenoiserSettings):
     resolution: str | None = None
     """Longer side (512), or height x width (480x640). None keeps the sizes of the images."""
     max_train_samples: int | None = None
-    """Use only the first samples of the source."""
+    """Use only this many samples of the source, chosen at random. None takes all."""
+    subset_seed: int | None = 0
+    """Decides which samples `max_train_samples` chooses: always the same for one source, whatever
+    `seed` is. Fewer are part of more. null takes the first samples."""
     random_flip: bool = True
     """Train on mirrored images too. Turn it off if captions say left or right."""
     ema_decay: float = 0.9995

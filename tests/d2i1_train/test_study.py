@@ -11,7 +11,7 @@ import torch
 import yaml
 from PIL import Image
 
-from d2i1_data.sources import open_rows, open_source
+from d2i1_data.sources import open_rows
 from d2i1_train import training_mean
 from d2i1_train.scratch import generation
 from d2i1_train.study import with_error
@@ -72,8 +72,8 @@ def cells(table: str) -> dict[str, dict[str, str]]:
 
 
 def targets(spec: str, name: str, count: int) -> np.ndarray:
-    source = open_source(spec)
-    return np.stack([source[n].targets[name] for n in range(count)])
+    rows = open_rows(spec, None, count)
+    return np.stack([sample.targets[name] for sample in rows.samples()])
 
 
 def change(plan: Path, common: dict[str, Any], **settings: Any) -> None:
@@ -136,7 +136,8 @@ def test_arms_of_other_rows_have_their_own_training_mean(
     means = ["training mean of few, lora", "training mean of one"]
     assert list(table) == [*means, *arms]
     train, test = (targets(f"rooms:{split}", "depth", 2) for split in ("train", "test"))
-    for line, mean in zip(means, (np.sqrt(train[0] * train[1]), train[0]), strict=True):
+    single = targets("rooms:train", "depth", 1)[0]
+    for line, mean in zip(means, (np.sqrt(train[0] * train[1]), single), strict=True):
         expected = (abs(mean - test) / test).mean()
         assert float(table[line]["depth abs_rel"]) == pytest.approx(expected, rel=1e-3)
 

@@ -8,7 +8,7 @@ from ...dataset.prefetch import prefetch
 from ...dataset.sample import Sample
 from ...dataset.schema import Schema
 from ...errors import InputError
-from ...sources import Source
+from ...sources import Source, random_subset
 from ..plan import Item
 from ..settings import WriteSettings
 
@@ -35,7 +35,8 @@ class Producer:
 
     def __init__(self, source: Source, settings: WriteSettings) -> None:
         self.source, self.tasks = source, source.tasks
-        self.rows = range(len(source))[: settings.max_source_samples]
+        limit, seed = settings.max_source_samples, settings.subset_seed
+        self.rows = random_subset(len(source), limit, seed)
         self.skips = settings.on_bad_row == "skip"
 
     @property

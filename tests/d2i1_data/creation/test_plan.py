@@ -23,7 +23,7 @@ from d2i1_data.dataset.schema import Schema
 from d2i1_data.dataset.shards import shard_path, write_shard
 from d2i1_data.diff2in1.families import LabelMap
 from d2i1_data.errors import InputError
-from d2i1_data.sources import open_source
+from d2i1_data.sources import open_source, random_subset
 from d2i1_data.sources.rooms import Rooms
 from tests.made import contents
 
@@ -51,6 +51,17 @@ def test_all_images_come_once_before_their_next_variants() -> None:
     items = [item for shard in shards for item in shard]
     assert [item.source_id for item in items] == [rooms.identity(n % 3) for n in range(7)]
     assert [item.variant for item in items] == [0, 0, 0, 1, 1, 1, 2]
+
+
+def test_fewer_samples_than_images_take_images_at_random() -> None:
+    rooms = open_source("rooms:val")
+    rows = random_subset(500, 100, 3)
+    few, more = (
+        {item.source_id for item in plan_shards(rooms, rows, count, 64, None, 3)[0]}
+        for count in (8, 20)
+    )
+    first = {rooms.identity(row) for row in rows[:20]}
+    assert few < more < {rooms.identity(row) for row in rows} and more != first
 
 
 def test_ids_must_be_unique() -> None:

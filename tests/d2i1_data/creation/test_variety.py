@@ -15,7 +15,7 @@ from d2i1_data.creation.producers import Creator, make_producer
 from d2i1_data.creation.settings import CreateSettings
 from d2i1_data.dataset.sample import Quality, image_sha256
 from d2i1_data.diff2in1.prediction import perceive
-from d2i1_data.sources import open_source
+from d2i1_data.sources import open_source, random_subset
 from tests.made import SEVEN, run, samples, shards
 
 D2i1 = Callable[..., str]
@@ -57,7 +57,8 @@ def test_variants_of_every_image(pipeline: Path, tmp_path: Path) -> None:
     steps = ("--num_inference_steps", 2, "--output_dir", tmp_path / "made")
     run("create", "--pipeline", pipeline, *source, *steps, "--variants", 3)
     found = [(s.provenance.source_id, s.provenance.variant) for s in samples(tmp_path / "made")]
-    rooms = [open_source("rooms:train").identity(n) for n in range(2)]
+    source = open_source("rooms:train")
+    rooms = [source.identity(n) for n in random_subset(len(source), 2)]
     assert found == [(room, variant) for variant in range(3) for room in rooms]
 
 

@@ -28,7 +28,7 @@ from d2i1_data.inspection.report.distributions import FIGURES
 from d2i1_data.inspection.report.report import open_extractor
 from d2i1_data.inspection.report.source_images import SourceImages
 from d2i1_data.inspection.settings import ReportSettings
-from d2i1_data.sources import open_source
+from d2i1_data.sources import open_rows, open_source
 from d2i1_data.sources.dataset import Dataset
 from d2i1_data.sources.rooms import Rooms
 from d2i1_data.sources.source import evenly_spaced
@@ -210,7 +210,7 @@ def test_shares_of_classes_are_those_of_the_maps(created: Path, page: dict[str, 
         "pixels source",
         "images source",
     ]
-    rooms = [open_source("rooms:train", "32")[n] for n in range(3)]
+    rooms = open_rows("rooms:train", "32", 3).samples()
     table = np.array([line["values"] for line in classes["lines"]])
     for column, found in enumerate((samples(created), rooms)):
         maps = np.stack([one.targets["semseg"] for one in found])

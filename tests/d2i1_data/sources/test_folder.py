@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from d2i1_data.errors import InputError
-from d2i1_data.sources import open_rows, open_source, write_report
+from d2i1_data.sources import open_rows, open_source, random_subset, write_report
 from d2i1_data.sources.folder import Folder
 
 NAMES = ["sky", "road", "tree"]
@@ -281,8 +281,13 @@ def test_skip_leaves_bad_rows_out_and_reports_them(photos: Path, tmp_path: Path)
     assert rows.usable == [0, 1, 3, 5]
     assert set(rows.skipped) == {"2", "4"}
     assert "class id 9" in rows.skipped["4"]
-    limited = open_rows(f"folder:{photos}", None, 2, "skip")
+    limited = open_rows(f"folder:{photos}", None, 2, "skip", subset_seed=None)
     assert (limited.usable, limited.skipped) == ([0, 1], {})
+    four = random_subset(6, 4)
+    assert {2, 4} & {*four}
+    few = open_rows(f"folder:{photos}", None, 4, "skip")  # no other row replaces a bad one
+    assert few.usable == [row for row in four if row not in (2, 4)]
+    assert few.skipped.keys() == {str(row) for row in four} & {"2", "4"}
     report = tmp_path / "skipped.json"
     for parts in ([rows], [limited, rows], [rows._replace(skipped={"8": "torn"}), rows]):
         write_report(report, *parts)
