@@ -81,6 +81,7 @@ def _as_made(folder: Path, plan: Plan, settings: VerifySettings) -> LabelSetting
     names = {field.name for field in fields(kind)}
     facts = {IN_SETTINGS.get(key, key): value for key, value in plan.facts.items()}
     given = {key: value for key, value in facts.items() if key in names}
+    given["subset_seed"] = facts.get("subset_seed")  # without it, the first rows or all were used
     return kind(**{**given, **places, "on_bad_row": "skip", "output_dir": str(folder)})
 
 

@@ -122,7 +122,7 @@ def test_new_captions_look_at_no_other_rows(
     """Of eight lines, two are used; all new captions have phrases of these two."""
     text = ("--source", f"text:{captions}", "--resolution", 16, "--max_source_samples", 2)
     command = ("create", "--pipeline", pipeline, *text, "--num_inference_steps", 1)
-    more = ("--num_samples", 40, "--prompt", "{recombined}", "--output_dir", tmp_path / "made")
+    more = ("--num_samples", 80, "--prompt", "{recombined}", "--output_dir", tmp_path / "made")
     run(*command, *more)
     found = samples(tmp_path / "made")
     lines = captions.read_text().splitlines()
