@@ -114,7 +114,8 @@ def plan_shards(
 ) -> list[list[Item]]:
     """Choose the samples of each shard: all images once, then their next variant, and so on.
 
-    If there are more images than samples, the images are chosen at random.
+    If there are more images than samples, the images are chosen at random. With `balance`, the
+    images of a class then take turns in random order.
 
     Args:
         source: where the samples come from.
@@ -133,8 +134,14 @@ def plan_shards(
         raise InputError(
             f"source {source.name}: {len(repeated)} ids occur twice, such as {repeated[0]}"
         )
-    some = [ids[n] for n in random_subset(len(ids), count, subset_seed)]
-    chosen = cycle(some) if balance is None else balanced(source, rows, balance)
+    chosen: Iterator[str]
+    if balance is None:
+        chosen = cycle(ids[n] for n in random_subset(len(ids), count, subset_seed))
+    else:
+        if count < len(rows) and subset_seed is not None:
+            places = {row: draw(Item(ids[n], 0), subset_seed, "turn") for n, row in enumerate(rows)}
+            rows = sorted(rows, key=places.__getitem__)
+        chosen = balanced(source, rows, balance)
     used: Counter[str] = Counter()
     items = []
     for name in islice(chosen, count):

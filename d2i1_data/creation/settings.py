@@ -132,7 +132,8 @@ class CreateSettings(VarietySettings, LabelSettings):
     """Write a dataset of images created from real ones, labelled by theta_C."""
 
     num_samples: int | None = None
-    """Number of samples. None takes `variants` for every image of the source."""
+    """Number of samples. None takes `variants` for every image of the source. If there are more
+    images than samples, `subset_seed` chooses the images."""
     strength: float | list[float] | None = None
     """Noise level T / 1000, in (0, 1], or a range [LOW, HIGH] from which each sample draws. None
     takes the default of the checkpoint (paper: 0.6)."""

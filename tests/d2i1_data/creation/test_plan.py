@@ -89,6 +89,20 @@ def test_balance_shows_rare_classes_as_often_as_it_can() -> None:
     assert least["semseg"] > 1.3 * least[None]
 
 
+def test_balance_begins_with_images_at_random() -> None:
+    rooms, rows = open_source("rooms:val", "16"), range(60)
+
+    def chosen(count: int, subset_seed: int | None) -> list[Item]:
+        (items,) = plan_shards(rooms, rows, count, 64, "semseg", subset_seed)
+        return items
+
+    few = chosen(10, 3)
+    assert few == chosen(20, 3)[:10] != chosen(10, 4)
+    first = chosen(10, None)
+    assert {item.source_id for item in few} - {item.source_id for item in first}
+    assert first == chosen(60, 3)[:10] == chosen(60, 4)[:10]  # nothing is left to choose
+
+
 @pytest.mark.parametrize("name", ["depth", "human_parsing", "colour"])
 def test_balance_wants_a_label_map_of_the_source(name: str) -> None:
     with pytest.raises(InputError, match=f"--balance {name}: .*it has semseg"):
