@@ -17,6 +17,7 @@ from .loop.cache import Cache
 from .loop.checkpoint import complete_checkpoints
 from .loop.examples import Examples, Use
 from .loop.finish import finish
+from .loop.leak import check_leaks
 from .loop.optimizer import optimizer_file
 from .loop.reopen import open_trainable
 from .loop.run import Run, open_training_rows
@@ -48,6 +49,7 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     """
     rows = open_training_rows(settings)
     created = open_created_rows(settings)
+    held_out = check_leaks(settings, rows, created)
     pipe, load_base_unet = open_trainable(settings.pipeline, settings.base)
     common_tasks(pipe, rows.source)
     if settings.denoise_weight and pipe.config.trained_unet == "none":
@@ -80,7 +82,7 @@ def self_improve(settings: SelfImproveSettings) -> Path:
             learn(run, batch, conditioning, weights)
         follower.follow(theta_c, theta_e, consumed)
         run.end_step(pipes, follower.consumed, follower.followed)
-    return finish(run, pipes["theta_C"], load_base_unet)
+    return finish(run, pipes["theta_C"], load_base_unet, held_out)
 
 
 def learn(

@@ -109,6 +109,9 @@ class CreatedSettings:
     mix: Literal["paired", "union"] = "paired"
     """`paired` draws real and created samples in every step. `union` shuffles both together
     (authors)."""
+    allow_leak: bool = False
+    """Accept created samples that were made from samples that may be held out: images of the
+    validation source, or samples of the source that are not in its split. The card then says so."""
 
     def check(self) -> None:
         """Refuse impossible values."""

@@ -76,6 +76,7 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
         training=_training(stages),
         sources=list(dict.fromkeys(stage.source.name for stage in stages)),
         commands=[_command(stage) for stage in stages],
+        leaks=[one for stage in stages if (one := stage.created) and one.held_out],
         pictured=list(validation.tasks) if validation else [],
         preview=validation is not None and (folder / PREVIEW).is_file(),
         results=tables(measured, validation),

@@ -19,13 +19,17 @@ FLAG = re.compile("--[a-z0-9_]+")
 
 @dataclass(frozen=True)
 class TrainingRows:
-    """The rows that a stage learned from. Only created datasets have a fingerprint."""
+    """The rows that a stage learned from. Only created datasets have a fingerprint.
+
+    held_out: how many created rows were made from samples that may be held out (`--allow_leak`).
+    """
 
     name: str
     rows: int
     split: str | None = None
     licence: str | None = None
     fingerprint: str | None = None
+    held_out: int | None = None
 
 
 @dataclass(frozen=True)

@@ -21,20 +21,21 @@ from .training_stage import StageFacts, training_record
 LoadUnet = Callable[[], UNet2DConditionModel]
 
 
-def finish(run: Run, pipe: Diff2in1Pipeline, load_base_unet: LoadUnet) -> Path:
+def finish(run: Run, pipe: Diff2in1Pipeline, load_base_unet: LoadUnet, held_out: int = 0) -> Path:
     """Write the trained pipeline, push it if the settings say so, and close the run.
 
     Args:
         run: the run, after its last step.
         pipe: the pipeline to publish.
         load_base_unet: loads the base's own U-Net, which is saved beside a trained U-Net.
+        held_out: number of created rows made from samples that may be held out.
 
     Returns:
         The folder of the pipeline.
     """
     folder = run.folder / "pipeline"
     if run.accelerator.is_main_process:
-        _write_results(run, folder, pipe, load_base_unet)
+        _write_results(run, folder, pipe, load_base_unet, held_out)
     run.close()
     for source in (rows.source for rows in run.rows):
         for note, count in source.notes.items():
@@ -46,7 +47,7 @@ def finish(run: Run, pipe: Diff2in1Pipeline, load_base_unet: LoadUnet) -> Path:
 
 
 def _write_results(
-    run: Run, folder: Path, pipe: Diff2in1Pipeline, load_base_unet: LoadUnet
+    run: Run, folder: Path, pipe: Diff2in1Pipeline, load_base_unet: LoadUnet, held_out: int
 ) -> None:
     """Write the pipeline. After training a LoRA, first write the adapter alone."""
     validation, validated, picture = run.validation, None, None
@@ -56,7 +57,7 @@ def _write_results(
             load_tensors(best.file, run.creation, run.exploitation)
         validated, picture = validation.report(pipe), validation.picture(pipe)
     processes = run.accelerator.num_processes
-    facts = StageFacts(run.name, run.settings, run.rows, run.step, processes, validated)
+    facts = StageFacts(run.name, run.settings, run.rows, run.step, processes, validated, held_out)
     if pipe.config.trained_unet == "lora":
         save = partial(save_adapter, pipe)
         _write_folder(run.folder / "adapter", save, training_record(facts, pipe), picture)

@@ -45,6 +45,7 @@ class StageFacts(NamedTuple):
         steps: number of optimiser steps.
         processes: number of processes.
         validation: metrics of the published weights, if they were measured.
+        held_out: number of created rows made from samples that may be held out.
     """
 
     name: str
@@ -53,6 +54,7 @@ class StageFacts(NamedTuple):
     steps: int
     processes: int
     validation: ValidationRecord | None
+    held_out: int = 0
 
 
 def training_record(facts: StageFacts, pipe: Diff2in1Pipeline) -> TrainingRecord:
@@ -92,7 +94,7 @@ def _stage(facts: StageFacts, pipe: Diff2in1Pipeline) -> Stage:
         stage=facts.name,
         command=command.changed_flags(public, type(settings)),
         source=_describe_rows(real, settings.source),
-        created=_describe_rows(created[0]) if created else None,
+        created=_describe_rows(created[0], held_out=facts.held_out) if created else None,
         tasks=list(pipe.perception.families),
         steps=facts.steps,
         seen=_count_samples(facts),
@@ -122,7 +124,7 @@ def _public_settings(facts: StageFacts, pipe: Diff2in1Pipeline) -> dict[str, Any
     return found
 
 
-def _describe_rows(rows: Rows, spec: str | None = None) -> TrainingRows:
+def _describe_rows(rows: Rows, spec: str | None = None, held_out: int = 0) -> TrainingRows:
     """Describe rows. spec: the `--source` of real rows; None for created rows."""
     licence = None
     with suppress(InputError):  # if training did not use the first row, it may be unreadable
@@ -133,6 +135,7 @@ def _describe_rows(rows: Rows, spec: str | None = None) -> TrainingRows:
         split=parse_spec(spec).split if spec else None,
         licence=licence,
         fingerprint=rows.source.fingerprint if spec is None else None,
+        held_out=held_out or None,
     )
 
 

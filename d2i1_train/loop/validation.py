@@ -20,7 +20,7 @@ from d2i1_data.dataset.sample import Sample
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.inspection.evaluation.measure import common_tasks, compute_metrics, measure
-from d2i1_data.sources import open_rows, parse_spec
+from d2i1_data.sources import Rows, open_rows, parse_spec
 
 from .settings import TrainSettings
 
@@ -28,6 +28,17 @@ BEST = "best.safetensors"
 PICTURE_SAMPLES = 4
 
 Scores = dict[str, dict[str, float]]  # task -> metric -> value
+
+
+def open_validation_rows(settings: TrainSettings) -> Rows:
+    """Open the labelled rows that theta is scored on."""
+    return open_rows(
+        str(settings.validation_source),
+        settings.resolution,
+        settings.num_validation_samples,
+        settings.on_bad_row,
+        subset_seed=settings.subset_seed,
+    )
 
 
 class Validation:
@@ -42,10 +53,8 @@ class Validation:
     """
 
     def __init__(self, settings: TrainSettings, pipe: Diff2in1Pipeline) -> None:
-        spec, limit = str(settings.validation_source), settings.num_validation_samples
-        skips, seed = settings.on_bad_row, settings.subset_seed
-        self.rows = open_rows(spec, settings.resolution, limit, skips, subset_seed=seed)
-        self.split = parse_spec(spec).split
+        self.rows = open_validation_rows(settings)
+        self.split = parse_spec(str(settings.validation_source)).split
         self.tasks = common_tasks(pipe, self.rows.source)
         self.best: BestWeights | None = None
         if settings.best_metric:

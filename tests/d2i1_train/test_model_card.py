@@ -80,7 +80,7 @@ def test_training_lists_all_stages(improved: Path) -> None:
     assert first["source"] == last["source"] == source
     assert (last["created"]["name"], last["created"]["rows"]) == ("created", 7)
     assert "created" not in first and "validation" not in first
-    assert (last["settings"]["alpha"], last["settings"]["seed"]) == (0.998, 7)
+    assert (last["settings"]["alpha"], last["settings"]["seed"]) == ("auto", 7)
     found = last["validation"]
     assert (found["source"], found["split"], found["samples"]) == ("rooms", "val", 2)
     assert {*found["tasks"]} == {"normals", "depth", "semseg"}
