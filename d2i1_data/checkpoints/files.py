@@ -11,7 +11,7 @@ from .training_record import TRAINING
 # the files that are downloaded from the Hub; the repository of a base may have more
 WANTED = ["model_index.json", "*.py", "*/*.json", "*/*.txt", "*/*.py", "*/*.safetensors"]
 WANTED += ["pytorch_lora_weights.safetensors", "training.json"]
-UNWANTED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "checkpoint-*"]
+UNWANTED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "checkpoint-*", "best/*"]
 
 
 def fetch(name: str, kind: str) -> Path:

@@ -80,7 +80,7 @@ def move_into_place(temporary: Path, place: Path, replace: bool = False) -> None
     Args:
         temporary: where it was written.
         place: its final path.
-        replace: whether a folder with content is deleted first.
+        replace: whether a folder with content is replaced.
     """
     files = [file for file in temporary.rglob("*") if file.is_file()]
     if temporary.is_file():
@@ -90,9 +90,14 @@ def move_into_place(temporary: Path, place: Path, replace: bool = False) -> None
             _sync_file(file)
     else:
         os.sync()
-    if replace and place.is_dir():
-        shutil.rmtree(place)
+    if not (replace and place.is_dir()):
+        os.replace(temporary, place)
+        return
+    old = temporary_path(place.with_name(f"{place.name}.old"))
+    shutil.rmtree(old, ignore_errors=True)  # left by a run that was killed
+    os.replace(place, old)
     os.replace(temporary, place)
+    shutil.rmtree(old)
 
 
 def _sync_file(path: Path) -> None:

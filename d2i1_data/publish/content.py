@@ -10,7 +10,7 @@ from ..hub import Changes, Kind, RemoteState, Repository
 
 CARD = "README.md"
 # files of a repository that is still empty, or that training pushes to
-NEUTRAL = re.compile(r"\.gitattributes|README\.md|LICENSE|checkpoint-\d+/.*")
+NEUTRAL = re.compile(r"\.gitattributes|README\.md|LICENSE|(checkpoint-\d+|best)/.*")
 FRONT_MATTER = re.compile(r"\A\s*(---\r?\n.*?\r?\n---\s*)?\Z", re.DOTALL)
 
 

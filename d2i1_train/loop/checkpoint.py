@@ -1,8 +1,9 @@
-"""Checkpoints: `checkpoint-N` folders that are complete or not there.
+"""Checkpoints: `checkpoint-N` folders, and `best`, that are complete or not there.
 
 A checkpoint holds the trained tensors of theta_E, and of theta_C if it is another module; counters
 as JSON; and accelerate's files for optimiser and random states, which are read with
-`weights_only=True`.
+`weights_only=True`. `best` is a checkpoint of the step with the best validation. It also holds
+`best.json` with the metric and its value.
 """
 
 import json
@@ -11,17 +12,20 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
-from d2i1_data.dataset.files import move_into_place, temporary_path
+from d2i1_data.checkpoints.training_record import read_training
+from d2i1_data.dataset.files import move_into_place, temporary_path, write_json
 from d2i1_data.errors import InputError
 
 from ..theta import Theta, trained_tensors
 
 COUNTERS = "counters.json"  # written last: a checkpoint with this file is complete
+BEST, BEST_FACTS = "best", "best.json"
 FORMAT_VERSION = 1
 Thetas = Mapping[str, Theta]  # "exploitation", and while self-improving "creation"
 
@@ -69,17 +73,21 @@ def read_counters(path: Path) -> Counters:
 
 
 def save_checkpoint(
-    accelerator: Accelerator, folder: Path, counters: Counters, thetas: Thetas
+    accelerator: Accelerator,
+    final: Path,
+    counters: Counters,
+    thetas: Thetas,
+    best: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the folder `checkpoint-<step>`, as a whole or not at all.
+    """Write a checkpoint, as a whole or not at all. All processes must call this.
 
     Args:
         accelerator: has the optimiser and the random states of all processes.
-        folder: folder of the run.
-        counters: content of `counters.json`. Their step is part of the name of the checkpoint.
+        final: folder of the checkpoint. An older one is replaced.
+        counters: content of `counters.json`.
         thetas: modules whose trained tensors are saved.
+        best: content of `best.json`; None writes no such file.
     """
-    final = folder / f"checkpoint-{counters.step}"
     temporary = temporary_path(final)
     if accelerator.is_main_process and temporary.exists():
         shutil.rmtree(temporary)
@@ -92,6 +100,8 @@ def save_checkpoint(
             save_file(
                 {k: t.contiguous() for k, t in tensors.items()}, temporary / f"{name}.safetensors"
             )
+        if best is not None:
+            write_json(temporary / BEST_FACTS, best)
         (temporary / COUNTERS).write_text(json.dumps(asdict(counters)) + "\n")
         # an older run may have written the same checkpoint
         move_into_place(temporary, final, replace=True)
@@ -115,6 +125,28 @@ def complete_checkpoints(folder: Path) -> list[Path]:
         path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)
     ]
     return sorted(found, key=lambda path: int(path.name.split("-")[1]))
+
+
+def checkpoint_of(pipeline: str) -> Path | None:
+    """The checkpoint beside a pipeline that has theta_E and the optimiser state of its step.
+
+    This is `best` if a metric chose the weights of the pipeline, otherwise the newest checkpoint.
+
+    Args:
+        pipeline: the folder `pipeline` or `adapter` of a run.
+
+    Returns:
+        The folder of the checkpoint. None if there is none, or the pipeline is no folder.
+    """
+    own = Path(pipeline)
+    if not own.is_dir():
+        return None
+    stages, best = read_training(own).stages, own.parent / BEST
+    validation = stages[-1].validation if stages else None
+    if validation and validation.best_metric and (best / COUNTERS).is_file():
+        return best
+    checkpoints = complete_checkpoints(own.parent)
+    return checkpoints[-1] if checkpoints else None
 
 
 def find_checkpoint(folder: Path, wanted: str) -> Path | None:

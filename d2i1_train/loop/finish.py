@@ -53,8 +53,9 @@ def _write_results(
     validation, validated, picture = run.validation, None, None
     if validation:
         best = validation.best
-        if best and best.file.is_file():  # a run may end before its first validation
-            load_tensors(best.file, run.creation, run.exploitation)
+        if best and best.is_saved():  # a run may end before its first validation
+            name = "creation" if "creation" in run.thetas else "exploitation"
+            load_tensors(best.folder / f"{name}.safetensors", run.creation, run.exploitation)
         validated, picture = validation.report(pipe), validation.picture(pipe)
     processes = run.accelerator.num_processes
     facts = StageFacts(run.name, run.settings, run.rows, run.step, processes, validated, held_out)

@@ -10,7 +10,7 @@ from diffusers.optimization import get_scheduler
 from d2i1_data.errors import InputError
 
 from ..theta import Theta
-from .checkpoint import complete_checkpoints
+from .checkpoint import checkpoint_of
 from .settings import TrainSettings
 
 MAX_BETA1, MIN_BETA1 = 0.95, 0.85  # defaults of torch's OneCycleLR
@@ -91,19 +91,18 @@ def _one_cycle(
 
 
 def optimizer_file(pipeline: str) -> Path:
-    """Find the optimiser state of the run that trained a pipeline, in its newest checkpoint.
+    """Find the optimiser state of the run that trained a pipeline, see `checkpoint_of`.
 
     Raises:
         InputError: if there is no checkpoint beside the pipeline.
     """
-    folder = Path(pipeline).parent
-    checkpoints = complete_checkpoints(folder) if Path(pipeline).is_dir() else []
-    if not checkpoints:
+    checkpoint = checkpoint_of(pipeline)
+    if checkpoint is None:
         raise InputError(
             f"no checkpoint-N with an optimiser state beside {pipeline};"
             " --fresh_optimizer starts with an empty state"
         )
-    return checkpoints[-1] / "optimizer.bin"
+    return checkpoint / "optimizer.bin"
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:

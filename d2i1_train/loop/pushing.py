@@ -17,7 +17,7 @@ from d2i1_data.publish.checkpoint import check_model
 from d2i1_data.publish.publish import publish
 from d2i1_data.publish.settings import PublishSettings
 
-from .checkpoint import COUNTERS, complete_checkpoints
+from .checkpoint import BEST, BEST_FACTS, COUNTERS, complete_checkpoints, read_counters
 from .settings import TrainSettings
 
 STAGED = ".push"  # has links to the files that are being sent, so that pruning cannot delete them
@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 class Pusher:
-    """Sends the newest checkpoint of a run in a thread, so that the loop never waits.
+    """Sends the newest and the best checkpoint of a run in a thread, so the loop never waits.
 
     A checkpoint that is written while another is being sent must wait. It replaces an older one
     that is still waiting. A failure is logged, and training continues.
@@ -40,40 +40,46 @@ class Pusher:
             InputError: if the token may not write, or the repository holds something else.
         """
         self.folder, self.limit = Path(settings.output_dir), settings.checkpoints_total_limit
+        self.keeps_best = settings.best_metric is not None
         name = settings.hub_model_id or self.folder.resolve().name
         self.private, self.repository = settings.hub_private_repo, Repository(name, "model")
         state = self.repository.create(self.private)
         check_model(self.repository, state, whole=True)
-        if _steps(state) and settings.resume_from_checkpoint is None:
+        if (_steps(state) or _best_files(state)) and settings.resume_from_checkpoint is None:
             raise InputError(
                 f"{self.repository} holds checkpoints of another run: continue it with"
                 " --resume_from_checkpoint latest, or choose another --hub_model_id"
             )
-        self.waiting: Path | None = None
+        self.waiting: dict[str, Path] = {}  # the newest checkpoint, and the best one
         self.thread: threading.Thread | None = None
         self.lock = threading.Lock()
 
     def fetch_latest(self) -> None:
-        """Download the newest complete checkpoint, if this machine has none."""
+        """Download the newest complete checkpoint and the best one, if this machine has none."""
         state = self.repository.state()
         complete = [n for n in _steps(state) if f"checkpoint-{n}/{COUNTERS}" in state.files]
         if not complete or complete_checkpoints(self.folder):
             return
-        name, staged = f"checkpoint-{max(complete)}", self.folder / STAGED
+        names, staged = [f"checkpoint-{max(complete)}"], self.folder / STAGED
+        if self.keeps_best and f"{BEST}/{COUNTERS}" in state.files:
+            names.append(BEST)
         fetch = partial(
             snapshot_download,
             self.repository.id,
             revision=state.commit,
-            allow_patterns=f"{name}/*",
+            allow_patterns=[f"{name}/*" for name in names],
             local_dir=staged,
         )
         with_retries(str(self.repository), fetch)
-        move_into_place(staged / name, self.folder / name)
+        for name in names:
+            move_into_place(staged / name, self.folder / name, replace=True)
         shutil.rmtree(staged)
 
     def offer(self, checkpoint: Path) -> None:
         """Send a complete checkpoint as soon as possible. This method returns at once."""
-        staged = self.folder / STAGED / checkpoint.name
+        kind = BEST if checkpoint.name == BEST else "checkpoint"
+        # while one is being sent, the next one needs another name
+        staged = self.folder / STAGED / f"{kind}-{read_counters(checkpoint).step}"
         try:
             shutil.rmtree(staged, ignore_errors=True)
             shutil.copytree(checkpoint, staged, copy_function=_link)
@@ -81,11 +87,12 @@ class Pusher:
             logger.warning("%s is not pushed: %s", checkpoint.name, error)
             return
         with self.lock:
-            replaced, self.waiting = self.waiting, staged
+            replaced = self.waiting.pop(kind, None)
+            self.waiting[kind] = staged
             if self.thread is None:
                 self.thread = threading.Thread(target=self._send, daemon=True)
                 self.thread.start()
-        if replaced is not None:
+        if replaced is not None and replaced != staged:
             shutil.rmtree(replaced)
 
     def finish(self) -> None:
@@ -109,10 +116,10 @@ class Pusher:
     def _send(self) -> None:
         while True:
             with self.lock:
-                staged, self.waiting = self.waiting, None
-                if staged is None:
+                if not self.waiting:
                     self.thread = None
                     return
+                staged = self.waiting.pop(next(iter(self.waiting)))
             try:
                 self.repository.sync(partial(self._changes, staged), staged.name, quiet=True)
             except Exception as error:  # training and the next checkpoint must not fail
@@ -120,13 +127,22 @@ class Pusher:
             shutil.rmtree(staged, ignore_errors=True)
 
     def _changes(self, staged: Path, state: RemoteState) -> Changes:
-        """Changes that add a checkpoint, and delete older checkpoints beyond the limit."""
+        """Changes that add a checkpoint, and delete older checkpoints beyond the limit.
+
+        The best checkpoint replaces the older one and does not count.
+        """
         names = sorted((file.name for file in staged.iterdir()), key=lambda n: (n == COUNTERS, n))
-        files: dict[str, Content] = {f"{staged.name}/{name}": staged / name for name in names}
-        own = int(staged.name.rpartition("-")[2])
+        kind, _, step = staged.name.partition("-")
+        folder, own = BEST if kind == BEST else staged.name, int(step)
+        files: dict[str, Content] = {f"{folder}/{name}": staged / name for name in names}
+        bests = _best_files(state)
+        if kind == BEST:
+            changed = {n: f for n, f in files.items() if not state.has(n, f)}
+            return Changes(changed, [path for path in bests if path not in files])
         older = sorted(step for step in _steps(state) if step < own)
         excess = older[: 1 - self.limit or None] if self.limit else []
         deleted = [path for path in state.files if _step(path) in excess]
+        deleted += [] if self.keeps_best else bests  # of an earlier part of this run
         return Changes({n: f for n, f in files.items() if not state.has(n, f)}, deleted)
 
 
@@ -134,6 +150,12 @@ def _step(path: str) -> int | None:
     """The step of the checkpoint that a file of a repository belongs to."""
     match = FILE.fullmatch(path)
     return int(match[1]) if match else None
+
+
+def _best_files(state: RemoteState) -> list[str]:
+    """The files of the best checkpoint."""
+    ours = f"{BEST}/{BEST_FACTS}" in state.files
+    return [path for path in state.files if ours and path.startswith(f"{BEST}/")]
 
 
 def _steps(state: RemoteState) -> set[int]:

@@ -15,7 +15,7 @@ from d2i1_data.diff2in1 import Base, Diff2in1Pipeline
 from d2i1_data.errors import InputError
 
 from ..theta import make_theta
-from .checkpoint import complete_checkpoints, load_tensors
+from .checkpoint import checkpoint_of, load_tensors
 
 
 def open_trainable(
@@ -76,19 +76,19 @@ def open_theta(pipeline: str, theta: str) -> Diff2in1Pipeline:
 
     Args:
         pipeline: folder or Hub id of a pipeline; for theta_E the folder `pipeline` of a run.
-        theta: `creation` for the pipeline's own weights, `exploitation` for those of the newest
-            checkpoint beside it.
+        theta: `creation` for the pipeline's own weights, `exploitation` for those of the checkpoint
+            beside it, see `checkpoint_of`.
 
     Raises:
         InputError: if there is no checkpoint beside it.
     """
     if theta != "exploitation":
         return open_pipeline(pipeline, base_unet=None)
-    checkpoints = complete_checkpoints(Path(pipeline).parent)
-    if not checkpoints:
+    checkpoint = checkpoint_of(pipeline)
+    if checkpoint is None:
         raise InputError(f"--theta exploitation: no checkpoint-N beside {pipeline}")
     pipe, _ = open_trainable(pipeline)
-    own, file = make_theta(pipe), checkpoints[-1] / "exploitation.safetensors"
+    own, file = make_theta(pipe), checkpoint / "exploitation.safetensors"
     with safe_open(file, "pt") as stored:
         names = set(stored.keys())
     for name, parameter in own.named_parameters():

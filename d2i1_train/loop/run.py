@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType
+from accelerate.utils import DistributedType, broadcast_object_list
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -16,10 +16,11 @@ from d2i1_data.dataset.record import RunRecord, claim_run, write_run
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.sources import Rows, open_rows, write_report
 
-from ..theta import make_theta, trained_tensors, twin
+from ..theta import make_theta, twin
 from .accelerator import open_accelerator
 from .batches import TrainingBatch, seeded, stack
 from .checkpoint import (
+    BEST,
     Counters,
     find_checkpoint,
     load_thetas,
@@ -31,7 +32,7 @@ from .loader import Loader, Mix
 from .optimizer import load_optimizer, make_beta1, make_optimizer, make_schedule
 from .pushing import Pusher
 from .settings import TrainSettings
-from .validation import Validation, log_picture
+from .validation import Scores, Validation, log_picture, remove_stale_best
 
 
 def open_training_rows(settings: TrainSettings) -> Rows:
@@ -97,6 +98,7 @@ class Run:
         self.counters = self._resume()
         if self.accelerator.is_main_process:
             write_run(self.folder, _run_record(name, settings))
+            remove_stale_best(self.folder, self.validation.best if self.validation else None)
         self.step = self.counters.step
         if optimizer_file and self.step == 0:
             load_optimizer(self.optimizer, optimizer_file)
@@ -203,18 +205,22 @@ class Run:
             followed: number of updates of theta_C so far.
         """
         step, settings = self.step + 1, self.settings
-        last = step == settings.max_train_steps
+        last, counters = step == settings.max_train_steps, Counters(step, consumed, followed)
         if step % settings.logging_steps == 0 or last:
             self._log(step)
+        # before the checkpoint: a run that resumes at this step has validated it
+        if self.validation and (step % settings.validation_steps == 0 or last):
+            self._validate(self.validation, pipes, counters)
         if step % settings.checkpointing_steps == 0 or last:
-            counters = Counters(step, consumed, followed)
-            save_checkpoint(self.accelerator, self.folder, counters, self.thetas)
+            self._save(f"checkpoint-{step}", counters)
             if self.accelerator.is_main_process:
                 prune_checkpoints(self.folder, settings.checkpoints_total_limit)
-            if self.pusher:
-                self.pusher.offer(self.folder / f"checkpoint-{step}")
-        if self.validation and (step % settings.validation_steps == 0 or last):
-            self._validate(self.validation, pipes, step)
+
+    def _save(self, name: str, counters: Counters, best: Mapping[str, Any] | None = None) -> None:
+        """Write a checkpoint, and push it if the settings say so."""
+        save_checkpoint(self.accelerator, self.folder / name, counters, self.thetas, best)
+        if self.pusher:
+            self.pusher.offer(self.folder / name)
 
     def _log(self, step: int) -> None:
         mean = self.accelerator.reduce(torch.stack(self.losses).mean(0), "mean").tolist()
@@ -226,11 +232,23 @@ class Run:
         self.accelerator.log(losses | rates, step)
 
     def _validate(
-        self, validation: Validation, pipes: Mapping[str, Diff2in1Pipeline], step: int
+        self, validation: Validation, pipes: Mapping[str, Diff2in1Pipeline], counters: Counters
     ) -> None:
-        """Score every theta and log its pictures. Save the weights to publish if they are best."""
-        if not self.accelerator.is_main_process:
-            return
+        """Score every theta and log its pictures. Save a checkpoint if the last theta is best."""
+        scores: Scores = {}
+        if self.accelerator.is_main_process:
+            scores = self._score(validation, pipes, counters.step)
+        if validation.best:
+            # one process scores, all save
+            decision = [validation.best.better(scores) if scores else None]
+            (better,) = broadcast_object_list(decision)
+            if better:
+                self._save(BEST, counters, {**better, "step": counters.step})
+
+    def _score(
+        self, validation: Validation, pipes: Mapping[str, Diff2in1Pipeline], step: int
+    ) -> Scores:
+        """Score every theta and log its pictures. Return the scores of the last one."""
         for name, pipe in pipes.items():
             scores = validation.score(pipe)
             flat = {
@@ -241,9 +259,7 @@ class Run:
             self.accelerator.log(flat, step)
             picture = validation.picture(pipe)
             log_picture(self.accelerator, f"{name}/validation", picture, step)
-        if validation.best:
-            tensors = trained_tensors(self.creation, self.exploitation)
-            validation.best.update(scores, step, tensors)
+        return scores
 
     def close(self) -> None:
         """Stop the threads and close the trackers."""

@@ -182,8 +182,8 @@ class ValidationSettings:
     """Use only this many samples of the validation source, chosen at random (`subset_seed`)."""
     best_metric: str | None = None
     """TASK.METRIC, such as depth.abs_rel. The pipeline gets the weights with the best value of this
-    metric in validation, instead of the last weights. `best.safetensors` keeps them during
-    training."""
+    metric in validation, instead of the last weights. The folder `best`, a checkpoint that
+    checkpoints_total_limit does not count, has theta_C, theta_E and the optimiser of that step."""
 
     def check(self) -> None:
         """Refuse impossible values."""

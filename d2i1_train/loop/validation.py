@@ -1,20 +1,19 @@
-"""Validation during training: metrics, pictures, and the best weights so far."""
+"""Validation during training: metrics, pictures, and the best checkpoint so far."""
 
+import json
 import math
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from accelerate import Accelerator
 from PIL.Image import Image
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from d2i1_data.checkpoints.training_record import ValidationRecord
-from d2i1_data.dataset.files import atomic_file
 from d2i1_data.dataset.preview import coloured, grid
 from d2i1_data.dataset.sample import Sample
 from d2i1_data.diff2in1 import Diff2in1Pipeline
@@ -22,9 +21,9 @@ from d2i1_data.errors import InputError
 from d2i1_data.inspection.evaluation.measure import common_tasks, compute_metrics, measure
 from d2i1_data.sources import Rows, open_rows, parse_spec
 
+from .checkpoint import BEST, BEST_FACTS, COUNTERS
 from .settings import TrainSettings
 
-BEST = "best.safetensors"
 PICTURE_SAMPLES = 4
 
 Scores = dict[str, dict[str, float]]  # task -> metric -> value
@@ -45,7 +44,7 @@ class Validation:
     """Scores pipelines on labelled samples, and draws pictures of the first samples.
 
     Args:
-        settings: source, number of samples, and the metric that decides which weights are best.
+        settings: source, number of samples, and the metric that decides which checkpoint is best.
         pipe: its tasks are scored.
 
     Raises:
@@ -56,12 +55,12 @@ class Validation:
         self.rows = open_validation_rows(settings)
         self.split = parse_spec(str(settings.validation_source)).split
         self.tasks = common_tasks(pipe, self.rows.source)
-        self.best: BestWeights | None = None
+        self.best: BestCheckpoint | None = None
         if settings.best_metric:
             metrics = {name: list(values) for name, values in self._score(pipe, []).items()}
             task, metric = find_metric(settings.best_metric, metrics)
             higher = self.tasks[task].meter.higher_is_better(metric)
-            self.best = BestWeights(Path(settings.output_dir), task, metric, higher)
+            self.best = BestCheckpoint(Path(settings.output_dir), task, metric, higher)
 
     def score(self, pipe: Diff2in1Pipeline) -> Scores:
         """Compute every metric of each task on all samples."""
@@ -83,7 +82,7 @@ class Validation:
             }
             for name, task in self.tasks.items()
         }
-        best = self.best.name if self.best else None
+        best = self.best.name if self.best and self.best.is_saved() else None
         source = self.rows.source.name
         return ValidationRecord(source, len(self.rows.usable), finite, self.split, best)
 
@@ -133,11 +132,10 @@ def find_metric(name: str, metrics: dict[str, list[str]]) -> tuple[str, str]:
     return pairs[name]
 
 
-class BestWeights:
-    """The weights with the best validation so far, in `best.safetensors`.
+class BestCheckpoint:
+    """The folder `best`: the checkpoint with the best validation so far.
 
-    The header of the file names the metric and its value. The pipeline gets these weights at the
-    end. The optimiser state in checkpoints always belongs to the last weights.
+    The pipeline gets its theta_C at the end.
 
     Args:
         folder: folder of the run.
@@ -147,33 +145,47 @@ class BestWeights:
     """
 
     def __init__(self, folder: Path, task: str, metric: str, higher_is_better: bool) -> None:
-        self.file, self.name = folder / BEST, f"{task}.{metric}"
+        self.folder, self.name = folder / BEST, f"{task}.{metric}"
         self.task, self.metric, self.higher_is_better = task, metric, higher_is_better
 
-    def update(self, scores: Scores, step: int, tensors: dict[str, Tensor]) -> None:
-        """Save weights if they are better than the saved ones.
+    def better(self, scores: Scores) -> dict[str, Any] | None:
+        """Metric and value, for `best.json`, if they are better than those of the checkpoint.
 
         Args:
-            scores: scores of these weights.
-            step: step of these weights.
-            tensors: the weights.
+            scores: scores of the present weights.
         """
         value, old = scores[self.task][self.metric], self._saved_value()
         worse = value <= old if self.higher_is_better else value >= old
         if worse or (math.isnan(value) and not math.isnan(old)):
-            return
-        header = {"metric": self.name, "value": repr(value), "step": str(step)}
-        with atomic_file(self.file) as temporary:
-            save_file({k: t.contiguous() for k, t in tensors.items()}, temporary, header)
+            return None
+        return {"metric": self.name, "value": value}
+
+    def is_saved(self) -> bool:
+        """Whether there is such a checkpoint, and this metric chose it."""
+        return saved_metric(self.folder).get("metric") == self.name
 
     def _saved_value(self) -> float:
-        """The metric of the saved weights; nan without saved weights, or if another metric chose
-        them."""
-        if not self.file.is_file():
-            return math.nan
-        with safe_open(self.file, "pt") as stored:
-            header = stored.metadata()
-        return float(header["value"]) if header["metric"] == self.name else math.nan
+        """The value of the checkpoint; nan if there is none, or another metric chose it."""
+        return float(saved_metric(self.folder)["value"]) if self.is_saved() else math.nan
+
+
+def saved_metric(best: Path) -> dict[str, Any]:
+    """The content of `best.json`; empty without a complete checkpoint."""
+    if not (best / COUNTERS).is_file():
+        return {}
+    found: dict[str, Any] = json.loads((best / BEST_FACTS).read_text())
+    return found
+
+
+def remove_stale_best(folder: Path, best: BestCheckpoint | None) -> None:
+    """Delete the folder `best` of a run if no metric, or another metric, chooses the weights now.
+
+    Args:
+        folder: folder of the run.
+        best: the checkpoint with the best validation; None without `--best_metric`.
+    """
+    if best is None or not best.is_saved():
+        shutil.rmtree(folder / BEST, ignore_errors=True)
 
 
 def log_picture(accelerator: Accelerator, name: str, picture: Image, step: int) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_train.cli import LOST, RESUME
-from d2i1_train.loop.checkpoint import Counters, complete_checkpoints, read_counters
+from d2i1_train.loop.checkpoint import BEST, Counters, complete_checkpoints, read_counters
 from tests.made import contents, run
 from tests.processes import run_ranks
 
@@ -147,6 +147,24 @@ def test_warm_up_equals_one_process(
     run_ranks(observer, *command, log=tmp_path / "log.txt")
     assert_same_training(folder / LAST, lone / "none" / LAST)
     assert_ranks_agree(folder, "exploitation")
+
+
+def test_the_best_checkpoint_equals_that_of_one_process(
+    tiny_base: Path, observer: Path, tmp_path: Path
+) -> None:
+    """One process scores, both save their part."""
+    best = ("--validation_source", "rooms:val", "--num_validation_samples", 2)
+    best += ("--validation_steps", 1, "--best_metric", "depth.abs_rel", "--learning_rate", 3)
+    command = (*warm_up("none", tiny_base), *SHORT, *best, "--output_dir")
+    one, two = tmp_path / "one", tmp_path / "two"
+    run(*command, one, *ALONE)
+    run_ranks(observer, *command, two, log=tmp_path / "log.txt")
+    assert_same_training(two / BEST, one / BEST)
+    names = ("best.json", "counters.json")
+    assert all(
+        (two / BEST / name).read_bytes() == (one / BEST / name).read_bytes() for name in names
+    )
+    assert {"random_states_0.pkl", "random_states_1.pkl"} <= {*contents(two / BEST)}
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -16,7 +16,6 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -27,10 +26,11 @@ from d2i1_train.cli import main
 from d2i1_train.loop.augment import Augmentation
 from d2i1_train.loop.batches import seeded
 from d2i1_train.loop.cache import Cache
+from d2i1_train.loop.checkpoint import read_counters
 from d2i1_train.loop.examples import Examples, Use
 from d2i1_train.loop.lora import add_lora
 from d2i1_train.loop.optimizer import make_optimizer, make_schedule
-from d2i1_train.loop.validation import BestWeights, Validation
+from d2i1_train.loop.validation import BestCheckpoint, Validation
 from d2i1_train.settings import WarmUpSettings
 from d2i1_train.theta import make_theta
 
@@ -340,12 +340,12 @@ def events(validated: Path) -> EventAccumulator:
 def test_the_best_weights_are_published(validated: Path, events: EventAccumulator) -> None:
     logged = {event.step: event.value for event in events.Scalars("theta/depth/abs_rel")}
     assert list(logged) == [1, 2, 3, 4]
-    with safe_open(validated / "best.safetensors", "pt") as stored:
-        best = stored.metadata()
+    best = json.loads((validated / "best/best.json").read_text())
     step = min(logged, key=logged.__getitem__)
-    assert (best["step"], best["metric"]) == (str(step), "depth.abs_rel") and step < 4
-    assert float(best["value"]) == pytest.approx(logged[step], rel=1e-5)
-    kept = load_file(validated / "best.safetensors")
+    assert (best["step"], best["metric"]) == (step, "depth.abs_rel") and step < 4
+    assert best["value"] == pytest.approx(logged[step], rel=1e-5)
+    assert read_counters(validated / "best").step == step
+    kept = load_file(validated / "best/exploitation.safetensors")
     file = validated / "pipeline/perception/diffusion_pytorch_model.safetensors"
     published = {f"perception.{name}": tensor for name, tensor in load_file(file).items()}
     assert differing(kept, published) == [] and differing(kept, theta(validated)) != []
@@ -362,15 +362,20 @@ def test_tensorboard_shows_figures_and_pictures(events: EventAccumulator) -> Non
 
 @pytest.mark.parametrize("higher", [False, True])
 def test_best_weights_follow_the_metric(tmp_path: Path, higher: bool) -> None:
-    best = BestWeights(tmp_path, "depth", "abs_rel", higher)
-    steps = []
+    best = BestCheckpoint(tmp_path, "depth", "abs_rel", higher)
+    assert not best.is_saved()
+    best.folder.mkdir()
+    saved = []
     for step, value in enumerate([float("nan"), 0.5, float("nan"), 0.7, 0.3, 0.5]):
-        best.update({"depth": {"abs_rel": value}}, step, {"step": torch.tensor(step)})
-        steps.append(load_file(best.file)["step"].item())
-    assert steps == ([0, 1, 1, 3, 3, 3] if higher else [0, 1, 1, 1, 4, 4])
-    other = BestWeights(tmp_path, "depth", "rmse", higher)  # not comparable: starts again
-    other.update({"depth": {"rmse": 9.0}}, 9, {"step": torch.tensor(9)})
-    assert load_file(other.file)["step"] == 9
+        if better := best.better({"depth": {"abs_rel": value}}):
+            (best.folder / "counters.json").touch()  # a checkpoint with this file is complete
+            (best.folder / "best.json").write_text(json.dumps(better))
+            saved.append(step)
+    assert saved == ([0, 1, 3] if higher else [0, 1, 4]) and best.is_saved()
+    other = BestCheckpoint(tmp_path, "depth", "rmse", higher)  # not comparable: starts again
+    assert not other.is_saved()
+    for value in (0.0, 9.0):
+        assert other.better({"depth": {"rmse": value}}) == {"metric": "depth.rmse", "value": value}
 
 
 @pytest.mark.parametrize(
@@ -490,13 +495,15 @@ def test_a_run_that_stopped_before_its_first_validation_ends(
     """Its last checkpoint is there, the best weights are not: it publishes the last."""
     flags = (*VALIDATE, "--best_metric", "depth.rmse")
     folder = train(*flags)
-    (folder / "best.safetensors").unlink()
+    shutil.rmtree(folder / "best")
     shutil.rmtree(folder / "pipeline")
     command = ("warm-up", "--base", tiny_base, *REAL, *HOST, *STEPS, "--report_to", "none", *flags)
     d2i1(*command, "--output_dir", folder, "--resume_from_checkpoint", "latest")
     file = folder / "pipeline/perception/diffusion_pytorch_model.safetensors"
     published = {f"perception.{name}": tensor for name, tensor in load_file(file).items()}
     assert differing(theta(folder), published) == []
+    training = json.loads((folder / "pipeline/training.json").read_text())
+    assert "best_metric" not in training["stages"][-1]["validation"]
 
 
 def test_a_card_tells_of_a_lora_only_where_there_is_one(train: Train) -> None:

@@ -86,6 +86,25 @@ def test_another_machine_resumes(hub: Hub, train: Callable[..., str], tmp_path: 
     assert all((whole[name] == again[name]).all() for name in whole)
 
 
+def test_the_best_checkpoint_is_pushed_too(
+    hub: Hub, train: Callable[..., str], tmp_path: Path
+) -> None:
+    best = ("--validation_source", "rooms:val", "--num_validation_samples", 2)
+    best += ("--validation_steps", 1, "--best_metric", "normals.mean")
+    ours = tmp_path / "one" / "warm"
+    train(ours, *best)
+    files = {f"best/{name}": data for name, data in contents(ours / "best").items()}
+    pushed = hub.files("alice/warm")
+    assert {name: data for name, data in pushed.items() if name.startswith("best/")} == files
+    train(tmp_path / "two" / "warm", *best, "--resume_from_checkpoint", "latest")
+    again = contents(tmp_path / "two" / "warm" / "best")
+    assert again == contents(ours / "best")
+    assert "holds checkpoints of another run" in train(tmp_path / "three" / "warm", *best, code=2)
+    latest = ("--resume_from_checkpoint", "latest", "--max_train_steps", 8)
+    train(tmp_path / "two" / "warm", *latest)
+    assert not [name for name in hub.files("alice/warm") if name.startswith("best/")]
+
+
 def test_a_wrong_token_is_refused_before_training(
     hub: Hub, train: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
