@@ -14,7 +14,7 @@ from torch import Tensor
 from d2i1_data.checkpoints.bases import find_base
 from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_data.inspection.evaluation.measure import bootstrap, mean_over_images, per_image
-from d2i1_data.sources import open_source
+from d2i1_data.sources import open_rows
 from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import TASKS, Task
 from d2i1_train.settings import WarmUpSettings
@@ -52,9 +52,9 @@ def evaluate(improved: Path, tmp_path: Path) -> Callable[..., dict]:
 
 def by_hand(improved: Path, samples: int, **options: object) -> dict[str, dict[str, float]]:
     """The same figures with pooled pixels, one image at a time."""
-    pipe, rooms = open_pipeline(str(improved)), open_source("rooms:test")
+    pipe = open_pipeline(str(improved))
     totals: dict[str, Tensor] = {}
-    for sample in [rooms[n] for n in range(samples)]:
+    for sample in open_rows("rooms:test", None, samples).samples():
         found = pipe.predict(sample.image, output_type="pt", **options).predictions
         for name in NAMES:
             task = Rooms.tasks[name]
@@ -107,8 +107,9 @@ def test_flags_change_the_figures(evaluate: Callable[..., dict]) -> None:
 
 def rooms_by_hand(improved: Path, name: str, edit: Callable[..., Any], samples: int = 5) -> Tensor:
     """Sums per room of what `edit` leaves of prediction and truth, [N, S]."""
-    pipe, rooms, task = open_pipeline(str(improved)), open_source("rooms:test"), Rooms.tasks[name]
-    found = pipe.predict([rooms[n].image for n in range(samples)], output_type="pt").predictions
+    pipe, task = open_pipeline(str(improved)), Rooms.tasks[name]
+    rooms = list(open_rows("rooms:test", None, samples).samples())
+    found = pipe.predict([room.image for room in rooms], output_type="pt").predictions
     sums = []
     for n, prediction in enumerate(found[name]):
         target = task.family.to_tensor(rooms[n].targets[name])
