@@ -25,9 +25,9 @@ from .settings import (
     EnvSettings,
     EvaluateSettings,
     SelfImproveSettings,
-    StudySettings,
     WarmUpSettings,
 )
+from .study.settings import StudySettings
 
 
 class Act(NamedTuple):
@@ -108,7 +108,7 @@ RECORDS = (
         positional="dataset",
     ),
     Act("app", "d2i1_data.app.app:app", AppSettings, "app.py"),
-    Act("study", "d2i1_train.study:study", StudySettings, "study.py"),
+    Act("study", "d2i1_train.study.study:study", StudySettings, "study.py"),
     Act("env", "d2i1_train.environment:env", EnvSettings),
 )
 ACTS = {act.name: act for act in RECORDS}

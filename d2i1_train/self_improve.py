@@ -20,7 +20,7 @@ from .loop.finish import finish
 from .loop.leak import check_leaks
 from .loop.optimizer import optimizer_file
 from .loop.reopen import open_trainable
-from .loop.run import Run, open_training_rows
+from .loop.run import Observer, Run, open_training_rows
 from .objective import DENOISE, objective
 from .pseudo_labels import predict_labels, with_pseudo_labels
 from .settings import SelfImproveSettings
@@ -29,7 +29,7 @@ from .theta import Follower, Theta, with_theta
 WARM_UP_SHARE = 0.15  # of the released code: 0.998 to the power of 950 updates
 
 
-def self_improve(settings: SelfImproveSettings) -> Path:
+def self_improve(settings: SelfImproveSettings, observer: Observer | None = None) -> Path:
     """Improve a warmed-up pipeline with created samples.
 
     Each time created samples are drawn, theta_C labels them with its current weights.
@@ -38,6 +38,7 @@ def self_improve(settings: SelfImproveSettings) -> Path:
 
     Args:
         settings: pipeline, real source, created dataset, and how to train.
+        observer: called at the end of each step, see `Run`.
 
     Returns:
         The folder of theta_C's pipeline.
@@ -58,7 +59,15 @@ def self_improve(settings: SelfImproveSettings) -> Path:
     state = None if settings.fresh_optimizer or started else optimizer_file(settings.pipeline)
     # after all checks, because `Run` claims the folder
     sources = [rows, *created]
-    run = Run(settings, "self-improve", pipe, sources, follows=True, optimizer_file=state)
+    run = Run(
+        settings,
+        "self-improve",
+        pipe,
+        sources,
+        follows=True,
+        optimizer_file=state,
+        observer=observer,
+    )
     theta_e, theta_c = run.exploitation, run.creation
     counters = run.counters
     # the baseline also counts the created samples that it leaves out, so theta_C follows as often

@@ -307,35 +307,5 @@ class DemoSettings:
 
 
 @dataclass(kw_only=True)
-class StudySettings:
-    """Compare ways to warm up over several seeds: how well they perceive, and still create."""
-
-    arms: dict[str, dict[str, Any]]
-    """Settings of the warm-up for each arm: {ARM: {SETTING: value}}."""
-    common: dict[str, Any] = field(default_factory=dict)
-    """Settings of the warm-up that all arms share."""
-    output_dir: str
-    """Folder for ARM/seed-N/, table.md, sparsification.png (first seed of every arm) and
-    training-mean.json (metrics of the average of the training targets at each pixel). A study that
-    was stopped continues with the first missing result."""
-    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    """Every arm is trained once with each seed."""
-    test: str = "rooms:test"
-    """Labelled source that the arms are scored on."""
-    test_samples: int = 300
-    """Use only this many samples of the test source, chosen at random."""
-    subset_seed: int | None = 0
-    """Decides which samples `test_samples` chooses; null takes the first samples. Arms have their
-    own `subset_seed`."""
-    generation_samples: int = 200
-    """Number of images that are created to score generation. 0 leaves this out."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "test_samples")
-        if not self.arms or not self.seeds:
-            raise InputError("study: expected at least one arm and one seed")
-
-
-@dataclass(kw_only=True)
 class EnvSettings:
     """Print the versions that a bug report should contain."""

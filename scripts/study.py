@@ -1,4 +1,4 @@
-"""Compare ways to warm up: python scripts/study.py --config study-unet --output_dir D"""
+"""Compare arms over seeds: python scripts/study.py --config study-unet --output_dir D"""
 
 import sys
 

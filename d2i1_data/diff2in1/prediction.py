@@ -3,7 +3,9 @@
 Letters in shape comments: B batch, C R channels, H W pixels, h w latent pixels.
 """
 
+from collections.abc import Mapping
 from itertools import groupby
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
@@ -86,6 +88,19 @@ def predict_raw(
     if flip:
         mirrored = predict_in_windows(predict_part, pixels.flip(-1), window)
         linear = {n: (x + families[n].flip(mirrored[n])) / 2 for n, x in linear.items()}
+    return raw_at_size(families, linear, size)
+
+
+def raw_at_size(
+    families: Mapping[str, Any], linear: Mapping[str, Tensor], size: tuple[int, int]
+) -> dict[str, Tensor]:
+    """Scale linear maps, and turn them back into raw maps.
+
+    Args:
+        families: the `Family` of each task.
+        linear: maps `[B, R, h, w]` as `Family.to_linear` gives them.
+        size: (H, W) of the raw maps.
+    """
     linear = {n: F.interpolate(x, size, mode="bilinear") for n, x in linear.items()}
     return {name: families[name].from_linear(maps) for name, maps in linear.items()}
 

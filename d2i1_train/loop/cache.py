@@ -59,9 +59,14 @@ class Cache:
 
     def _fingerprint(self, model: nn.Module) -> str:
         if id(model) not in self.models:
-            digest = hashlib.sha256(type(model).__name__.encode())
-            for name, tensor in model.state_dict().items():
-                digest.update(name.encode())
-                digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
-            self.models[id(model)] = digest.hexdigest()
+            self.models[id(model)] = fingerprint(model)
         return self.models[id(model)]
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Hash of the class and the weights of a model."""
+    digest = hashlib.sha256(type(model).__name__.encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

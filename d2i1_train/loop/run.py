@@ -1,6 +1,6 @@
 """Run: one stage of training, with its processes, optimiser, logs and checkpoints."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,9 @@ from .pushing import Pusher
 from .settings import TrainSettings
 from .validation import Scores, Validation, log_picture, remove_stale_best
 
+# called at the end of a step with its number, from 1, and the pipelines by name of their theta
+Observer = Callable[[int, Mapping[str, Diff2in1Pipeline]], None]
+
 
 def open_training_rows(settings: TrainSettings) -> Rows:
     """Open the real labelled rows that a stage learns from."""
@@ -59,6 +62,7 @@ class Run:
         rows: the real rows, then the created rows if there are any.
         follows: whether theta_C is a twin of theta_E. Otherwise both are the same module.
         optimizer_file: optimiser state of another run to start with; None starts with an empty one.
+        observer: called at the end of each step.
 
     Raises:
         InputError: if the settings cannot be used. Nothing is written then.
@@ -73,8 +77,9 @@ class Run:
         *,
         follows: bool = False,
         optimizer_file: Path | None = None,
+        observer: Observer | None = None,
     ) -> None:
-        self.settings, self.name, self.rows = settings, name, rows
+        self.settings, self.name, self.rows, self.observer = settings, name, rows, observer
         self.folder = Path(settings.output_dir)
         self.validation = Validation(settings, pipe) if settings.validation_source else None
         if settings.gradient_checkpointing:
@@ -197,7 +202,7 @@ class Run:
     def end_step(
         self, pipes: Mapping[str, Diff2in1Pipeline], consumed: int = 0, followed: int = 0
     ) -> None:
-        """Log, save a checkpoint and validate, if the settings say so for this step.
+        """Log, save a checkpoint and validate, if the settings say so. Then call the observer.
 
         Args:
             pipes: pipelines to validate, by the name of their theta. The last one is published.
@@ -215,6 +220,8 @@ class Run:
             self._save(f"checkpoint-{step}", counters)
             if self.accelerator.is_main_process:
                 prune_checkpoints(self.folder, settings.checkpoints_total_limit)
+        if self.observer:
+            self.observer(step, pipes)
 
     def _save(self, name: str, counters: Counters, best: Mapping[str, Any] | None = None) -> None:
         """Write a checkpoint, and push it if the settings say so."""

@@ -64,7 +64,7 @@ class Validation:
 
     def score(self, pipe: Diff2in1Pipeline) -> Scores:
         """Compute every metric of each task on all samples."""
-        with _evaluating(pipe):
+        with evaluating(pipe):
             return self._score(pipe, self.rows.samples())
 
     def _score(self, pipe: Diff2in1Pipeline, samples: Iterable[Sample]) -> Scores:
@@ -89,7 +89,7 @@ class Validation:
     def picture(self, pipe: Diff2in1Pipeline) -> Image:
         """Draw a row for each sample: image; truth, prediction and uncertainty of each task."""
         samples = list(islice(self.rows.samples(), PICTURE_SAMPLES))
-        with _evaluating(pipe):
+        with evaluating(pipe):
             output = pipe.predict([sample.image for sample in samples])
         pictures = []
         for n, sample in enumerate(samples):
@@ -104,7 +104,7 @@ class Validation:
 
 
 @contextmanager
-def _evaluating(pipe: Diff2in1Pipeline) -> Iterator[None]:
+def evaluating(pipe: Diff2in1Pipeline) -> Iterator[None]:
     """Switch dropout off inside the block."""
     parts = [part for part in (pipe.unet, pipe.perception) if part.training]
     for part in parts:

@@ -12,10 +12,10 @@ import yaml
 from PIL import Image
 
 from d2i1_data.sources import open_rows
-from d2i1_train import training_mean
 from d2i1_train.scratch import generation
-from d2i1_train.study import with_error
-from d2i1_train.training_mean import FILE
+from d2i1_train.study import training_mean
+from d2i1_train.study.tables import with_error
+from d2i1_train.study.training_mean import FILE
 
 Command = Callable[..., str]
 NONE = "\N{EN DASH}"
@@ -25,8 +25,9 @@ NONE = "\N{EN DASH}"
 def plan(tiny_base: Path, tmp_path: Path) -> Path:
     common = {"source": "rooms:train", "base": str(tiny_base), "host": "light", "width": 16}
     common |= {"tasks": "depth", "max_train_samples": 2, "max_train_steps": 1, "resolution": "32"}
-    arms = {"frozen": {"best_metric": None}, "lora": {"train_unet": "lora", "rank": 2}}
-    settings = {"common": common, "arms": arms, "seeds": [0, 1], "test_samples": 2}
+    lora = {"train_unet": "lora", "rank": 2}
+    arms = {"frozen": {"warm_up": {"best_metric": None}}, "lora": {"warm_up": lora}}
+    settings = {"common": {"warm_up": common}, "arms": arms, "seeds": [0, 1], "test_samples": 2}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump({**settings, "generation_samples": 4}))
     return tmp_path / "plan.yaml"
 
@@ -44,21 +45,24 @@ def test_every_arm_and_seed_runs_once(
         ]
         for name in ("frozen", "lora")
     }
-    for name, (one, other) in rows.items():
-        assert one["depth abs_rel"] != other["depth abs_rel"]
-        values = with_error([one["depth abs_rel"], other["depth abs_rel"]])
+    for name, seeds in rows.items():
+        one, other = (row["scores"]["theta"]["1"]["depth"]["abs_rel"] for row in seeds)
+        assert one != other
+        values = with_error([one, other])
         line = next(line for line in table.splitlines() if line.startswith(f"| {name} |"))
         assert values in line and "±" in values
-        assert {"frechet_at_0.6", "probe_at_1_guidance_1"} <= one.keys()
+        assert {"frechet_at_0.6", "probe_at_1_guidance_1"} <= seeds[0]["other"].keys()
         assert (tmp_path / "study" / name / "seed-0" / "created.png").is_file()
 
     arm = tmp_path / "study/lora/seed-1"
-    kept = (tmp_path / "study/lora/seed-0/run.json").stat().st_mtime_ns
+    trained = list((tmp_path / "study/warm-ups").glob("*/seed-*/run.json"))
+    kept = [file.stat().st_mtime_ns for file in trained]
     (arm / "study.json").unlink()  # stopped in the midst of this arm
     d2i1("study", "--config", plan, "--output_dir", tmp_path / "study")
     again = json.loads((arm / "study.json").read_text())
-    assert {**again, "seconds": 0} == {**rows["lora"][1], "seconds": 0}
-    assert (tmp_path / "study/lora/seed-0/run.json").stat().st_mtime_ns == kept
+    assert again["scores"] == rows["lora"][1]["scores"]
+    assert again["other"] == rows["lora"][1]["other"]
+    assert [file.stat().st_mtime_ns for file in trained] == kept and len(kept) == 4
 
 
 def cells(table: str) -> dict[str, dict[str, str]]:
@@ -80,13 +84,15 @@ def change(plan: Path, common: dict[str, Any], **settings: Any) -> None:
     """Write the plan anew, for figures alone."""
     old = yaml.safe_load(plan.read_text())
     new = {**old, "seeds": [0], "generation_samples": 0, **settings}
-    plan.write_text(yaml.safe_dump({**new, "common": {**old["common"], **common}}))
+    old["common"]["warm_up"] |= common
+    plan.write_text(yaml.safe_dump({**new, "common": old["common"]}))
 
 
 def test_arms_of_other_tasks_beside_the_training_mean(
     d2i1: Command, plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arms = {"far": {"tasks": "depth"}, "rest": {"tasks": "normals,semseg"}}
+    arms = {name: {"warm_up": own} for name, own in arms.items()}
     change(plan, {"max_train_samples": 5}, arms=arms)
     command = ("study", "--config", plan, "--output_dir", tmp_path / "study")
     table = cells(d2i1(*command))
@@ -131,6 +137,7 @@ def test_arms_of_other_rows_have_their_own_training_mean(
     d2i1: Command, plan: Path, tmp_path: Path
 ) -> None:
     arms = {"few": {}, "lora": {"train_unet": "lora"}, "one": {"max_train_samples": 1}}
+    arms = {name: {"warm_up": own} for name, own in arms.items()}
     change(plan, {}, arms=arms)
     table = cells(d2i1("study", "--config", plan, "--output_dir", tmp_path / "study"))
     means = ["training mean of few, lora", "training mean of one"]
@@ -178,7 +185,7 @@ def test_what_an_arm_cannot_set(
     d2i1: Command, plan: Path, tmp_path: Path, own: dict[str, int], wrong: str
 ) -> None:
     settings = yaml.safe_load(plan.read_text())
-    plan.write_text(yaml.safe_dump({**settings, "arms": {"one": own}}))
+    plan.write_text(yaml.safe_dump({**settings, "arms": {"one": {"warm_up": own}}}))
     assert wrong in d2i1("study", "--config", plan, "--output_dir", tmp_path / "out", code=2)
     assert not (tmp_path / "out").exists()
 

@@ -1,6 +1,6 @@
 """Measure metrics of a pipeline on labelled samples."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -20,6 +20,8 @@ from .sparsification import Sparsification
 
 BATCH = 16
 ALL_PIXELS = ScoredPixels()
+Maps = Mapping[str, Sequence[Tensor]]  # task -> a map of each sample, [C, H, W]
+Outputs = Iterator[tuple[Sequence[Sample], Maps, Maps]]  # samples, predictions, uncertainty
 Sums = dict[str, Tensor]  # task -> a meter's sums, [N, S] of N samples or [S] in total
 
 
@@ -64,14 +66,42 @@ def measure(
     Returns:
         The sums of each task, [N, S].
     """
+
+    def outputs() -> Outputs:
+        hidden = {"disable": quiet, "leave": False, "mininterval": 1}
+        for batch in batched(tqdm(samples, "evaluate", unit="image", **hidden), BATCH):
+            images = [sample.image for sample in batch]
+            output = pipe.predict(images, output_type="pt", **options)
+            yield batch, output.predictions, output.uncertainty
+
+    return measure_outputs(
+        outputs(), tasks, scored_pixels=scored_pixels, sparsification=sparsification
+    )
+
+
+def measure_outputs(
+    outputs: Outputs,
+    tasks: dict[str, Task],
+    *,
+    scored_pixels: ScoredPixels = ALL_PIXELS,
+    sparsification: Sparsification | None = None,
+) -> Sums:
+    """Measure the sums of each sample from its prediction.
+
+    Args:
+        outputs: batches of samples, with their predictions and uncertainty.
+        tasks: the tasks that are scored.
+        scored_pixels: the pixels that count.
+        sparsification: if given, also counts every pixel.
+
+    Returns:
+        The sums of each task, [N, S].
+    """
     sums: dict[str, list[Tensor]] = {name: [] for name in tasks}
-    progress = tqdm(samples, "evaluate", unit="image", disable=quiet, leave=False, mininterval=1)
-    for batch in batched(progress, BATCH):
-        images = [sample.image for sample in batch]
-        output = pipe.predict(images, output_type="pt", **options)
+    for batch, predictions, uncertainty_maps in outputs:
         for name, task in tasks.items():
-            outputs = zip(batch, output.predictions[name], output.uncertainty[name], strict=True)
-            for sample, predicted, unsure in outputs:
+            maps_of = zip(batch, predictions[name], uncertainty_maps[name], strict=True)
+            for sample, predicted, unsure in maps_of:
                 maps = ScoredMaps(predicted[None].cpu(), truth(sample, task), unsure[None].cpu())
                 prediction, target, uncertainty = scored_pixels.apply(task.family, sample, maps)
                 valid = task.family.valid(target)

@@ -1,6 +1,6 @@
 """Training mean: a prediction that ignores the image. Studies use its metrics as a reference."""
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,13 +9,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from d2i1_data.dataset.files import write_json
+from d2i1_data.dataset.record import read_json
 from d2i1_data.diff2in1.families import Family
 from d2i1_data.inspection.evaluation.measure import compute_metrics, table_metrics, truth
-from d2i1_data.sources import Rows, Source, agreeing_tasks, open_rows, open_source
+from d2i1_data.sources import Rows, agreeing_tasks, open_rows, open_source
 from d2i1_data.tasks import Task
 
-from .settings import StudySettings, WarmUpSettings
-from .warm_up import choose_tasks
+from ..settings import WarmUpSettings
+from ..warm_up import choose_tasks
+from .plan import Cell
+from .results import Row
+from .settings import StudySettings
 
 NAME = "training mean"
 FILE = "training-mean.json"
@@ -28,12 +32,9 @@ class RowSelection(NamedTuple):
     source: str
     max_train_samples: int | None
     on_bad_row: str
-    subset_seed: int | None
 
 
-def training_means(
-    settings: StudySettings, arms: dict[str, WarmUpSettings]
-) -> dict[str, dict[str, float]]:
+def training_means(settings: StudySettings, cells: Sequence[Cell]) -> dict[str, list[Row]]:
     """Score the average of the training targets, once for all arms that train on the same rows.
 
     The results are stored in a file of the study. They are computed again only if rows, tasks or
@@ -41,44 +42,60 @@ def training_means(
 
     Args:
         settings: settings of the study.
-        arms: settings of the warm-up of each arm. The tasks of the arm are scored.
+        cells: cells of a study of warm-ups. The tasks of their arms are scored.
 
     Returns:
-        Line of the table -> `TASK METRIC` -> value.
+        Line of the table -> for each seed `TASK METRIC` -> value.
     """
-    file, test = Path(settings.output_dir) / FILE, open_source(settings.test)
-    stored = json.loads(file.read_text()) if file.is_file() else {}
-    groups: dict[RowSelection, list[str]] = {}
-    for name, arm in arms.items():
-        limit, skips, seed = arm.max_train_samples, arm.on_bad_row, arm.subset_seed
-        selection = RowSelection(arm.source, limit, skips, seed)
-        groups.setdefault(selection, []).append(name)
-    lines: dict[str, dict[str, Any]] = {}
-    for selection, names in groups.items():
-        line = NAME if len(groups) == 1 else f"{NAME} of {', '.join(names)}"
-        tasks = _tasks([arms[name] for name in names], test)
+    chosen = settings.subset_seed
+    test = open_rows(settings.test, None, settings.test_samples, subset_seed=chosen)
+    file = Path(settings.output_dir) / FILE
+    stored = read_json(file)
+    groups: dict[RowSelection, dict[str, list[WarmUpSettings]]] = {}
+    for cell in cells:
+        arm = cell.warm_up.settings
+        selection = RowSelection(arm.source, arm.max_train_samples, arm.on_bad_row)
+        groups.setdefault(selection, {}).setdefault(cell.arm, []).append(arm)
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for selection, arms in groups.items():
+        line = NAME if len(groups) == 1 else f"{NAME} of {', '.join(arms)}"
+        tasks = check_tasks([seeds[0] for seeds in arms.values()], settings.test)
         of = {"test": settings.test, "test_samples": settings.test_samples, "tasks": list(tasks)}
-        of |= {"test_subset_seed": settings.subset_seed, **selection._asdict()}
-        lines[line] = stored.get(line, {})
-        if lines[line].get("of") != of:
-            source, limit, on_bad_row, seed = selection
-            rows = open_rows(source, None, limit, on_bad_row, subset_seed=seed)
-            scored = test.usable_rows(settings.test_samples, subset_seed=settings.subset_seed)
-            metrics = score(averages(rows, tasks), tasks, scored)
-            lines[line] = {"of": of, "metrics": metrics}
+        of |= {"test_subset_seed": chosen}
+        of |= selection._asdict()
+        known = [*stored.get(line, [])]
+        lines[line] = []
+        for arm in next(iter(arms.values())):
+            seed = arm.subset_seed if arm.max_train_samples else 0  # else all seeds have all rows
+            own = of | {"subset_seed": seed}
+            found = [one for one in known if one["of"] == own]
+            if not found:
+                source, limit, on_bad_row = selection
+                rows = open_rows(source, None, limit, on_bad_row, subset_seed=seed)
+                found = [{"of": own, "metrics": score(averages(rows, tasks), tasks, test)}]
+                known += found
+            lines[line] += found
     if lines != stored:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, lines)
-    return {line: content["metrics"] for line, content in lines.items()}
+    return {line: [one["metrics"] for one in found] for line, found in lines.items()}
 
 
-def _tasks(arms: list[WarmUpSettings], test: Source) -> dict[str, Task]:
-    """The tasks of arms that train on one source."""
-    source = open_source(arms[0].source)
+def check_tasks(arms: Sequence[WarmUpSettings], test: str) -> dict[str, Task]:
+    """Find the tasks of warm-ups that can be scored.
+
+    Args:
+        arms: settings of warm-ups.
+        test: the test source.
+
+    Raises:
+        InputError: if a host cannot learn its tasks, or the test source has other classes.
+    """
     tasks: dict[str, Task] = {}
-    for arm in arms:
+    for arm in {(arm.source, arm.host, arm.tasks): arm for arm in arms}.values():
+        source = open_source(arm.source)
         chosen = choose_tasks(arm.host, arm.tasks, source)
-        tasks |= agreeing_tasks(chosen, f"the source {source.name}", test)
+        tasks |= agreeing_tasks(chosen, f"the source {source.name}", open_source(test))
     return tasks
 
 
@@ -116,19 +133,19 @@ def _filled(family: Family, mean: Tensor) -> Tensor:
     return torch.where(family.valid(mean[None]), mean, everywhere)
 
 
-def score(means: dict[str, Tensor], tasks: dict[str, Task], rows: Rows) -> dict[str, float]:
+def score(means: dict[str, Tensor], tasks: dict[str, Task], test: Rows) -> Row:
     """Score the same prediction for each test sample.
 
     Args:
         means: task -> prediction `[1, C, H, W]`.
         tasks: the tasks to score.
-        rows: the test samples.
+        test: labelled rows.
 
     Returns:
         The metrics that tables show, `TASK METRIC` -> value.
     """
     sums: dict[str, list[Tensor]] = {name: [] for name in tasks}
-    for sample in rows.samples():
+    for sample in test.samples():
         for name, task in tasks.items():
             target = truth(sample, task)
             mean = task.family.resize(means[name], sample.size)
