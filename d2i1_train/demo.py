@@ -1,4 +1,4 @@
-"""The demo: the whole method on rooms, compared with the same training on real labels only."""
+"""The demo: the whole method on rooms, beside two trainings on real labels only."""
 
 import shutil
 import subprocess
@@ -21,20 +21,21 @@ from d2i1_data.dataset.record import RUN
 from d2i1_data.errors import InputError
 from d2i1_data.inspection.evaluation.measure import (
     bootstrap,
-    common_tasks,
     compute_metrics,
-    measure,
 )
 from d2i1_data.sources import open_source
 from d2i1_data.tasks import TASKS
 
 from .arguments import read_settings
 from .loop.reopen import open_theta
+from .scoring import TestSamples
 from .self_improve import self_improve
 from .settings import DemoSettings, SelfImproveSettings, WarmUpSettings
 from .warm_up import warm_up
 
 RESULTS = "results.json"
+BASELINES = ("real-only", "real-only dropout")
+ARMS = (*BASELINES, "self-improve")
 REOPEN = """
 import sys, numpy as np
 from datasets import load_dataset
@@ -47,7 +48,10 @@ np.savez(sys.argv[3], count=len(rows), **{k: v[0] for k, v in output.predictions
 
 
 def demo(settings: DemoSettings) -> dict[str, Any]:
-    """Warm up, create, self-improve, train the real-only baseline, and evaluate all.
+    """Warm up, create, self-improve, train two real-only baselines, and evaluate all.
+
+    The first baseline trains on as it is. The second has the same feature dropout as self-improving,
+    on real samples.
 
     Returns:
         The content of results.json.
@@ -63,10 +67,9 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
         warmed = warm_up(_warm_up(settings, folder))
     with _timed("create", seconds):
         dataset = create(_create(settings, folder, warmed))
-    arms = {"real-only": "none", "self-improve": str(dataset)}
-    for name, created in arms.items():
-        with _timed(name, seconds):
-            self_improve(_self_improve(settings, folder, warmed, name, created))
+    for arm in ARMS:
+        with _timed(arm, seconds):
+            self_improve(_self_improve(settings, folder, warmed, dataset, arm))
     shutil.copytree(folder / "self-improve" / "pipeline", folder / "pipeline")
     with _timed("evaluate", seconds):
         table, verdict = compare(folder, settings.held_out)
@@ -122,7 +125,7 @@ def _create(settings: DemoSettings, folder: Path, warmed: Path) -> CreateSetting
         max_source_samples=settings.real,
         subset_seed=settings.seed,
         num_samples=settings.created,
-        strength=settings.strength,
+        ways=[{"strength": settings.strength}, {"strength": 1, "prompt": "{recombined}"}],
         num_inference_steps=settings.num_inference_steps,
         output_dir=str(folder / "dataset"),
         seed=settings.seed,
@@ -130,19 +133,27 @@ def _create(settings: DemoSettings, folder: Path, warmed: Path) -> CreateSetting
 
 
 def _self_improve(
-    settings: DemoSettings, folder: Path, warmed: Path, name: str, created: str
+    settings: DemoSettings, folder: Path, warmed: Path, dataset: Path, arm: str
 ) -> SelfImproveSettings:
-    return SelfImproveSettings(
+    own = SelfImproveSettings(
         pipeline=str(warmed),
         source="rooms:train",
         max_train_samples=settings.real,
-        subset_seed=settings.seed,
-        created=created,
+        created=str(dataset),
         max_train_steps=settings.self_improve_steps,
         checkpointing_steps=settings.self_improve_steps,
-        output_dir=str(folder / name),
+        output_dir=str(_folder(folder, arm)),
         seed=settings.seed,
+        subset_seed=settings.seed,
     )
+    if arm not in BASELINES:
+        return own
+    dropout = own.feature_dropout if arm == "real-only dropout" else 0.0
+    return replace(own, created="none", real_feature_dropout=dropout)
+
+
+def _folder(folder: Path, arm: str) -> Path:
+    return folder / arm.replace(" ", "-")
 
 
 @contextmanager
@@ -154,31 +165,35 @@ def _timed(act: str, seconds: dict[str, float]) -> Iterator[None]:
 
 
 def compare(folder: Path, held_out: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Score the warm-up, and theta_E and theta_C of both arms.
+    """Score the warm-up, and theta_E and theta_C of all arms.
 
     Args:
         folder: folder of the demo.
         held_out: number of rooms to score on.
 
     Returns:
-        The metrics of each model by task, and the difference between the arms for each task.
+        The metrics of each model by task, and for each baseline the difference of self-improving
+        from it in each task.
     """
-    rooms = open_source("rooms:test")
-    # rendered once for all five models; every seed of the demo is scored on the same rooms
-    samples = list(rooms.usable_rows(held_out).samples())
+    test = TestSamples("rooms:test", held_out)  # every seed of the demo has the same rooms
     models = {"warm-up": ("warm-up", "creation")}
-    for arm in ("real-only", "self-improve"):
+    for arm in ARMS:
         models |= {f"{arm} theta_E": (arm, "exploitation"), f"{arm} theta_C": (arm, "creation")}
     sums, table = {}, {}
     for name, (arm, theta) in models.items():
-        pipe = open_theta(str(folder / arm / "pipeline"), theta)
-        tasks = common_tasks(pipe, rooms)
-        sums[name] = measure(pipe, samples, tasks)
+        pipe = open_theta(str(_folder(folder, arm) / "pipeline"), theta)
+        tasks, sums[name] = test.tasks(pipe), test.measure(pipe)
         table[name] = compute_metrics(
             tasks, {key: value.sum(0) for key, value in sums[name].items()}
         )
-    one, other = sums["real-only theta_C"], sums["self-improve theta_C"]
-    verdict = {name: bootstrap(task, one[name], other[name]) for name, task in tasks.items()}
+    improved = sums["self-improve theta_C"]
+    verdict = {
+        arm: {
+            name: bootstrap(task, sums[f"{arm} theta_C"][name], improved[name])
+            for name, task in tasks.items()
+        }
+        for arm in BASELINES
+    }
     return table, verdict
 
 
@@ -220,7 +235,9 @@ def as_text(results: dict[str, Any], folder: Path) -> str:
     for name, values in results["table"].items():
         cells = [values[task][one] for task, metrics in columns.items() for one in metrics]
         lines.append(f"{name:{width}}" + "".join(f"{cell:8.3f}" for cell in cells))
-    lines += ["", difference(results["verdict"]), ""]
+    lines += ["", "theta_C of self-improve; a difference is clear beyond 2 spreads over images:"]
+    lines += [difference(arm, values) for arm, values in results["verdict"].items()]
+    lines += [""]
     lines += [f"{act:12} {spent:6.1f} s" for act, spent in results["seconds"].items()]
     lines += [f"{'together':12} {sum(results['seconds'].values()):6.1f} s", ""]
     same = "identical" if results["reopened"]["identical"] else "DIFFERENT"
@@ -231,9 +248,8 @@ def as_text(results: dict[str, Any], folder: Path) -> str:
     return "\n".join(lines)
 
 
-def difference(verdict: dict[str, Any]) -> str:
-    """Describe the change from real-only to self-improving for theta_C. It is clear if it exceeds
-    2 spreads."""
+def difference(baseline: str, verdict: dict[str, Any]) -> str:
+    """Describe the change from a baseline to self-improving, for theta_C of both."""
     parts = []
     for name, values in verdict.items():
         meter = TASKS[name].meter
@@ -242,4 +258,4 @@ def difference(verdict: dict[str, Any]) -> str:
         is_clear = abs(change) > 2 * spread
         word = ("better" if better else "worse") if is_clear else "no clear difference"
         parts.append(f"{name} {meter.headline} {change:+.4f} (spread {spread:.4f}): {word}")
-    return "self-improving minus real-only, theta_C, clear beyond 2 spreads: " + "; ".join(parts)
+    return f"  minus {baseline}: " + "; ".join(parts)

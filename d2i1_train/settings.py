@@ -289,11 +289,12 @@ class DemoSettings:
     warm_up_steps: int = 2000
     """Steps of the warm-up."""
     self_improve_steps: int = 500
-    """Steps of self-improving, and of the real-only baseline."""
+    """Steps of self-improving, and of each real-only baseline."""
     num_inference_steps: int = 25
     """U-Net calls for each created image."""
     strength: float = 0.6
-    """Noise level T / 1000 of creation, in (0, 1]."""
+    """Noise level T / 1000, in (0, 1], of the variations of labelled rooms. The other half of the
+    created rooms is made from new captions at strength 1."""
     held_out: int = 300
     """Rooms to evaluate on, the same for every seed."""
     overwrite: bool = False
