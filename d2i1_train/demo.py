@@ -28,7 +28,7 @@ from d2i1_data.tasks import TASKS
 
 from .arguments import read_settings
 from .loop.reopen import open_theta
-from .scoring import TestSamples
+from .study.scoring import HeldOut
 from .self_improve import self_improve
 from .settings import DemoSettings, SelfImproveSettings, WarmUpSettings
 from .warm_up import warm_up
@@ -175,7 +175,7 @@ def compare(folder: Path, held_out: int) -> tuple[dict[str, Any], dict[str, Any]
         The metrics of each model by task, and for each baseline the difference of self-improving
         from it in each task.
     """
-    test = TestSamples("rooms:test", held_out)  # every seed of the demo has the same rooms
+    test = HeldOut("rooms:test", held_out)  # every seed of the demo has the same rooms
     models = {"warm-up": ("warm-up", "creation")}
     for arm in ARMS:
         models |= {f"{arm} theta_E": (arm, "exploitation"), f"{arm} theta_C": (arm, "creation")}
