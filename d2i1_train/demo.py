@@ -28,13 +28,13 @@ from d2i1_data.tasks import TASKS
 
 from .arguments import read_settings
 from .loop.reopen import open_theta
-from .study.scoring import HeldOut
 from .self_improve import self_improve
 from .settings import DemoSettings, SelfImproveSettings, WarmUpSettings
+from .study.scoring import HeldOut
 from .warm_up import warm_up
 
 RESULTS = "results.json"
-BASELINES = ("real-only", "real-only dropout")
+BASELINES = ("real-only", "real-only, dropout")
 ARMS = (*BASELINES, "self-improve")
 REOPEN = """
 import sys, numpy as np
@@ -50,8 +50,8 @@ np.savez(sys.argv[3], count=len(rows), **{k: v[0] for k, v in output.predictions
 def demo(settings: DemoSettings) -> dict[str, Any]:
     """Warm up, create, self-improve, train two real-only baselines, and evaluate all.
 
-    The first baseline trains on as it is. The second has the same feature dropout as self-improving,
-    on real samples.
+    The first baseline trains on as it is. The second has the feature dropout of self-improving on
+    its real samples.
 
     Returns:
         The content of results.json.
@@ -148,12 +148,12 @@ def _self_improve(
     )
     if arm not in BASELINES:
         return own
-    dropout = own.feature_dropout if arm == "real-only dropout" else 0.0
+    dropout = own.feature_dropout if arm == "real-only, dropout" else 0.0
     return replace(own, created="none", real_feature_dropout=dropout)
 
 
 def _folder(folder: Path, arm: str) -> Path:
-    return folder / arm.replace(" ", "-")
+    return folder / arm.replace(", ", "-")
 
 
 @contextmanager
@@ -238,8 +238,8 @@ def as_text(results: dict[str, Any], folder: Path) -> str:
     lines += ["", "theta_C of self-improve; a difference is clear beyond 2 spreads over images:"]
     lines += [difference(arm, values) for arm, values in results["verdict"].items()]
     lines += [""]
-    lines += [f"{act:12} {spent:6.1f} s" for act, spent in results["seconds"].items()]
-    lines += [f"{'together':12} {sum(results['seconds'].values()):6.1f} s", ""]
+    lines += [f"{act:20} {spent:6.1f} s" for act, spent in results["seconds"].items()]
+    lines += [f"{'together':20} {sum(results['seconds'].values()):6.1f} s", ""]
     same = "identical" if results["reopened"]["identical"] else "DIFFERENT"
     lines.append(
         f"reopened in a new process: {results['reopened']['rows']} rows, predictions {same}"

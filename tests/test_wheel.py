@@ -64,7 +64,9 @@ def demo(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=empty,
         path=installed,
     )
-    assert "self-improving minus real-only" in printed and "predictions identical" in printed
+    assert (
+        "minus real-only, dropout: normals mean" in printed and "predictions identical" in printed
+    )
     return empty / "demo"
 
 
@@ -73,11 +75,13 @@ def test_help_works_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     assert "--output_dir" in printed
 
 
-def test_the_demo_compares_both_arms(demo: Path) -> None:
+def test_the_demo_compares_all_arms(demo: Path) -> None:
     results = json.loads((demo / "results.json").read_text())
     arms = [
         "real-only theta_E",
         "real-only theta_C",
+        "real-only, dropout theta_E",
+        "real-only, dropout theta_C",
         "self-improve theta_E",
         "self-improve theta_C",
     ]
@@ -88,8 +92,13 @@ def test_the_demo_compares_both_arms(demo: Path) -> None:
         )
         assert {"rmse", "abs_rel", "delta1"} <= set(figures["depth"])
         assert 0 <= figures["semseg"]["miou"] <= 1
+    assert list(results["verdict"]) == ["real-only", "real-only, dropout"]
+    for arm, changes in results["verdict"].items():
+        before, after = (results["table"][f"{one} theta_C"] for one in (arm, "self-improve"))
+        change = after["depth"]["abs_rel"] - before["depth"]["abs_rel"]
+        assert changes["depth"]["abs_rel"]["difference"] == pytest.approx(change, rel=1e-6)
     assert results["reopened"] == {"rows": 8, "identical": True}
-    assert set(results["seconds"]) >= {"warm-up", "create", "real-only", "self-improve", "evaluate"}
+    assert set(results["seconds"]) >= {"warm-up", "create", "self-improve", "evaluate"}
     assert (demo / "preview.png").stat().st_size > 1000
 
 
@@ -102,7 +111,7 @@ def test_cards_describe_the_whole_demo(demo: Path) -> None:
             assert values.get(f"{task} {name}", value) == value
     assert values["normals mean"] == results["table"]["self-improve theta_C"]["normals"]["mean"]
     assert card.data.license == "apache-2.0"  # that of the embedded base
-    heads = "| warm-up | real-only theta&#95;E | real-only theta&#95;C | self-improve theta&#95;E |"
+    heads = "| warm-up | real-only theta&#95;E | real-only theta&#95;C |"
     assert f"| rooms test, 8 samples {heads}" in card.text
     lines = card.text.replace(" \\\n   ", "").splitlines()
     (warm_up,) = [line for line in lines if line.startswith("d2i1 warm-up ")]
