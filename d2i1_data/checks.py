@@ -60,3 +60,21 @@ def refuse_without(settings: Any, names: Sequence[str], wanted: str) -> None:
     for name in names:
         if getattr(settings, name) != getattr(type(settings), name):
             raise InputError(f"--{name} has no effect without {wanted}")
+
+
+def check_format(version: object, newest: int, where: str) -> None:
+    """Check that this version of the package can read a stored format.
+
+    Args:
+        version: the format version of the file or folder.
+        newest: the newest format version that this version of the package reads.
+        where: the file or folder, for the error.
+
+    Raises:
+        InputError: if the format is newer.
+    """
+    if not isinstance(version, int) or version > newest:
+        raise InputError(
+            f"{where}: format version {version!r}, this version of diff2in1 opens up to {newest}:"
+            " update the package"
+        )

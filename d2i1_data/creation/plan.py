@@ -16,9 +16,10 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..checks import check_format
 from ..dataset.files import require_folder, temporary_path, write_text
 from ..dataset.record import RUN, read_json
-from ..dataset.schema import FORMAT_VERSION, METADATA, Schema, check_format, differing_columns
+from ..dataset.schema import FORMAT_VERSION, METADATA, Schema, differing_columns
 from ..dataset.shards import LOGS, PLAN, SKIPPED, dataset_shards, shard_path
 from ..errors import InputError
 from ..sources import Source, random_subset
@@ -243,7 +244,8 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
     if folder.is_dir() and any(file != unfinished for file in folder.iterdir()):
         old = read_plan(folder, "choose another --output_dir")
         for name in (METADATA, RUN):  # they are written again, so not those of a newer format
-            check_format(read_json(folder / name).get("format_version", 0), str(folder / name))
+            version = read_json(folder / name).get("format_version", 0)
+            check_format(version, FORMAT_VERSION, str(folder / name))
         differences = old.difference(plan.facts, plan.schema)
         if not differences and old.shards != plan.shards:
             differences = {"shards": "other samples, or the same in another order"}
@@ -304,5 +306,5 @@ def read_plan(folder: Path, advice: str = "was it written by d2i1 create?") -> P
         config = facts.pop("schema")
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{file} is no plan of ours: {advice}") from error
-    check_format(version, str(file))
+    check_format(version, FORMAT_VERSION, str(file))
     return Plan(facts, shards, Schema.from_config(config, str(file)))

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..checks import check_format
 from ..errors import InputError
 from .files import require_folder, write_json
-from .schema import FORMAT_VERSION, check_format
+from .schema import FORMAT_VERSION
 from .shards import LOGS, PLAN, SKIPPED, dataset_shards
 from .typed_json import from_json, to_json
 
@@ -94,7 +95,7 @@ def read_run(folder: Path) -> RunRecord | None:
             raise ValueError("command: expected flags, each with its value")
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{file}: not a run file of ours ({error!r})") from error
-    check_format(record.format_version, str(file))
+    check_format(record.format_version, FORMAT_VERSION, str(file))
     return record
 
 

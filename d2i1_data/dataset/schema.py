@@ -19,6 +19,7 @@ from datasets import Features, Image, Value
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from ..checks import check_format
 from ..diff2in1.families import CONFIDENCE, encode_png
 from ..errors import InputError
 from ..tasks import TASKS, Task
@@ -311,14 +312,5 @@ def read_schema(text: str, where: str) -> Schema:
         version = int(content["format_version"])
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{where}: not a metadata file of ours ({error!r})") from error
-    check_format(version, where)
+    check_format(version, FORMAT_VERSION, where)
     return Schema.from_config(content, where)
-
-
-def check_format(version: int, where: str) -> None:
-    """Raise InputError for a format that is newer than this version of the package."""
-    if version > FORMAT_VERSION:
-        raise InputError(
-            f"{where}: format version {version}; this version of diff2in1 reads up to"
-            f" {FORMAT_VERSION}: install a newer one"
-        )

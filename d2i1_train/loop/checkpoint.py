@@ -19,6 +19,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 
 from d2i1_data.checkpoints.training_record import read_training
+from d2i1_data.checks import check_format
 from d2i1_data.dataset.files import move_into_place, temporary_path, write_json
 from d2i1_data.errors import InputError
 
@@ -56,12 +57,7 @@ def read_counters(path: Path) -> Counters:
     file = path / COUNTERS
     try:
         content = json.loads(file.read_text())
-        version = content["format_version"]
-        if version > FORMAT_VERSION:
-            raise InputError(
-                f"{path}: format version {version}, this version of diff2in1 opens up to"
-                f" {FORMAT_VERSION}: update the package"
-            )
+        check_format(content["format_version"], FORMAT_VERSION, str(path))
         found = Counters(**content)
         if not all(type(value) is int for value in astuple(found)):
             raise TypeError("expected whole numbers")

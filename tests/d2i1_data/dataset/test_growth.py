@@ -286,7 +286,7 @@ def test_a_newer_format_is_refused_in_one_line(
     if name == "plan.json":
         command = ("create", "--verify", folder)
     message = d2i1(*command, code=2)
-    assert f"{name}: format version 2; this version of diff2in1 reads up to 1" in message
+    assert f"{name}: format version 2, this version of diff2in1 opens up to 1" in message
     assert message.count("\n") == 1
 
 
