@@ -120,7 +120,7 @@ def learn(
             targets = with_pseudo_labels(families, raw, targets, batch.created, batch.inside)
     # objective
     inputs = (batch.latents, conditioning, batch.size, pyramid)
-    output = run.model(*inputs, targets, batch.noised, batch.channel_weights)
+    output = run.model(*inputs, targets, batch.noised, batch.perturbation)
     loss, losses = objective(weights, output, batch.noised, batch.weights)
     # step
     run.learn(loss, losses)
@@ -176,11 +176,16 @@ def mix_samples(
         (pipe, theta, conditioning, Cache(settings.cache_dir)),
         make_augmentation(settings),
     )
-    real_use = Use(denoise=settings.denoise_weight > 0, dropout=settings.real_feature_dropout)
+    real_use = Use(
+        denoise=settings.denoise_weight > 0,
+        dropout=settings.real_feature_dropout,
+        cutmix=settings.real_cutmix,
+    )
     created_use = Use(
         created=True,
         belief_views=settings.belief_views if settings.predicts_labels else (),
         dropout=settings.feature_dropout,
+        cutmix=settings.cutmix,
         weight=settings.created_weight,
     )
     real = Examples(rows, *shared, augment=augment, use=real_use)

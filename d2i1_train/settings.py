@@ -138,6 +138,11 @@ class TeachingSettings:
     anew each time. theta_C always gets all. The paper has no dropout: 0."""
     real_feature_dropout: float = 0.0
     """The same for real samples."""
+    cutmix: float = 0.0
+    """Share of the created samples in which theta_E gets a rectangle, and its labels, of the next
+    created sample in the micro-batch (CutMix, on the pyramid). The paper has none: 0."""
+    real_cutmix: float = 0.0
+    """The same for real samples."""
 
     def check(self) -> None:
         """Refuse impossible values."""
@@ -148,6 +153,9 @@ class TeachingSettings:
         for name in ("feature_dropout", "real_feature_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise InputError(f"--{name} {getattr(self, name)}: expected 0 to below 1")
+        for name in ("cutmix", "real_cutmix"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"--{name} {getattr(self, name)}: expected 0 to 1")
 
 
 @dataclass(kw_only=True)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from d2i1_data.diff2in1 import Conditioning, Diff2in1Pipeline, Perception
 
+from .perturbation import Perturbation
+
 Raw = dict[str, Tensor]
 NOISE_ONLY = ("conv_norm_out", "conv_out")  # parts of a U-Net that the pyramid does not depend on
 
@@ -63,7 +65,7 @@ class Theta(nn.Module):
         pyramid: tuple[Tensor, ...] | None = None,
         targets: Raw | None = None,
         noised: Noised | None = None,
-        channel_weights: tuple[Tensor, ...] | None = None,
+        perturbation: Perturbation | None = None,
     ) -> ThetaOutput:
         """Compute raw maps or losses of latents, at t = 0.
 
@@ -76,15 +78,15 @@ class Theta(nn.Module):
             pyramid: pyramid of the same latents, if a frozen U-Net has already computed it.
             targets: task -> targets. If given, losses are returned instead of raw maps.
             noised: images to denoise in the same call.
-            channel_weights: for each level of the pyramid the factors of its channels,
-                `[B, C_l, 1, 1]`, which make feature dropout; None changes nothing.
+            perturbation: changes of pyramid and targets, after the U-Net and before the host.
         """
-        attention_maps = None
+        attention_maps: dict[int, Tensor] = {}
         if pyramid is None:
             _, pyramid, attention_maps = self.perception.run_unet(self.unet, latents, conditioning)
-        if channel_weights is not None:
-            levels = zip(pyramid, channel_weights, strict=True)
-            pyramid = tuple(level * factor.to(level) for level, factor in levels)
+        if perturbation is not None:
+            pyramid = perturbation.of_pyramid(pyramid)
+            attention_maps = {n: perturbation.paste(one) for n, one in attention_maps.items()}
+            targets = targets and {n: perturbation.paste(one) for n, one in targets.items()}
         denoising = None
         if noised is not None:
             arguments = noised.conditioning.unet_arguments()

@@ -14,6 +14,7 @@ from d2i1_data.diff2in1 import Conditioning
 from d2i1_data.errors import InputError
 
 from ..objective import Targets
+from ..perturbation import Perturbation, stack_drawn
 from ..pseudo_labels import ViewInput
 from ..theta import Noised
 from .examples import Example, Examples
@@ -37,7 +38,7 @@ class TrainingBatch:
     noised: Noised | None
     # inputs of theta_C by belief view, [M, ...]; None stands for theta_E's own input
     views: Mapping[str, ViewInput | None] = field(default_factory=dict)
-    channel_weights: tuple[Tensor, ...] | None = None  # [B, C_l, 1, 1] each
+    perturbation: Perturbation | None = None
     weights: Tensor | None = None  # [B], of the samples in the objective
 
     @property
@@ -115,7 +116,7 @@ def stack(examples: Sequence[Example], device: torch.device) -> TrainingBatch:
         pyramid=_stack_levels([example.pyramid for example in examples], device),
         noised=_stack_noised(noised, device) if noised else None,
         views=_stack_views([example for example in examples if example.created], device),
-        channel_weights=_stack_channel_weights(examples, device),
+        perturbation=_stack_perturbations(examples, device),
         weights=torch.tensor([example.weight for example in examples], device=device)
         if any(example.weight != 1 for example in examples)
         else None,
@@ -149,16 +150,9 @@ def _stack_views(created: Sequence[Example], device: torch.device) -> dict[str, 
     return views
 
 
-def _stack_channel_weights(
-    examples: Sequence[Example], device: torch.device
-) -> tuple[Tensor, ...] | None:
-    """Stack the factors of feature dropout, `[B, C_l, 1, 1]`; an example without any gets ones."""
-    drawn = next((e.channel_weights for e in examples if e.channel_weights is not None), None)
-    if drawn is None:
-        return None
-    ones = tuple(torch.ones_like(level) for level in drawn)
-    stacked = zip(*(e.channel_weights or ones for e in examples), strict=True)
-    return tuple(torch.stack(level)[..., None, None].to(device) for level in stacked)
+def _stack_perturbations(examples: Sequence[Example], device: torch.device) -> Perturbation | None:
+    drawn = [example.perturbation for example in examples]
+    return stack_drawn(drawn, [example.created for example in examples], device)
 
 
 def _stack_noised(noised: Sequence[Noised], device: torch.device) -> Noised:

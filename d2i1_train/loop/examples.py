@@ -14,6 +14,7 @@ from d2i1_data.diff2in1.images import pad_to_stride, to_batches
 from d2i1_data.sources import Rows
 
 from ..objective import Targets
+from ..perturbation import Drawn, draw_channel_weights, draw_patch
 from ..pseudo_labels import BELIEF_VIEWS, ViewInput
 from ..theta import Noised, Theta
 from .augment import Augmentation, View
@@ -39,7 +40,7 @@ class Example(NamedTuple):
     original: Tensor | None = None  # [C, h, w] with the original colours, if they were changed
     noised: Noised | None = None  # for the denoising loss
     views: Mapping[str, ViewInput | None] = {}
-    channel_weights: tuple[Tensor, ...] | None = None  # [C_l] each, of feature dropout
+    perturbation: Drawn = Drawn()
     weight: float = 1.0  # in the objective
 
     @property
@@ -61,6 +62,7 @@ class Use:
         belief_views: views from which theta_C predicts the labels of created samples. Without
             views the labels of the dataset are used.
         dropout: share of the pyramid's channels that theta_E does not get.
+        cutmix: share of the samples in which another sample replaces a rectangle for theta_E.
         weight: weight of each sample in the objective.
     """
 
@@ -68,6 +70,7 @@ class Use:
     denoise: bool = False
     belief_views: Sequence[str] = ("image",)
     dropout: float = 0.0
+    cutmix: float = 0.0
     weight: float = 1.0
 
 
@@ -121,7 +124,7 @@ class Examples:
         return self.rows.source.identity(self.rows.usable[index])
 
     def draw(self, index: int, generator: torch.Generator) -> Example:
-        """Draw an example of a row. The generator decides its view, its noise and its dropout."""
+        """Draw an example of a row. The generator decides its view, noise and perturbation."""
         view = self.augment.draw(generator)
         if self.augment.recurs:
             example = self.get(index, view.mirrored)
@@ -132,14 +135,18 @@ class Examples:
         else:
             example = self._make(index, view)
         example = self._noised(example, generator) if self.use.denoise else example
-        return self._dropped(example, generator) if self.use.dropout else example
+        return example._replace(perturbation=self._perturbation(example, generator))
 
-    def _dropped(self, example: Example, generator: torch.Generator) -> Example:
-        """Draw the channels that theta_E does not get. The others grow, so that sums stay equal."""
-        share = self.use.dropout
-        kept = [torch.rand(count, generator=generator) >= share for count in self.channels]
-        factors = tuple(one.float() / (1 - share) for one in kept)
-        return example._replace(channel_weights=factors)
+    def _perturbation(self, example: Example, generator: torch.Generator) -> Drawn:
+        """Draw how theta_E's view of an example differs from theta_C's."""
+        weights = patch = None
+        if self.use.dropout:
+            weights = draw_channel_weights(self.channels, self.use.dropout, generator)
+        if self.use.cutmix:
+            reduction = 2 ** (len(self.channels) - 1)
+            height, width = (side // reduction for side in example.latents.shape[1:])
+            patch = draw_patch((height, width), self.use.cutmix, generator)
+        return Drawn(weights, patch)
 
     @torch.no_grad()
     def get(self, index: int, mirrored: bool) -> Example:

@@ -138,7 +138,7 @@ def test_the_larger_view_reaches_theta_c(tiny_pipe: Diff2in1Pipeline) -> None:
 def test_dropout_is_decided_by_the_sample_and_keeps_the_mean(tiny_pipe: Diff2in1Pipeline) -> None:
     part = of_rooms(tiny_pipe, Use(created=True, dropout=0.25), flip=True)
     order = SampleOrder([part], 7)
-    drawn = [order.at(n).channel_weights for n in range(8)]
+    drawn = [order.at(n).perturbation.channel_weights for n in range(8)]
     assert all(one is not None for one in drawn)
     factors = torch.stack([torch.cat(one) for one in drawn if one is not None])
     assert factors.unique().tolist() == [0.0, pytest.approx(4 / 3)]
@@ -146,7 +146,8 @@ def test_dropout_is_decided_by_the_sample_and_keeps_the_mean(tiny_pipe: Diff2in1
     assert len({tuple(row.tolist()) for row in factors}) == 8  # anew in every epoch
     again = SampleOrder([part], 7)
     for n in (5, 2):  # in another order
-        assert all(map(torch.equal, again.at(n).channel_weights or (), drawn[n] or ()))
+        same = again.at(n).perturbation.channel_weights
+        assert all(map(torch.equal, same or (), drawn[n] or ()))
 
 
 @pytest.mark.parametrize("frozen", [True, False])
@@ -157,14 +158,16 @@ def test_theta_e_gets_the_masked_pyramid_and_theta_c_the_whole_one(
     real = of_rooms(tiny_pipe, Use())
     made = of_rooms(tiny_pipe, Use(created=True, dropout=0.5))
     batch = stack([real.draw(0, seeded(0)), made.draw(1, seeded(1))], CPU)
-    assert batch.channel_weights is not None
-    assert all((level[0] == 1).all() for level in batch.channel_weights)
+    assert batch.perturbation is not None
+    weights = batch.perturbation.channel_weights
+    assert weights is not None and all((level[0] == 1).all() for level in weights)
     theta, conditioning = real.theta.eval(), real.conditioning
     with torch.no_grad():
         pyramid = theta.compute_pyramid(batch.latents, conditioning)
         given = pyramid if frozen else None
-        weights = batch.channel_weights
-        found = theta(batch.latents, conditioning, batch.size, given, channel_weights=weights).raw
+        found = theta(
+            batch.latents, conditioning, batch.size, given, perturbation=batch.perturbation
+        ).raw
         masked = tuple(x * w for x, w in zip(pyramid, weights, strict=True))
         wanted = theta.perception(masked, batch.size)
         plain = theta.perception(pyramid, batch.size)
@@ -177,6 +180,65 @@ def test_theta_e_gets_the_masked_pyramid_and_theta_c_the_whole_one(
     assert all(
         torch.equal(level, own[1:]) for level, own in zip(view.pyramid, pyramid, strict=True)
     )
+
+
+# --- CutMix ---
+
+
+def test_a_patch_is_pasted_into_pyramid_and_labels_alike(tiny_pipe: Diff2in1Pipeline) -> None:
+    real = of_rooms(tiny_pipe, Use(), resolution="64")
+    made = of_rooms(tiny_pipe, Use(created=True, cutmix=1.0), resolution="64")
+    examples = [real.draw(0, seeded(0)), *(made.draw(n, seeded(n)) for n in (1, 2, 3))]
+    batch = stack(examples, CPU)
+    assert batch.perturbation is not None and batch.perturbation.patches is not None
+    assert batch.perturbation.donors.tolist() == [0, 2, 3, 1]
+    patches = batch.perturbation.patches
+    cells, stride = patches.shape[2:], tiny_pipe.stride
+    assert tuple(cells) == (64 // stride, 64 // stride)
+    assert not patches[0].any()
+    shares = patches[1:].float().mean((1, 2, 3))
+    assert (shares > 0).all() and (shares < 1).all()
+    ids = torch.arange(4.0).view(4, 1, 1, 1).expand(4, 1, 64, 64)  # which sample is at a pixel
+    pasted = batch.perturbation.paste(ids)
+    grown = patches.repeat_interleave(stride, 2).repeat_interleave(stride, 3)
+    for n, donor in ((1, 2), (2, 3), (3, 1)):
+        assert torch.equal(pasted[n] == donor, grown[n])
+        assert torch.equal(pasted[n] == n, ~grown[n])
+    with torch.no_grad():
+        pyramid = made.theta.compute_pyramid(batch.latents, made.conditioning)
+    for level, mixed in zip(pyramid, batch.perturbation.of_pyramid(pyramid), strict=True):
+        own = batch.perturbation.paste(ids[..., : level.shape[2], : level.shape[3]])
+        for n, donor in enumerate((0, 2, 3, 1)):
+            rows, columns = (own[n, 0] != n).nonzero(as_tuple=True)
+            assert torch.equal(mixed[n][:, rows, columns], level[donor][:, rows, columns])
+            rows, columns = (own[n, 0] == n).nonzero(as_tuple=True)
+            assert torch.equal(mixed[n][:, rows, columns], level[n][:, rows, columns])
+
+
+def test_the_loss_is_that_of_pasted_labels(tiny_pipe: Diff2in1Pipeline) -> None:
+    part = of_rooms(tiny_pipe, Use(cutmix=1.0), resolution="64")
+    batch = stack([part.draw(n, seeded(n)) for n in range(3)], CPU)
+    theta, mixed = part.theta.eval(), batch.perturbation
+    assert mixed is not None and batch.pyramid is not None
+    with torch.no_grad():
+        inputs = (batch.latents, part.conditioning, batch.size, batch.pyramid)
+        found = theta(*inputs, batch.targets, perturbation=mixed).losses
+        targets = {name: mixed.paste(target) for name, target in batch.targets.items()}
+        pyramid = mixed.of_pyramid(batch.pyramid)
+        wanted = theta(batch.latents, part.conditioning, batch.size, pyramid, targets).losses
+    for name, loss in found.items():
+        assert torch.equal(loss, wanted[name])
+
+
+def test_patches_are_decided_by_the_sample(tiny_pipe: Diff2in1Pipeline) -> None:
+    part = of_rooms(tiny_pipe, Use(created=True, cutmix=0.5), resolution="64")
+    patches = [part.draw(n % 4, seeded(n)).perturbation.patch for n in range(200)]
+    drawn = [patch for patch in patches if patch is not None]
+    assert len(drawn) == pytest.approx(100, abs=25)
+    assert len({tuple(patch.flatten().tolist()) for patch in drawn}) > 10
+    again = part.draw(3, seeded(7)).perturbation.patch
+    assert (again is None) == (patches[7] is None)
+    assert again is None or torch.equal(again, patches[7])
 
 
 # --- whole runs ---
@@ -233,6 +295,8 @@ def test_every_ingredient_changes_what_theta_e_learns(
             ("--belief_views", "[image, mirror, larger]"),
             ("--feature_dropout", 0),
             ("--real_feature_dropout", 0.5),
+            ("--cutmix", 1),
+            ("--real_cutmix", 1),
             ("--created_weight", 2),
             ("--created_labels", "stored"),
             ("--created_batch_size", 0),
@@ -291,6 +355,7 @@ def test_auto_alpha_leaves_the_warm_up_a_share_of_15_percent(
         (("--alpha", 1.5), "--alpha 1.5: expected 0 to 1, or auto"),
         (("--feature_dropout", 1), "--feature_dropout 1.0: expected 0 to below 1"),
         (("--real_feature_dropout", -0.1), "--real_feature_dropout -0.1: expected 0 to below 1"),
+        (("--cutmix", 1.1), "--cutmix 1.1: expected 0 to 1"),
         (("--belief_views", "[]"), "--belief_views []: expected at least one view, each once"),
         (("--belief_views", "[image, image]"), "expected at least one view, each once"),
         (("--created_weight", -1), "--created_weight -1.0: expected at least 0"),
