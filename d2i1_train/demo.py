@@ -149,7 +149,7 @@ def _self_improve(
     if arm not in BASELINES:
         return own
     dropout = own.feature_dropout if arm == "real-only, dropout" else 0.0
-    return replace(own, created="none", real_feature_dropout=dropout)
+    return replace(own, created="none", real_feature_dropout=dropout, real_cutmix=0.0)
 
 
 def _folder(folder: Path, arm: str) -> Path:

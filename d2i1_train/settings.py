@@ -138,11 +138,11 @@ class TeachingSettings:
     anew each time. theta_C always gets all. The paper has no dropout: 0."""
     real_feature_dropout: float = 0.0
     """The same for real samples."""
-    cutmix: float = 0.0
+    cutmix: float = 1.0
     """Share of the created samples in which theta_E gets a rectangle, and its labels, of the next
     created sample in the micro-batch (CutMix, on the pyramid). The paper has none: 0."""
-    real_cutmix: float = 0.0
-    """The same for real samples."""
+    real_cutmix: float = 1.0
+    """The same for real samples. The paper has none: 0."""
 
     def check(self) -> None:
         """Refuse impossible values."""

@@ -22,8 +22,11 @@ WRITERS: dict[str, type] = {  # parts that write the created dataset
 }
 PARTS = (WARM_UP, *WRITERS, SELF_IMPROVE)
 WARM_UPS, CREATED = "warm-ups", "created"  # folders of what arms share
-REAL_ONLY, DROPOUT = "real-only", "real-only, dropout"
+REAL_ONLY = "real-only"
 NONE = "none"  # no created dataset
+UNPERTURBED = dict.fromkeys(
+    ("feature_dropout", "real_feature_dropout", "cutmix", "real_cutmix"), 0.0
+)
 WARMED = "warm-up"  # the line of a warm-up in a study of self-improving
 # the study chooses these settings
 CHOSEN = {"seed", "subset_seed", "output_dir", "pipeline", "resume_from_checkpoint", "push_to_hub"}
@@ -250,15 +253,17 @@ def _rows(warm_up: WarmUpSettings) -> Part:
 def _baselines(group: list[Arm], common: dict[str, Part], study: StudySettings) -> list[Arm]:
     """The lines that stand beside the arms of one warm-up: the warm-up, and real-only training."""
     first, own = group[0], common.get(SELF_IMPROVE, {})
-    clean = own | {"feature_dropout": 0.0, "real_feature_dropout": 0.0}
-    rates = {REAL_ONLY: 0.0}
-    own_rates = [a.self_improve.feature_dropout for a in group if a.self_improve and a.writer]
-    if largest := max(own_rates, default=0.0):
-        rates[DROPOUT] = largest
+    taught = [arm.self_improve for arm in group if arm.self_improve and arm.writer]
+    dropout = {"real_feature_dropout": max((one.feature_dropout for one in taught), default=0.0)}
+    cutmix = {"real_cutmix": max((one.cutmix for one in taught), default=0.0)}
+    perturbations: dict[str, Part] = {REAL_ONLY: {}}
+    if any(dropout.values()):
+        perturbations[f"{REAL_ONLY}, dropout"] = dropout
+    if any(cutmix.values()):
+        perturbations[f"{REAL_ONLY}, dropout and CutMix"] = dropout | cutmix
     arms = [Arm(WARMED, first.warm_up, None, None, first.group, built_in=True)]
-    for name, rate in rates.items():
-        given = clean | {"real_feature_dropout": rate}
-        read = _read_self_improve(name, first.warm_up, NONE, given, study)
+    for name, perturbed in perturbations.items():
+        read = _read_self_improve(name, first.warm_up, NONE, own | UNPERTURBED | perturbed, study)
         arms.append(Arm(name, first.warm_up, None, read, first.group, built_in=True))
     return arms
 
