@@ -43,6 +43,8 @@ def plan(tiny_base: Path, tmp_path: Path) -> Path:
             "max_train_steps": 2,
             "real_batch_size": 2,
             "feature_dropout": 0.25,
+            "cutmix": 0,
+            "real_cutmix": 0,
             "follow_every": 4,
         },
     }
@@ -204,6 +206,23 @@ def test_arms_with_other_warm_ups_have_their_own_baselines(plan: Path) -> None:
     assert "real-only of few" not in pairs
     text = describe(make_waves(found, settings, found.cells), 1)
     assert text.startswith("4 of 4 warm-ups, 6 of 6 created datasets, 4 of 4 scores of warm-ups,")
+
+
+def test_a_baseline_for_each_perturbation(plan: Path) -> None:
+    """Each has on real samples as much as the arms have on created ones, and nothing else."""
+    change(plan, seeds=[0], arms={"some": {"self_improve": {"cutmix": 0.5, "real_cutmix": 1}}})
+    _, found = read(plan)
+    names = ("feature_dropout", "real_feature_dropout", "cutmix", "real_cutmix")
+    built_in = {
+        cell.arm: [getattr(cell.self_improve, name) for name in names]
+        for cell in found.cells
+        if cell.built_in and cell.self_improve
+    }
+    assert built_in == {
+        "real-only": [0, 0, 0, 0],
+        "real-only, dropout": [0, 0.25, 0, 0],
+        "real-only, dropout and CutMix": [0, 0.25, 0, 0.5],
+    }
 
 
 def test_curves_start_with_the_warm_up(d2i1: Command, plan: Path) -> None:
