@@ -23,8 +23,8 @@ def objective(
     The host computes the loss of each sample. The sum is divided by the size of the micro-batch,
     even if samples have no labels. So the objective is linear in samples, and gradient accumulation
     or more processes change only rounding. Exceptions are `protocol: host`, whose losses pool the
-    pixels of a micro-batch, and CutMix, whose rectangles come from the same micro-batch. A task without labels contributes zero, but with gradients, because
-    several processes need them.
+    pixels of a micro-batch, and CutMix, whose rectangles come from the same micro-batch. A task
+    without labels contributes zero, but with gradients, because several processes need them.
 
     Args:
         weights: weight of each task and of the denoising loss, by name.

@@ -1,5 +1,6 @@
 """Run: one stage of training, with its processes, optimiser, logs and checkpoints."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +15,10 @@ from tqdm import tqdm
 from d2i1_data.card.command import changed_flags
 from d2i1_data.dataset.record import RunRecord, claim_run, write_run
 from d2i1_data.diff2in1 import Diff2in1Pipeline
+from d2i1_data.errors import InputError
 from d2i1_data.sources import Rows, open_rows, write_report
 
-from ..theta import make_theta, twin
+from ..theta import make_theta, trained_tensors, twin
 from .accelerator import open_accelerator
 from .batches import TrainingBatch, seeded, stack
 from .checkpoint import (
@@ -110,6 +112,7 @@ class Run:
         self.loader = Loader(settings.dataloader_num_workers, self.accelerator.num_processes)
         self.losses: list[Tensor] = []  # losses of all micro-batches since the last log entry
         self.loss_names: list[str] = []
+        self.gradient_norm: Tensor | None = None  # of the last step, if gradients are clipped
         self.bar: Any = None  # the progress bar of `steps`
         self._open_trackers()
 
@@ -195,7 +198,9 @@ class Run:
         self.loss_names = list(losses)
         self.accelerator.backward(loss)
         if self.accelerator.sync_gradients and self.settings.max_grad_norm:
-            self.accelerator.clip_grad_norm_(self.trained, self.settings.max_grad_norm)
+            norm = self.accelerator.clip_grad_norm_(self.trained, self.settings.max_grad_norm)
+            # the gradient scaler of float16 leaves out steps with infinite gradients
+            self.gradient_norm = None if self.accelerator.scaler else norm
         self.optimizer.step()
         self.optimizer.zero_grad()
 
@@ -210,6 +215,7 @@ class Run:
             followed: number of updates of theta_C so far.
         """
         step, settings = self.step + 1, self.settings
+        self._require_finite(step)
         last, counters = step == settings.max_train_steps, Counters(step, consumed, followed)
         if step % settings.logging_steps == 0 or last:
             self._log(step)
@@ -223,8 +229,40 @@ class Run:
         if self.observer:
             self.observer(step, pipes)
 
+    def _require_finite(self, step: int) -> None:
+        """Stop a run that diverged. One check for a whole step waits for a GPU only once.
+
+        Raises:
+            InputError: if a loss or the gradient norm of this step is not finite.
+        """
+        losses = torch.stack(self.losses[-self.settings.gradient_accumulation_steps :]).sum(0)
+        norm = losses.new_zeros(1) if self.gradient_norm is None else self.gradient_norm.view(1)
+        values = torch.cat([losses, norm.to(losses)]).tolist()
+        names = [*(f"the loss of {name}" for name in self.loss_names), "the norm of the gradients"]
+        wrong = [n for n, value in zip(names, values, strict=True) if not math.isfinite(value)]
+        if wrong:
+            raise InputError(self._diverged(step, f"{' and '.join(wrong)} is not finite"))
+
+    def _diverged(self, step: int, what: str) -> str:
+        rates = ", ".join(f"{g['part']} {g['lr']:g}" for g in self.optimizer.param_groups)
+        return (
+            f"{self.name} diverged: in step {step} {what}; nothing of it was saved. Learning rates"
+            f" were {rates}: lower them, then continue from an older checkpoint or start anew"
+        )
+
     def _save(self, name: str, counters: Counters, best: Mapping[str, Any] | None = None) -> None:
-        """Write a checkpoint, and push it if the settings say so."""
+        """Write a checkpoint, and push it if the settings say so.
+
+        Raises:
+            InputError: if a weight is not finite.
+        """
+        for theta in self.thetas.values():
+            tensors = trained_tensors(theta, self.exploitation)
+            wrong = [n for n, tensor in tensors.items() if not tensor.isfinite().all()]
+            if wrong:
+                raise InputError(
+                    self._diverged(counters.step, f"weights of {wrong[0]} are not finite")
+                )
         save_checkpoint(self.accelerator, self.folder / name, counters, self.thetas, best)
         if self.pusher:
             self.pusher.offer(self.folder / name)
