@@ -124,7 +124,7 @@ class CreatedSettings:
 
 @dataclass(kw_only=True)
 class TeachingSettings:
-    """Labels of created samples, and feature dropout"""
+    """Labels of created samples and perturbations"""
 
     belief_views: list[BeliefViewName] = field(default_factory=lambda: ["image", "mirror"])
     """theta_C predicts the labels of a created sample from these views, and averages the

@@ -267,7 +267,8 @@ def test_every_act_is_in_the_table_and_its_script_runs_it() -> None:
     ("act", "headings"),
     [
         ("warm-up", "Model, LoRA (with --train_unet lora), Data, Optimisation, Augmentation,"),
-        ("self-improve", "Created samples, Model: theta_C follows theta_E, Data, Optimisation,"),
+        ("self-improve", "Created samples, Labels of created samples and perturbations,"),
+        ("self-improve", "perturbations, Model: theta_C follows theta_E, Data, Optimisation,"),
         ("warm-up", "Augmentation, Validation, Checkpoints, Hub, Logging"),
         ("create", "Created images, Labels and computation, Source, Files and processes"),
         ("evaluate", "Prediction, Scoring"),
