@@ -17,6 +17,7 @@ from ..card import write_card
 from ..creation.plan import Item
 from ..creation.producers import Creator, Labeller, Skipped, open_checkpoint
 from ..creation.settings import CreateSettings, LabelSettings
+from ..creation.ways import read_strength
 from ..dataset.sample import Provenance, Sample, image_sha256
 from ..dataset.schema import PROVENANCE, Schema, read_tasks
 from ..dataset.shards import ShardRecord, shard_path, write_metadata, write_shard
@@ -137,13 +138,15 @@ class PipelineSession:
         most = self.settings.max_inference_steps
         if not 1 <= steps <= most:
             raise InputError(f"{steps} calls of the U-Net: expected 1 to {most}")
+        strength = self.strength if strength is None else strength
+        read_strength(strength, "strength")  # a visitor gave no flag --strength
         if not 0 <= seed < 2**32:
             raise InputError(f"seed {seed}: expected 0 to {2**32 - 1}")
         if len(prompt) > MAX_PROMPT:
             raise InputError(f"{len(prompt)} characters of prompt: expected at most {MAX_PROMPT}")
         settings = CreateSettings(
             **self.common,
-            strength=self.strength if strength is None else strength,
+            strength=strength,
             num_inference_steps=steps,
             seed=seed,
         )

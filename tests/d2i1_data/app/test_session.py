@@ -88,7 +88,7 @@ def test_a_failure_of_the_pipeline_is_an_input_error(pipeline: Path) -> None:
         ({"steps": 10}, "10 calls of the U-Net: expected 1 to 9"),
         ({"steps": 0}, "0 calls of the U-Net"),
         ({"strength": 0.005}, "6 steps: expected 1 to 5"),
-        ({"strength": 1.5}, r"strength 1\.5: expected more than 0, at most 1"),
+        ({"strength": 1.5}, r"^strength 1\.5: expected more than 0, at most 1"),
         ({"seed": -1}, "seed -1"),
         ({"seed": 2**32}, "seed 4294967296"),
         ({"prompt": "a" * 1001}, "1001 characters"),
