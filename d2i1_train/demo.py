@@ -19,10 +19,7 @@ from d2i1_data.dataset.files import require_folder, write_json, write_png
 from d2i1_data.dataset.preview import PREVIEW, grid
 from d2i1_data.dataset.record import RUN
 from d2i1_data.errors import InputError
-from d2i1_data.inspection.evaluation.measure import (
-    bootstrap,
-    compute_metrics,
-)
+from d2i1_data.inspection.evaluation.measure import bootstrap, compute_metrics
 from d2i1_data.sources import open_source
 from d2i1_data.tasks import TASKS
 
@@ -34,7 +31,8 @@ from .study.scoring import HeldOut
 from .warm_up import warm_up
 
 RESULTS = "results.json"
-BASELINES = ("real-only", "real-only, dropout")
+REAL_ONLY, DROPOUT = "real-only", "real-only, dropout"
+BASELINES = (REAL_ONLY, DROPOUT)
 ARMS = (*BASELINES, "self-improve")
 REOPEN = """
 import sys, numpy as np
@@ -64,12 +62,12 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
     seconds: dict[str, float] = {}
 
     with _timed("warm-up", seconds):
-        warmed = warm_up(_warm_up(settings, folder))
+        warmed = warm_up(warm_up_settings(settings, folder))
     with _timed("create", seconds):
-        dataset = create(_create(settings, folder, warmed))
+        dataset = create(create_settings(settings, folder, warmed))
     for arm in ARMS:
         with _timed(arm, seconds):
-            self_improve(_self_improve(settings, folder, warmed, dataset, arm))
+            self_improve(self_improve_settings(settings, folder, warmed, dataset, arm))
     shutil.copytree(folder / "self-improve" / "pipeline", folder / "pipeline")
     with _timed("evaluate", seconds):
         table, verdict = compare(folder, settings.held_out)
@@ -106,7 +104,8 @@ def _claim(folder: Path, overwrite: bool) -> None:
         shutil.rmtree(folder)
 
 
-def _warm_up(settings: DemoSettings, folder: Path) -> WarmUpSettings:
+def warm_up_settings(settings: DemoSettings, folder: Path) -> WarmUpSettings:
+    """Settings of the warm-up of a demo in a folder."""
     preset = read_settings(WarmUpSettings, ["--config=rooms", f"--output_dir={folder / 'warm-up'}"])
     return replace(
         preset,
@@ -118,7 +117,8 @@ def _warm_up(settings: DemoSettings, folder: Path) -> WarmUpSettings:
     )
 
 
-def _create(settings: DemoSettings, folder: Path, warmed: Path) -> CreateSettings:
+def create_settings(settings: DemoSettings, folder: Path, warmed: Path) -> CreateSettings:
+    """Settings of the creation from a warmed-up pipeline."""
     return CreateSettings(
         pipeline=str(warmed),
         source="rooms:train",
@@ -132,9 +132,10 @@ def _create(settings: DemoSettings, folder: Path, warmed: Path) -> CreateSetting
     )
 
 
-def _self_improve(
+def self_improve_settings(
     settings: DemoSettings, folder: Path, warmed: Path, dataset: Path, arm: str
 ) -> SelfImproveSettings:
+    """Settings of the second stage: self-improving, or one of the baselines."""
     own = SelfImproveSettings(
         pipeline=str(warmed),
         source="rooms:train",
@@ -148,7 +149,7 @@ def _self_improve(
     )
     if arm not in BASELINES:
         return own
-    dropout = own.feature_dropout if arm == "real-only, dropout" else 0.0
+    dropout = own.feature_dropout if arm == DROPOUT else 0.0
     return replace(own, created="none", real_feature_dropout=dropout, real_cutmix=0.0)
 
 

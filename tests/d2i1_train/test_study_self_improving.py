@@ -18,9 +18,11 @@ from d2i1_data.inspection.evaluation.measure import bootstrap, measure
 from d2i1_data.sources import open_rows
 from d2i1_data.tasks import TASKS
 from d2i1_train.arguments import read_settings
+from d2i1_train.demo import create_settings, self_improve_settings, warm_up_settings
+from d2i1_train.settings import DemoSettings
 from d2i1_train.study.cost import describe, make_waves
 from d2i1_train.study.curves import mean_curves
-from d2i1_train.study.plan import Plan, make_plan
+from d2i1_train.study.plan import Plan, compared, make_plan
 from d2i1_train.study.results import check_results, read_results
 from d2i1_train.study.scoring import HeldOut
 from d2i1_train.study.settings import StudySettings
@@ -29,6 +31,24 @@ from d2i1_train.study.tables import sign_test
 Command = Callable[..., str]
 ROOMS = {"host": "light", "source": "rooms:train"}
 BASELINES = ("real-only", "real-only, dropout")
+
+
+def test_the_preset_of_the_demo_is_the_demo(tmp_path: Path) -> None:
+    study = read_settings(StudySettings, ["--config=study-demo", f"--output_dir={tmp_path}"])
+    saving = {"report_to": "", "checkpointing_steps": 0}  # decide no result
+    for cell in make_plan(study).cells:
+        if cell.created is None or cell.self_improve is None:
+            continue
+        demo = DemoSettings(seed=cell.seed)
+        warmed, created = tmp_path / "warm-up" / "pipeline", tmp_path / "dataset"
+        for ours, theirs in (
+            (cell.warm_up.settings, warm_up_settings(demo, tmp_path)),
+            (cell.created.settings, create_settings(demo, tmp_path, warmed)),
+            (cell.self_improve, self_improve_settings(demo, tmp_path, warmed, created, cell.arm)),
+        ):
+            assert compared(ours) | saving == compared(theirs) | saving
+            assert (ours.seed, ours.subset_seed) == (theirs.seed, theirs.subset_seed)
+    assert study.test_samples == demo.held_out
 
 
 @pytest.fixture
