@@ -62,8 +62,8 @@ def create(settings: CreateSettings) -> Path:
 def _write_dataset(settings: WriteSettings) -> Path:
     from accelerate import PartialState
 
-    from ..dataset.files import explain_full_disk, require_folder
-    from .plan import locked, read_plan
+    from ..dataset.files import explain_full_disk, locked, require_folder
+    from .plan import read_plan
     from .producers import make_producer
     from .ray import RayCluster
     from .workers import make_in_processes

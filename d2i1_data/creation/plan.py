@@ -4,13 +4,10 @@ The plan is written before the first image is made. It alone decides the content
 any process can make a shard, in any order, and make it again.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import cycle, islice
 from pathlib import Path
@@ -266,22 +263,6 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
         file.unlink()  # left by a run that was killed
     if not resumed:
         plan.write(folder)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Lock a folder, so that one run at a time writes to it. The lock ends with the process."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(f"{folder}: another run is writing it") from error
-        except OSError:
-            pass  # the file system has no locks
-        yield
-    finally:
-        os.close(handle)
 
 
 def read_plan(folder: Path, advice: str = "was it written by d2i1 create?") -> Plan:

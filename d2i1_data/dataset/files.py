@@ -6,6 +6,7 @@ never half of the new content.
 """
 
 import errno
+import fcntl
 import io
 import json
 import os
@@ -140,6 +141,22 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
             f"{folder}: {os.strerror(error.errno)}; complete files stay; make room and repeat the"
             " command to continue"
         ) from error
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Lock a folder, so that one run at a time writes to it. The lock ends with the process."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(f"{folder}: another run is writing it") from error
+        except OSError:
+            pass  # the file system has no locks
+        yield
+    finally:
+        os.close(handle)
 
 
 def require_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from d2i1_data.creation.plan import locked
+from d2i1_data.dataset.files import locked
 from d2i1_data.dataset.record import read_record
 from d2i1_data.sources import random_subset
 from d2i1_data.sources.rooms import Rooms
