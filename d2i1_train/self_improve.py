@@ -26,8 +26,6 @@ from .pseudo_labels import predict_labels, with_pseudo_labels
 from .settings import SelfImproveSettings
 from .theta import Follower, Theta, with_theta
 
-WARM_UP_SHARE = 0.15  # of the released code: 0.998 to the power of 950 updates
-
 
 def self_improve(settings: SelfImproveSettings, observer: Observer | None = None) -> Path:
     """Improve a warmed-up pipeline with created samples.
@@ -59,7 +57,7 @@ def self_improve(settings: SelfImproveSettings, observer: Observer | None = None
     state = None if settings.fresh_optimizer or started else optimizer_file(settings.pipeline)
     # after all checks, because `Run` claims the folder
     sources = [rows, *created]
-    run = Run(
+    with Run(
         settings,
         "self-improve",
         pipe,
@@ -67,31 +65,31 @@ def self_improve(settings: SelfImproveSettings, observer: Observer | None = None
         follows=True,
         optimizer_file=state,
         observer=observer,
-    )
-    theta_e, theta_c = run.exploitation, run.creation
-    counters = run.counters
-    # the baseline also counts the created samples that it leaves out, so theta_C follows as often
-    consumed = run.samples_per_step(settings.real_batch_size + settings.created_size)
-    alpha = choose_alpha(settings, consumed)
-    follower = Follower(
-        alpha,
-        settings.follow_every,
-        counters.consumed,
-        counters.followed,
-        buffers=settings.follow_buffers,
-    )
-    conditioning = pipe.perception_conditioning()
-    weights = {name: TASKS[name].weight for name in pipe.perception.families}
-    weights[DENOISE] = settings.denoise_weight
-    mix = mix_samples(settings, rows, created, pipe, theta_e, conditioning)
-    pipes = {"theta_E": pipe, "theta_C": with_theta(pipe, theta_c)}
+    ) as run:
+        theta_e, theta_c = run.exploitation, run.creation
+        counters = run.counters
+        # the baseline also counts the created samples that it leaves out: theta_C follows as often
+        consumed = run.samples_per_step(settings.real_batch_size + settings.created_size)
+        alpha = settings.choose_alpha(consumed)
+        follower = Follower(
+            alpha,
+            settings.follow_every,
+            counters.consumed,
+            counters.followed,
+            buffers=settings.follow_buffers,
+        )
+        conditioning = pipe.perception_conditioning()
+        weights = {name: TASKS[name].weight for name in pipe.perception.families}
+        weights[DENOISE] = settings.denoise_weight
+        mix = mix_samples(settings, rows, created, pipe, theta_e, conditioning)
+        pipes = {"theta_E": pipe, "theta_C": with_theta(pipe, theta_c)}
 
-    for _ in run.steps():
-        for batch in run.batches(mix):
-            learn(run, batch, conditioning, weights)
-        follower.follow(theta_c, theta_e, consumed)
-        run.end_step(pipes, follower.consumed, follower.followed)
-    return finish(run, pipes["theta_C"], load_base_unet, held_out)
+        for _ in run.steps():
+            for batch in run.batches(mix):
+                learn(run, batch, conditioning, weights)
+            follower.follow(theta_c, theta_e, consumed)
+            run.end_step(pipes, follower.consumed, follower.followed)
+        return finish(run, pipes["theta_C"], load_base_unet, held_out)
 
 
 def learn(
@@ -124,22 +122,6 @@ def learn(
     loss, losses = objective(weights, output, batch.noised, batch.weights)
     # step
     run.learn(loss, losses)
-
-
-def choose_alpha(settings: SelfImproveSettings, consumed: int) -> float:
-    """The share of itself that theta_C keeps at an update.
-
-    `auto` leaves theta_C a share of 0.15 of the warm-up at the end of the run, whatever its length.
-    The released code's schedule leaves as much.
-
-    Args:
-        settings: alpha, the interval of updates, and the number of steps.
-        consumed: samples that all processes consume in a step.
-    """
-    if settings.alpha != "auto":
-        return settings.alpha
-    updates = settings.max_train_steps * consumed // settings.follow_every
-    return float(WARM_UP_SHARE ** (1 / max(updates, 1)))
 
 
 def open_created_rows(settings: SelfImproveSettings) -> list[Rows]:

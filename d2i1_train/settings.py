@@ -12,6 +12,7 @@ from .loop.settings import TrainSettings
 
 BeliefViewName = Literal["image", "mirror", "larger"]  # of `pseudo_labels.BELIEF_VIEWS`
 HOST_SETTINGS = ("width", "norm", "protocol")  # passed to the host if they are given
+WARM_UP_SHARE = 0.15  # of the released code: 0.998 to the power of 950 updates
 LORA_SETTINGS = ("rank", "lora_alpha", "lora_dropout", "lora_layers", "use_rslora")
 
 
@@ -227,6 +228,27 @@ class SelfImproveSettings(CreatedSettings, TeachingSettings, FollowSettings, Tra
         """Created samples in a micro-batch."""
         given = self.created_batch_size
         return self.real_batch_size if given is None else given
+
+    def choose_alpha(self, consumed: int) -> float:
+        """The share of itself that theta_C keeps at an update.
+
+        `auto` leaves theta_C a share of 0.15 of the warm-up at the end of the run, whatever its
+        length. The released code's schedule leaves as much.
+
+        Args:
+            consumed: samples that all processes consume in a step.
+        """
+        if self.alpha != "auto":
+            return self.alpha
+        updates = self.max_train_steps * consumed // self.follow_every
+        return float(WARM_UP_SHARE ** (1 / max(updates, 1)))
+
+    def deciding(self, processes: int) -> dict[str, Any]:
+        facts = super().deciding(processes)
+        facts.pop("base")  # the pipeline decides it; this is only its new place
+        size = self.real_batch_size + self.created_size
+        micro_batches = self.gradient_accumulation_steps * processes
+        return facts | {"alpha": self.choose_alpha(size * micro_batches)}
 
 
 @dataclass(kw_only=True)

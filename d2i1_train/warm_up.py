@@ -45,20 +45,21 @@ def warm_up(settings: WarmUpSettings) -> Path:
     torch.manual_seed(settings.seed)
     base = find_base(settings.base, settings.revision, settings.variant, settings.base_config)
     pipe = mount(settings, base, tasks)
-    run = Run(settings, "warm-up", pipe, [rows])  # after all checks, because it claims the folder
-    conditioning = pipe.perception_conditioning()
-    weights = {name: task.weight for name, task in tasks.items()}
-    weights[DENOISE] = settings.denoise_weight
-    augment, use = make_augmentation(settings), Use(denoise=settings.denoise_weight > 0)
-    cache = Cache(settings.cache_dir)
-    real = Examples(rows, pipe, run.exploitation, conditioning, cache, augment=augment, use=use)
-    mix = [(SampleOrder([real], settings.seed), settings.real_batch_size)]
+    # after all checks, because it claims the folder
+    with Run(settings, "warm-up", pipe, [rows]) as run:
+        conditioning = pipe.perception_conditioning()
+        weights = {name: task.weight for name, task in tasks.items()}
+        weights[DENOISE] = settings.denoise_weight
+        augment, use = make_augmentation(settings), Use(denoise=settings.denoise_weight > 0)
+        cache = Cache(settings.cache_dir)
+        real = Examples(rows, pipe, run.exploitation, conditioning, cache, augment=augment, use=use)
+        mix = [(SampleOrder([real], settings.seed), settings.real_batch_size)]
 
-    for _ in run.steps():
-        for batch in run.batches(mix):
-            learn(run, batch, conditioning, weights)
-        run.end_step({"theta": pipe})
-    return finish(run, pipe, base.load_unet)
+        for _ in run.steps():
+            for batch in run.batches(mix):
+                learn(run, batch, conditioning, weights)
+            run.end_step({"theta": pipe})
+        return finish(run, pipe, base.load_unet)
 
 
 def learn(

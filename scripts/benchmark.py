@@ -187,20 +187,20 @@ def training(
         pipe = _mounted(mode, options)
         settings = _settings(mode, checkpointing, options, folder)
         rows = open_rows(settings.source, settings.resolution, 2)
-        run = Run(settings, stage, pipe, [rows], follows=improves)
-        conditioning = pipe.perception_conditioning()
-        weights = {name: TASKS[name].weight for name in pipe.perception.families}
-        parts = (rows, pipe, run.exploitation, conditioning, Cache(None))
-        real = Examples(*parts, augment=Augmentation()).get(0, False)._replace(pyramid=None)
-        samples = [real, real._replace(created=True)] if improves else [real]
-        batch, learn = stack(samples, run.device), LEARN[stage]
+        with Run(settings, stage, pipe, [rows], follows=improves) as run:
+            conditioning = pipe.perception_conditioning()
+            weights = {name: TASKS[name].weight for name in pipe.perception.families}
+            parts = (rows, pipe, run.exploitation, conditioning, Cache(None))
+            real = Examples(*parts, augment=Augmentation()).get(0, False)._replace(pyramid=None)
+            samples = [real, real._replace(created=True)] if improves else [real]
+            batch, learn = stack(samples, run.device), LEARN[stage]
 
-        def step() -> None:
-            with run.accelerator.accumulate(run.model):
-                learn(run, batch, conditioning, weights)
+            def step() -> None:
+                with run.accelerator.accumulate(run.model):
+                    learn(run, batch, conditioning, weights)
 
-        yield step
-        run.close()
+            yield step
+            run.close()
 
 
 def _timed(act: Callable[[], object], times: int) -> tuple[float, str]:

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..checks import check_format
 from ..errors import InputError
-from .files import require_folder, write_json
+from .files import locked, require_folder, temporary_path, write_json
 from .schema import FORMAT_VERSION
 from .shards import LOGS, PLAN, SKIPPED, dataset_shards
 from .typed_json import from_json, to_json
@@ -26,12 +26,14 @@ class RunRecord:
         command: the flags that differ from their defaults, each followed by its value.
         settings: all settings by name.
         format_version: format version of the file.
+        samples: hash of the samples that a base is trained on.
     """
 
     act: str
     command: list[str]
     settings: dict[str, Any]
     format_version: int = FORMAT_VERSION
+    samples: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,33 +106,43 @@ def write_run(folder: Path, record: RunRecord) -> None:
     write_json(folder / RUN, to_json(record))
 
 
-def claim_run(folder: Path, record: RunRecord, resume: str | None) -> None:
-    """Claim a folder for a training run, and write its record if it is new.
+@contextmanager
+def claimed_run(folder: Path, record: RunRecord, resume: str | None) -> Iterator[bool]:
+    """Claim and lock a folder for a training run inside the block.
 
-    A run that is resumed keeps its record until the caller has read the checkpoint and calls
-    `write_run`: a resume that is refused must not change the folder.
+    The record of a run that begins is written here. For a run that loads a checkpoint, the caller
+    calls `write_run` when it has read it: a resume that is refused must not change the folder.
 
     Args:
         folder: a folder that is new, empty, or has a run to resume.
         record: record of this run.
         resume: value of `--resume_from_checkpoint`.
 
+    Returns:
+        Whether the record is written.
+
     Raises:
-        InputError: if the folder holds something else, or a run that is not resumed.
+        InputError: if the folder holds something else, a run that is not resumed, or a run that
+            another process trains at the moment.
     """
     require_folder(folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / RUN).is_file():
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        unfinished = temporary_path(folder / RUN)  # left by a run that was killed at its start
+        new = all(file == unfinished for file in folder.iterdir())
+        begins = new and resume in (None, "latest")
+        if begins:
+            write_run(folder, record)
+        elif not new and not (folder / RUN).is_file():
             raise InputError(f"{folder} is not empty and holds no run: choose another --output_dir")
-        if not resume:
+        elif not resume:
             raise InputError(
                 f"{folder} holds a run already: continue it with --resume_from_checkpoint latest,"
                 " or choose another --output_dir"
             )
-        read_run(folder)  # raises if its format is newer
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_run(folder, record)
+        else:
+            read_run(folder)  # raises if its format is newer
+        yield begins
 
 
 def read_record(dataset: str) -> DatasetRecord:

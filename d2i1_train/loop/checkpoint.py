@@ -3,19 +3,22 @@
 A checkpoint holds the trained tensors of theta_E, and of theta_C if it is another module; counters
 as JSON; and accelerate's files for optimiser and random states, which are read with
 `weights_only=True`. `best` is a checkpoint of the step with the best validation. It also holds
-`best.json` with the metric and its value.
+`best.json` with the metric and its value. The manifest has the hashes of all these files.
 """
 
 import json
+import pickle
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from d2i1_data.checkpoints.training_record import read_training
@@ -24,10 +27,12 @@ from d2i1_data.dataset.files import move_into_place, temporary_path, write_json
 from d2i1_data.errors import InputError
 
 from ..theta import Theta, trained_tensors
+from .manifest import COUNTERS, Facts, damage, require_intact, write_manifest
 
-COUNTERS = "counters.json"  # written last: a checkpoint with this file is complete
 BEST, BEST_FACTS = "best", "best.json"
 FORMAT_VERSION = 1
+BROKEN = (OSError, RuntimeError, ValueError, LookupError, EOFError, TypeError, AttributeError)
+UNREADABLE = (*BROKEN, pickle.UnpicklingError, SafetensorError)  # what damaged files raise
 Thetas = Mapping[str, Theta]  # "exploitation", and while self-improving "creation"
 
 
@@ -73,6 +78,7 @@ def save_checkpoint(
     final: Path,
     counters: Counters,
     thetas: Thetas,
+    facts: Facts,
     best: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint, as a whole or not at all. All processes must call this.
@@ -82,6 +88,7 @@ def save_checkpoint(
         final: folder of the checkpoint. An older one is replaced.
         counters: content of `counters.json`.
         thetas: modules whose trained tensors are saved.
+        facts: what decides the training, for the manifest.
         best: content of `best.json`; None writes no such file.
     """
     temporary = temporary_path(final)
@@ -99,6 +106,7 @@ def save_checkpoint(
         if best is not None:
             write_json(temporary / BEST_FACTS, best)
         (temporary / COUNTERS).write_text(json.dumps(asdict(counters)) + "\n")
+        write_manifest(temporary, facts)
         # an older run may have written the same checkpoint
         move_into_place(temporary, final, replace=True)
     accelerator.wait_for_everyone()
@@ -113,6 +121,13 @@ def prune_checkpoints(folder: Path, limit: int | None) -> None:
     """
     for old in complete_checkpoints(folder)[:-limit] if limit else []:
         shutil.rmtree(old)
+
+
+def set_aside(damaged: Path) -> str:
+    """Rename a damaged checkpoint, so that it no longer counts as one. Return its new name."""
+    place = damaged.with_name(f"{damaged.name}.damaged")
+    shutil.rmtree(place, ignore_errors=True)
+    return damaged.rename(place).name
 
 
 def complete_checkpoints(folder: Path) -> list[Path]:
@@ -145,7 +160,7 @@ def checkpoint_of(pipeline: str) -> Path | None:
     return checkpoints[-1] if checkpoints else None
 
 
-def find_checkpoint(folder: Path, wanted: str) -> Path | None:
+def find_checkpoint(folder: Path, wanted: str) -> tuple[Path | None, dict[Path, str]]:
     """Find the checkpoint that `--resume_from_checkpoint` names.
 
     Args:
@@ -153,27 +168,55 @@ def find_checkpoint(folder: Path, wanted: str) -> Path | None:
         wanted: `latest`, a path, or the name of a checkpoint in the folder.
 
     Returns:
-        The folder of the checkpoint. None if `latest` is wanted and there is no checkpoint.
+        The folder of the checkpoint; None if `latest` is wanted and there is no checkpoint. Then
+        the damaged checkpoints that are newer, with what is wrong.
 
     Raises:
-        InputError: if there is no checkpoint with this path or name.
+        InputError: if there is no checkpoint with this path or name, or none is intact.
     """
     if wanted == "latest":
-        found = complete_checkpoints(folder)
-        return found[-1] if found else None
+        damaged: dict[Path, str] = {}
+        for path in reversed(complete_checkpoints(folder)):
+            found = damage(path)
+            if found is None:
+                return path, damaged
+            damaged[path] = found
+        if damaged:
+            list_ = "; ".join(f"{path.name}: {found}" for path, found in damaged.items())
+            raise InputError(f"{folder} has no intact checkpoint ({list_}): begin in a new folder")
+        return None, {}
     path = Path(wanted) if Path(wanted).is_dir() else folder / wanted
     if not (path / COUNTERS).is_file():
         names = ", ".join(c.name for c in complete_checkpoints(folder)) or "none"
         raise InputError(
             f"--resume_from_checkpoint {wanted}: not a checkpoint; {folder} has {names}"
         )
-    return path
+    require_intact(path)
+    return path, {}
 
 
-def load_thetas(path: Path, thetas: Thetas) -> None:
-    """Copy the tensors of a checkpoint into theta_E, and into theta_C if it is another module."""
-    for name, theta in thetas.items():
+def load_checkpoint(accelerator: Accelerator, path: Path, thetas: Thetas) -> None:
+    """Load the weights, the optimiser and the random states of a checkpoint.
+
+    Raises:
+        InputError: if it belongs to another model, or a file of an earlier version is damaged.
+    """
+    for name, theta in thetas.items():  # first: its errors say which model the checkpoint is of
         load_tensors(path / f"{name}.safetensors", theta, thetas["exploitation"])
+    with explain_damage(path):
+        accelerator.load_state(str(path))
+
+
+@contextmanager
+def explain_damage(path: Path) -> Iterator[None]:
+    """Raise InputError if a file of a checkpoint cannot be read."""
+    try:
+        yield
+    except InputError:
+        raise
+    except UNREADABLE as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} cannot be read ({reason}): take another checkpoint") from error
 
 
 @torch.no_grad()
@@ -190,7 +233,9 @@ def load_tensors(file: Path, theta: Theta, like: Theta) -> None:
     """
     if not file.is_file():
         raise InputError(f"{file.parent} holds no {file.name}")
-    stored, tensors = load_file(file), trained_tensors(theta, like)
+    with explain_damage(file):
+        stored = load_file(file)
+    tensors = trained_tensors(theta, like)
     if stored.keys() != tensors.keys():
         some = sorted(stored.keys() ^ tensors.keys())[:3]
         raise InputError(f"{file} belongs to another model: it differs in {', '.join(some)}, ...")

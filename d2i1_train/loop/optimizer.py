@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.optimization import get_scheduler
@@ -10,7 +11,8 @@ from diffusers.optimization import get_scheduler
 from d2i1_data.errors import InputError
 
 from ..theta import Theta
-from .checkpoint import checkpoint_of
+from .checkpoint import checkpoint_of, explain_damage
+from .manifest import require_intact
 from .settings import TrainSettings
 
 MAX_BETA1, MIN_BETA1 = 0.95, 0.85  # defaults of torch's OneCycleLR
@@ -94,7 +96,7 @@ def optimizer_file(pipeline: str) -> Path:
     """Find the optimiser state of the run that trained a pipeline, see `checkpoint_of`.
 
     Raises:
-        InputError: if there is no checkpoint beside the pipeline.
+        InputError: if there is no checkpoint beside the pipeline, or it is damaged.
     """
     checkpoint = checkpoint_of(pipeline)
     if checkpoint is None:
@@ -102,6 +104,7 @@ def optimizer_file(pipeline: str) -> Path:
             f"no checkpoint-N with an optimiser state beside {pipeline};"
             " --fresh_optimizer starts with an empty state"
         )
+    require_intact(checkpoint, "--fresh_optimizer starts with an empty state")
     return checkpoint / "optimizer.bin"
 
 
@@ -113,10 +116,18 @@ def load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
         file: `optimizer.bin` of a checkpoint.
 
     Raises:
-        InputError: if the other run trained other parameters, or used another kind of AdamW.
+        InputError: if the other run trained other parameters, or used another kind of AdamW, or
+            the file is damaged.
     """
-    state = torch.load(file, map_location="cpu", weights_only=True)
     own = optimizer.state_dict()["param_groups"]
+    with explain_damage(file):
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        _check_state(state, own, file)
+        optimizer.load_state_dict({"state": state["state"], "param_groups": own})
+
+
+def _check_state(state: dict[str, Any], own: list[dict[str, Any]], file: Path) -> None:
+    """Refuse the state of other parameters, or of another kind of AdamW."""
     if ("amsgrad" in state["param_groups"][0]) != (
         "amsgrad" in own[0]
     ):  # 8-bit AdamW has no such option
@@ -130,4 +141,3 @@ def load_optimizer(optimizer: torch.optim.Optimizer, file: Path) -> None:
             f"{file} is the state of {theirs} parameters, this run trains {ours}: another part of"
             " the U-Net; --fresh_optimizer starts with an empty state"
         )
-    optimizer.load_state_dict({"state": state["state"], "param_groups": own})

@@ -17,7 +17,8 @@ from d2i1_data.publish.checkpoint import check_model
 from d2i1_data.publish.publish import publish
 from d2i1_data.publish.settings import PublishSettings
 
-from .checkpoint import BEST, BEST_FACTS, COUNTERS, complete_checkpoints, read_counters
+from .checkpoint import BEST, BEST_FACTS, complete_checkpoints, read_counters
+from .manifest import COUNTERS
 from .settings import TrainSettings
 
 STAGED = ".push"  # has links to the files that are being sent, so that pruning cannot delete them

@@ -15,7 +15,8 @@ from d2i1_data.diff2in1 import Base, Diff2in1Pipeline
 from d2i1_data.errors import InputError
 
 from ..theta import make_theta
-from .checkpoint import checkpoint_of, load_tensors
+from .checkpoint import checkpoint_of, explain_damage, load_tensors
+from .manifest import require_intact
 
 
 def open_trainable(
@@ -80,16 +81,17 @@ def open_theta(pipeline: str, theta: str) -> Diff2in1Pipeline:
             beside it, see `checkpoint_of`.
 
     Raises:
-        InputError: if there is no checkpoint beside it.
+        InputError: if there is no checkpoint beside it, or it is damaged.
     """
     if theta != "exploitation":
         return open_pipeline(pipeline, base_unet=None)
     checkpoint = checkpoint_of(pipeline)
     if checkpoint is None:
         raise InputError(f"--theta exploitation: no checkpoint-N beside {pipeline}")
+    require_intact(checkpoint, "--theta creation scores the pipeline")
     pipe, _ = open_trainable(pipeline)
     own, file = make_theta(pipe), checkpoint / "exploitation.safetensors"
-    with safe_open(file, "pt") as stored:
+    with explain_damage(file), safe_open(file, "pt") as stored:
         names = set(stored.keys())
     for name, parameter in own.named_parameters():
         parameter.requires_grad_(name in names)

@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import DistributedType, broadcast_object_list
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from d2i1_data.card.command import changed_flags
-from d2i1_data.dataset.record import RunRecord, claim_run, write_run
+from d2i1_data.dataset.files import explain_full_disk
+from d2i1_data.dataset.record import RunRecord, claimed_run, write_run
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.sources import Rows, open_rows, write_report
@@ -25,12 +26,14 @@ from .checkpoint import (
     BEST,
     Counters,
     find_checkpoint,
-    load_thetas,
+    load_checkpoint,
     prune_checkpoints,
     read_counters,
     save_checkpoint,
+    set_aside,
 )
 from .loader import Loader, Mix
+from .manifest import check_facts, deciding_facts
 from .optimizer import load_optimizer, make_beta1, make_optimizer, make_schedule
 from .pushing import Pusher
 from .settings import TrainSettings
@@ -87,9 +90,46 @@ class Run:
         if settings.gradient_checkpointing:
             pipe.unet.enable_gradient_checkpointing()
         self.accelerator = open_accelerator(settings)
-        self.pusher = _claim_folder(name, settings, self.accelerator, rows)
+        self.processes = self.accelerator.num_processes
+        precision = self.accelerator.mixed_precision
+        self.facts = deciding_facts(settings, rows, self.processes, precision)
+        self.loader = Loader(settings.dataloader_num_workers, self.processes)
+        self.losses: list[Tensor] = []  # losses of all micro-batches since the last log entry
+        self.loss_names: list[str] = []
+        self.gradient_norm: Tensor | None = None  # of the last step, if gradients are clipped
+        self.bar: Any = None  # the progress bar of `steps`
+        with ExitStack() as held:  # a run that cannot begin releases what it holds
+            held.enter_context(explain_full_disk(self.folder))
+            self._claim_folder(held)
+            self._prepare(pipe, follows)
+            self.counters = self._resume()
+            self.step = self.counters.step
+            if optimizer_file and self.step == 0:
+                load_optimizer(self.optimizer, optimizer_file)
+            self._open_trackers()
+            self.held = held.pop_all()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, *error: Any) -> bool | None:
+        return self.held.__exit__(*error)
+
+    def _claim_folder(self, held: ExitStack) -> None:
+        """Claim and lock the folder of the run, and the repository that it is pushed to."""
+        settings, self.pusher = self.settings, None
+        if self.accelerator.is_main_process:
+            self.pusher = Pusher(settings) if settings.push_to_hub else None
+            record = _run_record(self.name, settings)
+            resume = settings.resume_from_checkpoint
+            self.begins = held.enter_context(claimed_run(self.folder, record, resume))
+            if self.pusher and resume == "latest":
+                self.pusher.fetch_latest()
         self.accelerator.wait_for_everyone()
-        self.device = self.accelerator.device
+
+    def _prepare(self, pipe: Diff2in1Pipeline, follows: bool) -> None:
+        """Make both thetas, the optimiser of theta_E and its schedule."""
+        settings, self.device = self.settings, self.accelerator.device
         self.exploitation = make_theta(pipe.to(self.device), denoises=settings.denoise_weight > 0)
         self.creation = twin(self.exploitation) if follows else self.exploitation
         self.thetas = {"exploitation": self.exploitation}
@@ -102,19 +142,6 @@ class Run:
         optimizer = make_optimizer(self.exploitation, settings)
         self.rate, self.beta1 = make_schedule(optimizer, settings), make_beta1(settings)
         self.model, self.optimizer = self.accelerator.prepare(self.exploitation, optimizer)
-        self.counters = self._resume()
-        if self.accelerator.is_main_process:
-            write_run(self.folder, _run_record(name, settings))
-            remove_stale_best(self.folder, self.validation.best if self.validation else None)
-        self.step = self.counters.step
-        if optimizer_file and self.step == 0:
-            load_optimizer(self.optimizer, optimizer_file)
-        self.loader = Loader(settings.dataloader_num_workers, self.accelerator.num_processes)
-        self.losses: list[Tensor] = []  # losses of all micro-batches since the last log entry
-        self.loss_names: list[str] = []
-        self.gradient_norm: Tensor | None = None  # of the last step, if gradients are clipped
-        self.bar: Any = None  # the progress bar of `steps`
-        self._open_trackers()
 
     def _resume(self) -> Counters:
         """Load the checkpoint that the settings name. Return its counters, or new ones."""
@@ -123,13 +150,34 @@ class Run:
             lambda models, weights, folder: weights.clear()
         )
         self.accelerator.register_load_state_pre_hook(lambda models, folder: models.clear())
+        found = broadcast_object_list([self._find_checkpoint()])
+        path, damaged = found[0]
+        counters = Counters() if path is None else self._load(path)
+        if self.accelerator.is_main_process:
+            for other, what in damaged.items():
+                kept = set_aside(other)
+                tqdm.write(f"{other} is damaged ({what}) and now {kept}: continuing from {path}")
+            if not self.begins:
+                write_run(self.folder, _run_record(self.name, self.settings))
+            write_report(self.folder / "skipped.json", *self.rows)
+            remove_stale_best(self.folder, self.validation.best if self.validation else None)
+        return counters
+
+    def _find_checkpoint(self) -> tuple[Path | None, dict[Path, str]]:
         wanted = self.settings.resume_from_checkpoint
-        path = find_checkpoint(self.folder, wanted) if wanted else None
-        if path is None:
-            return Counters()
-        counters = read_counters(path)
-        load_thetas(path, self.thetas)  # first: its errors say which model the checkpoint is of
-        self.accelerator.load_state(str(path))
+        if wanted is None or not self.accelerator.is_main_process:
+            return None, {}
+        return find_checkpoint(self.folder, wanted)
+
+    def _load(self, path: Path) -> Counters:
+        """Load a checkpoint of this run. Return its counters."""
+        counters, settings = read_counters(path), self.settings
+        check_facts(path, self.facts, settings, self.processes)
+        if counters.step > settings.max_train_steps:
+            raise InputError(
+                f"--max_train_steps {settings.max_train_steps}: {path} has {counters.step} already"
+            )
+        load_checkpoint(self.accelerator, path, self.thetas)
         return counters
 
     def _open_trackers(self) -> None:
@@ -263,9 +311,10 @@ class Run:
                 raise InputError(
                     self._diverged(counters.step, f"weights of {wrong[0]} are not finite")
                 )
-        save_checkpoint(self.accelerator, self.folder / name, counters, self.thetas, best)
+        path = self.folder / name
+        save_checkpoint(self.accelerator, path, counters, self.thetas, self.facts, best)
         if self.pusher:
-            self.pusher.offer(self.folder / name)
+            self.pusher.offer(path)
 
     def _log(self, step: int) -> None:
         mean = self.accelerator.reduce(torch.stack(self.losses).mean(0), "mean").tolist()
@@ -311,21 +360,6 @@ class Run:
         self.loader.close()
         for tracker in self.accelerator.trackers:
             tracker.finish()
-
-
-def _claim_folder(
-    name: str, settings: TrainSettings, accelerator: Accelerator, rows: Sequence[Rows]
-) -> Pusher | None:
-    """Claim the folder of a run, and the repository that it is pushed to."""
-    if not accelerator.is_main_process:
-        return None
-    folder = Path(settings.output_dir)
-    pusher = Pusher(settings) if settings.push_to_hub else None
-    claim_run(folder, _run_record(name, settings), resume=settings.resume_from_checkpoint)
-    write_report(folder / "skipped.json", *rows)
-    if pusher and settings.resume_from_checkpoint == "latest":
-        pusher.fetch_latest()
-    return pusher
 
 
 def _run_record(name: str, settings: TrainSettings) -> RunRecord:

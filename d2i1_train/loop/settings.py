@@ -1,8 +1,8 @@
 """Settings that both training stages share, in groups."""
 
 import re
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from d2i1_data.checks import refuse_without, require_positive
 from d2i1_data.errors import InputError
@@ -14,6 +14,14 @@ ONE_CYCLE_SETTINGS = (
     "lr_anneal",
     "lr_cycle_beta1",
 )
+# settings about places, logs and checkpoints, which training records leave out
+PRIVATE = {"output_dir", "cache_dir", "resume_from_checkpoint", "report_to", "logging_steps"}
+PRIVATE |= {"checkpointing_steps", "checkpoints_total_limit", "dataloader_num_workers"}
+PRIVATE |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
+# settings that a run may change when it is resumed: they do not change the trained weights
+FREE = PRIVATE | {"validation_source", "validation_steps", "num_validation_samples", "best_metric"}
+FREE |= {"gradient_checkpointing", "allow_leak"}
+CONSTANT = ("constant", "constant_with_warmup")  # schedules that do not depend on max_train_steps
 UNREPEATED_VIEWS = ("random_scale", "random_crop", "color_jitter")  # these make every view new
 JITTER_LIMITS = {
     **dict.fromkeys(("brightness", "contrast", "saturation", "gamma", "tint"), 1.0),
@@ -276,3 +284,16 @@ class TrainSettings(
             raise InputError(
                 f"--cache_dir has no effect with {', '.join(unrepeated)}: every view is then new"
             )
+
+    def deciding(self, processes: int) -> dict[str, Any]:
+        """The settings that decide the trained weights, and must stay when a run is resumed.
+
+        Args:
+            processes: number of processes.
+        """
+        facts = {name: value for name, value in asdict(self).items() if name not in FREE}
+        if self.lr_scheduler in CONSTANT:
+            facts.pop("max_train_steps")
+        # both together decide which samples a step takes
+        micro_batches = facts.pop("gradient_accumulation_steps") * processes
+        return facts | {"gradient_accumulation_steps x processes": micro_batches}

@@ -26,12 +26,8 @@ from d2i1_data.errors import InputError
 from d2i1_data.sources import Rows, parse_spec
 
 from ..settings import LORA_SETTINGS, SelfImproveSettings, WarmUpSettings
-from .settings import ONE_CYCLE_SETTINGS, TrainSettings
+from .settings import ONE_CYCLE_SETTINGS, PRIVATE, TrainSettings
 
-# settings about places, logs and checkpoints, which the record leaves out
-PRIVATE = {"output_dir", "cache_dir", "resume_from_checkpoint", "report_to", "logging_steps"}
-PRIVATE |= {"checkpointing_steps", "checkpoints_total_limit", "dataloader_num_workers"}
-PRIVATE |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
 PLACES = ("pipeline", "base_config")
 
 

@@ -1,6 +1,5 @@
 """Validation during training: metrics, pictures, and the best checkpoint so far."""
 
-import json
 import math
 import shutil
 from collections.abc import Iterable, Iterator
@@ -15,13 +14,15 @@ from PIL.Image import Image
 
 from d2i1_data.checkpoints.training_record import ValidationRecord
 from d2i1_data.dataset.preview import coloured, grid
+from d2i1_data.dataset.record import read_json
 from d2i1_data.dataset.sample import Sample
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.inspection.evaluation.measure import common_tasks, compute_metrics, measure
 from d2i1_data.sources import Rows, open_rows, parse_spec
 
-from .checkpoint import BEST, BEST_FACTS, COUNTERS
+from .checkpoint import BEST, BEST_FACTS
+from .manifest import COUNTERS, require_intact
 from .settings import TrainSettings
 
 PICTURE_SAMPLES = 4
@@ -142,10 +143,15 @@ class BestCheckpoint:
         task: the task of the metric.
         metric: the metric that decides.
         higher_is_better: whether a higher value of the metric is better.
+
+    Raises:
+        InputError: if the folder `best` of an earlier part of the run is damaged.
     """
 
     def __init__(self, folder: Path, task: str, metric: str, higher_is_better: bool) -> None:
         self.folder, self.name = folder / BEST, f"{task}.{metric}"
+        if self.folder.exists():
+            require_intact(self.folder, "delete it to choose among later steps")
         self.task, self.metric, self.higher_is_better = task, metric, higher_is_better
 
     def better(self, scores: Scores) -> dict[str, Any] | None:
@@ -173,8 +179,7 @@ def saved_metric(best: Path) -> dict[str, Any]:
     """The content of `best.json`; empty without a complete checkpoint."""
     if not (best / COUNTERS).is_file():
         return {}
-    found: dict[str, Any] = json.loads((best / BEST_FACTS).read_text())
-    return found
+    return read_json(best / BEST_FACTS)
 
 
 def remove_stale_best(folder: Path, best: BestCheckpoint | None) -> None:

@@ -1,5 +1,6 @@
 """Train a small base: first the autoencoder, then text encoder and U-Net on its latents."""
 
+import hashlib
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,17 +11,25 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from d2i1_data.card.command import changed_flags
-from d2i1_data.dataset.record import RunRecord, claim_run, write_run
+from d2i1_data.dataset.files import explain_full_disk
+from d2i1_data.dataset.record import RunRecord, claimed_run, read_run, write_run
 from d2i1_data.dataset.sample import Sample
 from d2i1_data.diff2in1.images import pad_to_stride
 from d2i1_data.errors import InputError
 from d2i1_data.sources import open_source, random_subset
+from d2i1_data.sources.source import fingerprint
 
+from ..loop.manifest import refuse_differences
 from .denoiser import fit_unet
 from .evaluate import evaluate_base
+from .fit import STATE
 from .parts import assemble, build_text_encoder, build_unet, build_vae, train_tokenizer
 from .settings import BaseSettings
 from .vae import encode_all, fit_vae
+
+# settings that do not change the trained weights
+FREE = {"output_dir", "evaluate", "checkpointing_steps", "resume_from_checkpoint"}
+FREE |= {"dataloader_num_workers", "source"}  # the hash of the samples stands for the source
 
 
 def base(settings: BaseSettings) -> None:
@@ -41,13 +50,35 @@ def train_base(settings: BaseSettings) -> Path:
         InputError: if a sample has no caption, or images differ in size.
     """
     folder = Path(settings.output_dir)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(settings.seed)
     images, captions = gather(settings)
     given = asdict(settings)
-    record = RunRecord("base", changed_flags(given, type(settings)), given)
-    claim_run(folder, record, resume=settings.resume_from_checkpoint)
-    write_run(folder, record)
+    samples = hashlib.sha256(images.numpy().data).hexdigest() + fingerprint(captions)
+    record = RunRecord("base", changed_flags(given, type(settings)), given, samples=samples)
+    resume = settings.resume_from_checkpoint
+    with explain_full_disk(folder), claimed_run(folder, record, resume) as begins:
+        if not begins:
+            _check_resumed(folder, record)
+            write_run(folder, record)
+        return _train(settings, images, captions, folder)
+
+
+def _check_resumed(folder: Path, record: RunRecord) -> None:
+    """Check that a run continues as it began, if anything was trained."""
+    earlier = read_run(folder)
+    if earlier is None or not any((folder / part / STATE).exists() for part in ("vae", "unet")):
+        return
+    recorded, now = (
+        {name: value for name, value in one.settings.items() if name not in FREE}
+        | ({"samples": one.samples} if one.samples else {})
+        for one in (earlier, record)
+    )
+    refuse_differences(str(folder), recorded, now)
+
+
+def _train(settings: BaseSettings, images: Tensor, captions: list[str], folder: Path) -> Path:
+    """Train the parts of a base one after another, and save it."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = train_tokenizer(captions, settings, folder / "tokenizer")
     vae = build_vae(settings, (images.shape[2], images.shape[3])).to(device)
     fit_vae(vae, images, settings, folder)

@@ -1,5 +1,6 @@
 """The training loop of both parts of a base: AdamW, schedule, EMA, resuming, previews."""
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -7,12 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from d2i1_data.dataset.files import atomic_file
+from d2i1_data.errors import InputError
+
+STATE = "state.safetensors"
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,9 @@ def fit(
         recipe: how to train.
         folder: gets the checkpoints.
         preview: draws a picture with the averaged weights.
+
+    Raises:
+        InputError: if the training diverges, or the last checkpoint cannot be read.
     """
     parameters = dict(model.named_parameters())
     average = {key: value.detach().clone() for key, value in parameters.items()}
@@ -60,7 +67,13 @@ def fit(
             group["lr"] = recipe.learning_rate * _schedule(step, recipe.steps)
         value = loss(torch.Generator().manual_seed(recipe.seed * 1_000_003 + step))
         value.backward()
-        torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_(parameters.values(), 1.0)
+        if not torch.stack([value.detach(), norm]).isfinite().all():
+            raise InputError(
+                f"base diverged: in step {step + 1} of {name} the loss is {value.item()}, the norm"
+                f" of the gradients {norm.item()}: lower --{name}_learning_rate, and begin in a new"
+                " folder"
+            )
         optimizer.step()
         optimizer.zero_grad()
         decay = min(recipe.ema_decay, (1 + step) / (10 + step))
@@ -111,8 +124,9 @@ def _save(
     for index, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{key}": value for key, value in moments.items()}
     tensors = {key: value.contiguous() for key, value in tensors.items()}
-    with atomic_file(path / "state.safetensors") as temporary:
-        save_file(tensors, temporary, {"step": json.dumps(step)})
+    facts = {"step": json.dumps(step), "hash": _hash(tensors)}
+    with atomic_file(path / STATE) as temporary:
+        save_file(tensors, temporary, facts)
 
 
 def _resume(
@@ -121,11 +135,32 @@ def _resume(
     average: dict[str, Tensor],
     optimizer: torch.optim.Optimizer,
 ) -> int:
-    """Load the last state if there is one, and return its step."""
-    file = path / "state.safetensors"
+    """Load the last state if there is one, and return its step.
+
+    Raises:
+        InputError: if it is damaged, or belongs to other parameters.
+    """
+    file = path / STATE
     if not file.exists():
         return 0
-    tensors = load_file(file)
+    try:
+        tensors = load_file(file)
+        with safe_open(file, "pt") as opened:
+            facts = opened.metadata()
+        if facts.get("hash", own := _hash(tensors)) != own:  # earlier versions wrote no hash
+            raise ValueError("its content is not as it was written")
+        _load(tensors, parameters, average, optimizer)
+        return int(facts["step"])
+    except (OSError, ValueError, LookupError, RuntimeError, AttributeError, SafetensorError) as e:
+        raise InputError(f"{file} is damaged ({e}): delete it to train {path.name} anew") from e
+
+
+def _load(
+    tensors: dict[str, Tensor],
+    parameters: dict[str, nn.Parameter],
+    average: dict[str, Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
@@ -136,5 +171,12 @@ def _resume(
         for key, parameter in parameters.items():
             parameter.copy_(tensors[f"parameters.{key}"])
             average[key].copy_(tensors[f"average.{key}"])
-    with safe_open(file, "pt") as opened:
-        return int(json.loads(opened.metadata()["step"]))
+
+
+def _hash(tensors: dict[str, Tensor]) -> str:
+    """The sha256 of the names and bytes of tensors."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

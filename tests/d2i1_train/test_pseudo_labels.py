@@ -20,7 +20,6 @@ from d2i1_train.loop.batches import SampleOrder, seeded, stack
 from d2i1_train.loop.cache import Cache
 from d2i1_train.loop.examples import Examples, Use
 from d2i1_train.pseudo_labels import BELIEF_VIEWS, predict_labels
-from d2i1_train.self_improve import choose_alpha
 from d2i1_train.settings import BeliefViewName, SelfImproveSettings
 from d2i1_train.theta import make_theta, twin
 from tests.made import run
@@ -348,8 +347,8 @@ def test_auto_alpha_leaves_the_warm_up_a_share_of_15_percent(
     steps: int, batch: int, every: int, alpha: float
 ) -> None:
     own = settings(max_train_steps=steps, follow_every=every)
-    assert choose_alpha(own, batch) == pytest.approx(alpha, rel=1e-12)
-    assert choose_alpha(settings(alpha=0.9), batch) == 0.9
+    assert own.choose_alpha(batch) == pytest.approx(alpha, rel=1e-12)
+    assert settings(alpha=0.9).choose_alpha(batch) == 0.9
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from accelerate.utils.other import TORCH_SAFE_GLOBALS
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
+from d2i1_train.loop.manifest import MANIFEST
 from tests.made import contents, run
 from tests.processes import start
 
@@ -70,8 +71,9 @@ def test_killed_and_resumed_equals_uninterrupted(
     run(*command, "--output_dir", killed, *LATEST)
     for part in ("checkpoint-40", "pipeline"):
         one, other = contents(whole / part), contents(killed / part)
-        one.pop("random_states_0.pkl", None)  # nothing is drawn from these states
-        other.pop("random_states_0.pkl", None)
+        for files in (one, other):
+            files.pop("random_states_0.pkl", None)  # nothing is drawn from these states
+            files.pop("manifest.json", None)  # it has the hash of these states
         assert one.keys() == other.keys()
         assert [name for name in one if one[name] != other[name]] == []
 
@@ -83,7 +85,7 @@ def test_only_the_newest_checkpoints_are_kept(warm: Path) -> None:
 def test_checkpoints_hold_nothing_that_must_be_unpickled(warm: Path) -> None:
     files = {f.name: f for f in (warm / "checkpoint-6").iterdir()}
     known = {"counters.json", "exploitation.safetensors", "optimizer.bin", "random_states_0.pkl"}
-    assert set(files) == known
+    assert set(files) == {*known, MANIFEST}
     optimizer = torch.load(files["optimizer.bin"], weights_only=True)
     assert len(optimizer["state"]) == len(load_file(files["exploitation.safetensors"]))
     with torch.serialization.safe_globals(TORCH_SAFE_GLOBALS):  # NumPy's state, as accelerate does
@@ -95,6 +97,7 @@ def test_latest_is_the_newest_complete_one(tiny_base: Path, warm: Path, tmp_path
     (folder / "checkpoint-6").rename(folder / "checkpoint-10")  # 10 is later than 9 and 4
     counters = folder / "checkpoint-10" / "counters.json"
     counters.write_text(json.dumps({"step": 10, "format_version": 1}))
+    (folder / "checkpoint-10" / MANIFEST).unlink()
     half = folder / ".checkpoint-99.tmp"
     half.mkdir()
     (half / "exploitation.safetensors").write_bytes(b"half")
@@ -137,6 +140,7 @@ def test_a_checkpoint_of_another_format_is_refused(
 ) -> None:
     folder = shutil.copytree(warm, tmp_path / "run")
     (folder / "checkpoint-6/counters.json").write_text(content)
+    (folder / "checkpoint-6" / MANIFEST).unlink()  # or else the file counts as damaged
     before = (folder / "run.json").read_bytes()
     command = ("warm-up", "--base", tiny_base, *ROOMS, *HOST, "--max_train_steps", 7)
     error = d2i1(*command, "--output_dir", folder, *LATEST, code=2)
@@ -149,12 +153,12 @@ def test_a_checkpoint_of_another_format_is_refused(
 def test_a_checkpoint_of_another_model_is_refused(
     d2i1: Callable[..., str], tiny_base: Path, warm: Path, tmp_path: Path, flags: tuple[object, ...]
 ) -> None:
-    folder = shutil.copytree(warm, tmp_path / "run")
-    before = (folder / "run.json").read_bytes()
+    checkpoint = shutil.copytree(warm / "checkpoint-6", tmp_path / "alone")
+    (checkpoint / MANIFEST).unlink()  # and no run.json is beside it: nothing tells its settings
     command = ("warm-up", "--base", tiny_base, *ROOMS, *HOST, *flags, "--max_train_steps", 7)
-    error = d2i1(*command, "--output_dir", folder, *LATEST, code=2)
-    assert "belongs to another model" in error
-    assert (folder / "run.json").read_bytes() == before
+    more = ("--output_dir", tmp_path / "run", "--resume_from_checkpoint", checkpoint)
+    assert "belongs to another model" in d2i1(*command, *more, code=2)
+    assert contents(tmp_path / "run") == {}
 
 
 def test_a_named_checkpoint_must_exist(
@@ -165,8 +169,7 @@ def test_a_named_checkpoint_must_exist(
     command = ("warm-up", "--base", tiny_base, *ROOMS, *HOST, "--output_dir", folder)
     message = d2i1(*command, "--resume_from_checkpoint", "checkpoint-5", code=2)
     assert "checkpoint-5" in message and "checkpoint-4, checkpoint-6" in message
-    before.pop("run.json"), (after := contents(folder)).pop("run.json")
-    assert after == before
+    assert contents(folder) == before
 
 
 TINY_BASE = (
