@@ -87,6 +87,10 @@ class BaseSettings(AutoencoderSettings, DenoiserSettings):
     def __post_init__(self) -> None:
         steps = ("vae_steps", "unet_steps", "checkpointing_steps", "max_train_samples")
         require_positive(self, *steps, "vae_batch_size", "unet_batch_size")
+        if self.resume_from_checkpoint not in (None, "latest"):
+            raise InputError(
+                f"--resume_from_checkpoint {self.resume_from_checkpoint}: expected latest"
+            )
         for name, unit in (("vae_channels", 8), ("unet_channels", 16)):
             channels = getattr(self, name)
             if not channels or any(c < unit or c % unit for c in channels):
