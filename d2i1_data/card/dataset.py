@@ -17,7 +17,7 @@ from ..dataset.files import write_png, write_text
 from ..dataset.preview import PREVIEW, preview
 from ..dataset.record import read_json, read_run
 from ..dataset.schema import METADATA, SCORES, Schema, read_schema
-from ..dataset.shards import PLAN, dataset_shards
+from ..dataset.shards import PLAN, dataset_shards, readable
 from ..tasks import Task
 from . import command, licence
 from .links import Links
@@ -57,10 +57,14 @@ SCORE_TEXTS = {
 def write_card(folder: Path) -> None:
     """Write README.md and preview.png of a dataset whose shards are complete."""
     schema = _schema(folder)
-    files = (pq.ParquetFile(shard) for shard in dataset_shards(folder))
-    groups = chain.from_iterable(file.iter_batches(PREVIEWS) for file in files)
-    rows = list(islice(chain.from_iterable(group.to_pylist() for group in groups), PREVIEWS))
-    picture = preview([schema.from_row(row) for row in rows], schema.tasks)
+    rows: list[dict[str, Any]] = []
+    for shard in dataset_shards(folder):
+        with readable(shard), pq.ParquetFile(shard) as file:
+            for group in islice(file.iter_batches(PREVIEWS), PREVIEWS):
+                rows += group.to_pylist()
+        if len(rows) >= PREVIEWS:
+            break
+    picture = preview([schema.from_row(row) for row in rows[:PREVIEWS]], schema.tasks)
     write_png(folder / PREVIEW, picture)
     write_text(folder / "README.md", dataset_card(folder))
 

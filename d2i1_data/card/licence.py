@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from huggingface_hub.repocard import metadata_load
 
@@ -14,9 +13,8 @@ import hub_cards
 
 from ..checkpoints.bases import embedded
 from ..diff2in1.checkpoint import EMBEDDED
+from ..hub import download
 from .text import is_repository
-
-HUB_TIMEOUT = 5  # seconds to read the card of a base from the Hub
 
 
 def metadata(names: Iterable[str | None]) -> dict[str, Any]:
@@ -54,10 +52,10 @@ def read_licence(base: str, revision: str | None = None) -> str | None:
     if not is_repository(base):
         return None
     try:
-        card = hf_hub_download(base, "README.md", revision=revision, etag_timeout=HUB_TIMEOUT)
+        card = download(base, "README.md", revision=revision)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
         return None
-    return _licence_in(Path(card))
+    return _licence_in(card)
 
 
 def _licence_in(card: Path) -> str | None:

@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from ..dataset.columns import count_values, take_column
 from ..dataset.schema import PROVENANCE, SCORES, Schema
-from ..dataset.shards import read_shard_record
-from ..errors import InputError
+from ..dataset.shards import read_shard_record, readable
 
 # fields of the provenance that differ in every row
 ROW_FIELDS = ("source_id", "source_sha256", "noise_seed", "variant")
@@ -78,7 +77,7 @@ def summarize(shards: Sequence[Shard], schema: Schema) -> Summary:
     parts: dict[tuple[str, str], list[pa.ChunkedArray]] = {}
     whole = Schema.of(schema.tasks).arrow
     for shard in shards:
-        try:
+        with readable(shard):
             table = pq.ParquetFile(shard).read(columns=["quality", "provenance"])
             own = {name: take_column(table, f"provenance.{name}", whole) for name in PROVENANCE}
             _add_provenance(summary, own)
@@ -86,11 +85,6 @@ def summarize(shards: Sequence[Shard], schema: Schema) -> Summary:
                 for score in SCORES:
                     column = take_column(table, f"quality.{task}.{score}", whole).drop_null()
                     parts.setdefault((task, score), []).append(column.to_numpy())
-        except (pa.ArrowException, KeyError) as error:
-            name = shard if isinstance(shard, Path) else getattr(shard, "path", "a shard")
-            raise InputError(
-                f"{name}: not a complete shard of a dataset of ours: {error}"
-            ) from error
         record = read_shard_record(shard)
         summary.rows += table.num_rows
         summary.size += _size(shard)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from diffusers.loaders.single_file_utils import SingleFileComponentError
-from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
 from ..diff2in1 import Base
 from ..diff2in1.checkpoint import EMBEDDED
 from ..errors import InputError
+from ..hub import download
 from .files import check_id, not_found, read_index
 
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
@@ -147,7 +147,7 @@ def _index_on_hub(name: str, revision: str | None) -> tuple[dict[str, Any], str]
     This finds errors before gigabytes are loaded. All other files are then loaded from this commit.
     """
     try:
-        file = Path(hf_hub_download(name, "model_index.json", revision=revision))
+        file = download(name, "model_index.json", revision=revision)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise not_found("base", name, error) from error
     return json.loads(file.read_text()), file.parent.name

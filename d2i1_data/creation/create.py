@@ -4,6 +4,7 @@ A dataset is a pure function of (checkpoint, source, settings, seed). The plan l
 and shard before the first image is made, so an interrupted run can continue.
 """
 
+import logging
 from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import timedelta
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .producers import Producer
     from .ray import RayCluster
+
+logger = logging.getLogger(__name__)
 
 PROCESS_TIMEOUT = timedelta(days=7)  # time that a process waits for others to finish their shards
 
@@ -120,8 +123,12 @@ def _begin(folder: Path, producer: "Producer", plan: "Plan", settings: WriteSett
     from ..dataset.record import RunRecord, write_run
     from ..dataset.shards import write_metadata
     from .plan import claim_folder, read_plan
+    from .shard_check import broken_shards
 
     claim_folder(folder, plan, settings.overwrite)
+    for shard, why in broken_shards(plan, folder).items():
+        logger.warning("%s; it is made again", why)
+        shard.unlink()
     own = ("output_dir", "overwrite")  # these settings do not affect the content
     given = {name: value for name, value in asdict(settings).items() if name not in own}
     write_run(folder, RunRecord(producer.act, changed_flags(given, type(settings)), given))

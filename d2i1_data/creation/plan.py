@@ -216,6 +216,11 @@ def _bits(*parts: object) -> int:
 # --- the folder ---
 
 
+def plan_sha256(folder: Path, name: str = PLAN) -> str:
+    """The sha256 of the file `plan.json` of a folder, or of another. Every shard states it."""
+    return hashlib.sha256((folder / name).read_bytes()).hexdigest()
+
+
 def missing_shards(plan: Plan, folder: Path) -> list[int]:
     """Indices of the shards that are not written yet."""
     there = {file.name for file in dataset_shards(folder)}

@@ -19,6 +19,7 @@ from ..errors import InputError
 from .plan import Plan, list_differences, read_plan
 from .producers import Job, Labeller, Skipped, make_producer
 from .settings import CreateSettings, LabelSettings, VerifySettings
+from .shard_check import require_complete
 
 # facts that affect only rounding; any other difference would make another dataset
 ROUNDING = ("device", "versions")
@@ -44,6 +45,7 @@ def verify(settings: VerifySettings) -> str:
     plan = read_plan(folder)
     if plan.facts["act"] not in ("create", "label"):
         raise InputError(f"{folder} holds real labels, which cannot be made again")
+    require_complete(plan, folder)
     producer = make_producer(_as_made(folder, plan, settings))
     assert isinstance(producer, Labeller)
     now = {**plan.facts, **producer.facts(), "versions": library_versions()}
@@ -90,8 +92,6 @@ def _read_shard(
 ) -> dict[str, dict[str, Any]]:
     """Read the rows of a shard by id, and check that they are those of the plan."""
     path = shard_path(folder, index)
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; repeat the command that made the dataset")
     rows = pq.read_table(path).to_pylist()
     planned = {producer.identity(item) for item in plan.shards[index]} - {
         *read_shard_record(path).skipped

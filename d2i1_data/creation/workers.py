@@ -13,7 +13,7 @@ from typing import Any
 from ..dataset.record import LogEntry
 from ..dataset.shards import LOGS, ShardRecord, library_versions, shard_path, write_shard
 from ..dataset.typed_json import to_json
-from .plan import Plan, missing_shards
+from .plan import Plan, missing_shards, plan_sha256
 from .producers import NOT_FINITE, UNREADABLE, Producer, Skipped
 
 REFRESH = 1.0  # seconds between two counts of the shards of other workers
@@ -36,6 +36,7 @@ class Worker:
         now = {**plan.facts, **producer.facts(), "versions": library_versions()}
         plan.check(now, producer.schema, f"process {number}")
         self.producer, self.plan, self.folder, self.number = producer, plan, folder, number
+        self.plan_sha256 = plan_sha256(folder)
 
     def make(self, index: int, progress: Callable[[int], Any] = lambda count: None) -> None:
         """Make and write a shard, and add an entry to the log.
@@ -52,6 +53,8 @@ class Worker:
                 {name: _without_place(skipped[name]) for name in sorted(skipped)},
                 {k: count for k, count in notes.items() if count},
                 self.producer.base_licence,
+                self.plan_sha256,
+                index,
             )
 
         samples = self.producer.make(self.plan.shards[index], skipped, progress)

@@ -10,7 +10,6 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -238,9 +237,19 @@ def _stored(png: bytes) -> dict[str, Any]:
     return {"bytes": png, "path": None}
 
 
-def stored_bytes(stored: Mapping[str, Any]) -> bytes:
-    """The bytes of an undecoded image. A dataset may also keep the path of its file."""
-    return stored["bytes"] or Path(stored["path"]).read_bytes()
+def stored_bytes(stored: Mapping[str, Any] | None) -> bytes:
+    """The bytes of an undecoded image.
+
+    Raises:
+        ValueError: if there are none. Files are not read, because a row of a stranger could name
+            any file of this machine.
+    """
+    data = stored and stored.get("bytes")
+    if not isinstance(data, bytes) or not data:
+        path = stored and stored.get("path")
+        why = f"names the file {path!r}, only bytes are read" if path else "holds no bytes"
+        raise ValueError(f"a picture {why}")
+    return data
 
 
 def decode_rgb(data: bytes) -> NDArray[np.uint8]:

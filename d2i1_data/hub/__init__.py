@@ -5,6 +5,7 @@ So it does not matter if a process is killed, an answer is lost or somebody else
 round compares again and sends what is still missing.
 """
 
+from .download import download
 from .errors import describe_error
 from .repository import Changes, Content, Kind, RemoteState, Repository, size_of
 from .retry import with_retries
@@ -16,6 +17,7 @@ __all__ = [
     "RemoteState",
     "Repository",
     "describe_error",
+    "download",
     "size_of",
     "with_retries",
 ]

@@ -9,7 +9,8 @@ from pathlib import Path
 from huggingface_hub import HfFileSystem
 
 from ..card import Links, dataset_card
-from ..creation.plan import missing_shards, read_plan
+from ..creation.plan import read_plan
+from ..creation.shard_check import require_complete
 from ..dataset.preview import PREVIEW
 from ..dataset.schema import METADATA, differing_columns, read_schema
 from ..dataset.shards import PLAN, dataset_shards, shard_path
@@ -59,11 +60,8 @@ class DatasetContent(RepositoryContent):
         if broken := [shard for shard in self.shards if not shard.exists()]:
             raise InputError(f"{broken[0]} is a broken link")
         read_schema((folder / METADATA).read_text(), str(folder / METADATA))
-        if (folder / PLAN).is_file() and (missing := missing_shards(read_plan(folder), folder)):
-            raise InputError(
-                f"dataset {folder}: {len(missing)} shards are missing; repeat the command"
-                " that creates it"
-            )
+        if (folder / PLAN).is_file():
+            require_complete(read_plan(folder), folder)
         self.cards: dict[tuple[str, ...], bytes] = {}  # other shards of the repository -> card
 
     def difference(self, state: RemoteState) -> Changes:

@@ -1,6 +1,7 @@
 """The source `dataset:`: a Hugging Face dataset in our schema, in a folder or on the Hub."""
 
-from collections.abc import Iterable, Mapping
+import io
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,28 @@ import datasets
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from numpy.typing import NDArray
+from PIL import Image
 
+from ..checkpoints.files import check_id, not_found
 from ..dataset.columns import take_column
 from ..dataset.sample import Sample
-from ..dataset.schema import METADATA, SCORES, Schema, read_schema
+from ..dataset.schema import METADATA, SCORES, Schema, read_schema, stored_bytes
+from ..dataset.shards import check_content, read_shard_record
 from ..errors import InputError
-from ..hub import describe_error
+from ..hub import download
 from .source import Source, fingerprint
+
+# other modes with the same meaning
+OTHER_MODES = {"L": ("P", "1")}
+# types that are read alike
+KINDS: tuple[Callable[[pa.DataType], bool], ...] = (
+    pa.types.is_integer,
+    pa.types.is_floating,
+    lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+    lambda kind: pa.types.is_binary(kind) or pa.types.is_large_binary(kind),
+)
 
 
 class Dataset(Source):
@@ -44,18 +58,15 @@ class Dataset(Source):
         self.stored_schema = read_schema(metadata, f"{path}/{METADATA}")
         self.tasks = self.stored_schema.tasks
         self.fingerprint = fingerprint(self.name, split, metadata, min_quality)
-        try:
-            rows = _load(path, split or "train")
-        except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
-            message = " ".join(str(error).split())
-            raise InputError(f"dataset {path}: cannot be loaded: {message}") from error
-        missing = [name for name in ("id", "image") if name not in rows.features]
-        if missing:
-            raise InputError(f"dataset {path}: columns {', '.join(missing)} are missing")
+        rows = _load(path, split or "train")
+        _check_columns(rows.features.arrow_schema, self.stored_schema.arrow, f"dataset {path}")
         self.rows = rows.with_format("arrow")  # undecoded
         if min_quality:
             self.rows = self.rows.select(self._reaching(min_quality))
-        self.ids = [str(identity) for identity in self.column("id").to_pylist()]
+        identities = self.column("id")
+        if identities.null_count:
+            raise InputError(f"dataset {path}: {identities.null_count} rows have no id")
+        self.ids = [str(identity) for identity in identities.to_pylist()]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -95,9 +106,28 @@ class Dataset(Source):
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         row = self.stored(index)
         try:
-            return self.stored_schema.from_row(row, tasks)
+            sample = self.stored_schema.from_row(row, tasks)
+            for name, target in sample.targets.items():
+                self._check(name, stored_bytes(row[name]), target, sample.size)
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"dataset {self.name}: row {row['id']!r}: {error}") from error
+        return sample
+
+    def _check(
+        self, name: str, png: bytes, target: NDArray[np.generic], size: tuple[int, int]
+    ) -> None:
+        """Raise InputError for labels that a dataset of ours cannot hold."""
+        family = self.tasks[name].family
+        ours, mode = _mode(family.to_png(family.to_array(family.blank((1, 1))))), _mode(png)
+        problem = family.find_problem(target)
+        if mode not in (ours, *OTHER_MODES.get(ours, ())):
+            problem = f"is stored with mode {mode}, expected {ours}"
+        elif not problem and target.shape[:2] != size:
+            problem = (
+                f"has {target.shape[1]}x{target.shape[0]} pixels, its image {size[1]}x{size[0]}"
+            )
+        if problem:
+            raise InputError(f"{name} {problem}")
 
     def _reaching(self, min_quality: Mapping[str, float]) -> list[int]:
         """Indices of the rows that reach every least value."""
@@ -138,15 +168,53 @@ class Dataset(Source):
         return task, score
 
 
-def _load(path: str, split: str) -> datasets.Dataset:
-    """Load the rows of a split.
+def _mode(png: bytes) -> str:
+    """The mode of a picture, as Pillow names it."""
+    with Image.open(io.BytesIO(png)) as picture:
+        return picture.mode
 
-    For a folder this names the shards. Otherwise `datasets` could return another folder from its
-    cache, because it identifies a folder only by its name, rows and bytes.
+
+def _check_columns(found: pa.Schema, expected: pa.Schema, where: str) -> None:
+    """Raise InputError unless the columns can be read as ours. Only id and image must be there."""
+    if missing := [name for name in ("id", "image") if name not in found.names]:
+        raise InputError(f"{where}: columns {', '.join(missing)} are missing")
+    for own in expected:
+        if own.name in found.names and not _fits(found.field(own.name).type, own.type):
+            kind = found.field(own.name).type
+            raise InputError(f"{where}: column {own.name} is {kind}, expected {own.type}")
+
+
+def _fits(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether a column of a stranger can be read as ours. Inner columns may be missing."""
+    if pa.types.is_struct(expected):
+        if not pa.types.is_struct(found):
+            return pa.types.is_null(found)
+        inner = {field.name: field.type for field in found}
+        return all(_fits(inner[own.name], own.type) for own in expected if own.name in inner)
+    return (
+        pa.types.is_null(found)
+        or any(is_kind(found) and is_kind(expected) for is_kind in KINDS)
+        or found == expected
+    )
+
+
+def _load(path: str, split: str) -> datasets.Dataset:
+    """Load the shards of a split. Other files are not read, whatever the card of a stranger names.
+
+    Raises:
+        InputError: if there is no such shard, or one is not complete.
     """
     pattern = f"data/{split}-*.parquet"
-    local = Path(path).is_dir() and any(Path(path).glob(pattern))
-    return datasets.load_dataset(path, split=split, data_files={split: pattern} if local else None)
+    shards = sorted(Path(path).glob(pattern))
+    for shard in shards:
+        read_shard_record(shard)  # or else `datasets` logs the error too
+    try:
+        return datasets.load_dataset(path, split=split, data_files={split: pattern})
+    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
+        for shard in shards:
+            check_content(shard)
+        message = " ".join(str(error.__cause__ or error).split())
+        raise InputError(f"dataset {path}: cannot be loaded: {message}") from error
 
 
 def _metadata(path: str) -> str:
@@ -154,10 +222,10 @@ def _metadata(path: str) -> str:
     local = Path(path) / METADATA
     if local.is_file():
         return local.read_text()
-    if Path(path).exists() or path.startswith((".", "/")):
+    if Path(path).exists():
         raise InputError(f"dataset {path}: no {METADATA} there; was it written by d2i1 create?")
+    check_id(path, "dataset")
     try:
-        return Path(hf_hub_download(path, METADATA, repo_type="dataset")).read_text()
-    except (HfHubHTTPError, LocalEntryNotFoundError, ValueError) as error:
-        why = describe_error(error)
-        raise InputError(f"dataset {path}: neither a folder nor on the Hub: {why}") from error
+        return download(path, METADATA, "dataset").read_text()
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
+        raise not_found("dataset", path, error) from error

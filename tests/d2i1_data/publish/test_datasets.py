@@ -225,7 +225,7 @@ def test_an_unfinished_dataset_is_refused(
 ) -> None:
     folder = shutil.copytree(created(0), tmp_path / "part")
     (folder / "data" / "train-00001.parquet").unlink()
-    assert "1 shards are missing" in d2i1("publish", folder, "--repo_id", "rooms", code=2)
+    assert ": no such file" in d2i1("publish", folder, "--repo_id", "rooms", code=2)
     shutil.rmtree(folder / "data")
     assert "no shards of ours" in d2i1("publish", folder, "--repo_id", "rooms", code=2)
     assert "no such folder" in d2i1("publish", tmp_path / "no", "--repo_id", "rooms", code=2)
