@@ -175,7 +175,7 @@ def over_images(plan: Path, baseline: str, seed: int) -> float:
 
 
 def test_number_of_processes_changes_nothing(d2i1: Command, plan: Path, tmp_path: Path) -> None:
-    change(plan, seeds=[0])
+    change(plan, seeds=[0], arms={"recipe": {}})
     d2i1("study", "--config", plan)
     more = ("--workers", 2, "--output_dir", tmp_path / "other")
     d2i1("study", "--config", plan, *more)

@@ -56,11 +56,11 @@ def test_killed_at_random_moments_two_processes_lose_nothing(
     folder, rng = tmp_path / "made", random.Random(0)
     command = ("-m", "d2i1_train.cli", "create", "--pipeline", pipeline, *SIZE)
     finished: dict[str, int] = {}
-    for attempt in range(6):
+    for attempt in range(3):
         process = start(*TORCHRUN, *command, "--output_dir", folder)
         begin = time.monotonic()
         while process.poll() is None and time.monotonic() - begin < 120:
-            if attempt < 3 and len(shards_at(folder)) >= len(finished) + 1:
+            if attempt < 2 and len(shards_at(folder)) >= len(finished) + 1:
                 time.sleep(rng.uniform(0, 0.4))
                 break
             time.sleep(0.02)
@@ -72,7 +72,7 @@ def test_killed_at_random_moments_two_processes_lose_nothing(
         if not killed:
             break
     assert process.returncode == 0, process.stderr.read().decode()[-2000:]
-    assert attempt >= 2  # it was killed at least twice
+    assert attempt == 2  # it was killed twice
     assert shards(folder) == shards(whole)
     assert not list(folder.rglob("*.tmp"))
 
@@ -104,7 +104,7 @@ def test_ray_gives_the_same_rows(pipeline: Path, whole: Path, tmp_path: Path) ->
     assert len(workers) == 2
 
 
-@pytest.mark.parametrize("deaths", [1, 3])
+@pytest.mark.parametrize("deaths", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("ray")
 def test_ray_takes_over_from_the_dead(
     pipeline: Path, whole: Path, tmp_path: Path, d2i1: Callable[..., str], deaths: int

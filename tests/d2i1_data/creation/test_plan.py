@@ -90,17 +90,17 @@ def test_balance_shows_rare_classes_as_often_as_it_can() -> None:
 
 
 def test_balance_begins_with_images_at_random() -> None:
-    rooms, rows = open_source("rooms:val", "16"), range(60)
+    rooms, rows = open_source("rooms:val", "16"), range(24)
 
     def chosen(count: int, subset_seed: int | None) -> list[Item]:
         (items,) = plan_shards(rooms, rows, count, 64, "semseg", subset_seed)
         return items
 
-    few = chosen(10, 3)
-    assert few == chosen(20, 3)[:10] != chosen(10, 4)
-    first = chosen(10, None)
+    few = chosen(6, 3)
+    assert few == chosen(12, 3)[:6] != chosen(6, 4)
+    first = chosen(6, None)
     assert {item.source_id for item in few} - {item.source_id for item in first}
-    assert first == chosen(60, 3)[:10] == chosen(60, 4)[:10]  # nothing is left to choose
+    assert first == chosen(24, 3)[:6] == chosen(24, 4)[:6]  # nothing is left to choose
 
 
 @pytest.mark.parametrize("name", ["depth", "human_parsing", "colour"])

@@ -49,7 +49,7 @@ def count(made: Path, name: str, source: str = "rooms:train", **given: Any) -> i
 def test_rows_of_the_training_split_pass(made: Path) -> None:
     """Also those of rooms that the run does not train on, and with a validation."""
     assert count(made, "plain") == 0
-    every = {"validation_source": "rooms:val", "num_validation_samples": 500}
+    every = {"validation_source": "rooms:val", "num_validation_samples": 30}
     assert count(made, "plain", **every) == 0
     assert count(made, "unnamed", **every) == 0
     own = SelfImproveSettings(pipeline="", output_dir="", source="rooms:train")
