@@ -15,11 +15,12 @@ import torch
 from d2i1_data.creation.create import create, import_source, label
 from d2i1_data.dataset.files import atomic_file, write_json, write_text
 from d2i1_data.dataset.record import read_json
+from d2i1_data.dataset.schema import read_tasks
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.inspection.evaluation.measure import Sums, bootstrap, compute_metrics
 from d2i1_data.inspection.evaluation.sparsification import Sparsification, curve
 from d2i1_data.sources import open_source
-from d2i1_data.tasks import TASKS, Task
+from d2i1_data.tasks import Task
 
 from ..loop.reopen import open_theta
 from ..scratch.generation import Generation
@@ -135,10 +136,12 @@ def _score_generation(
 
 def compare(cell: Cell, baselines: Sequence[Cell], study: StudySettings) -> None:
     """Compare theta_C of a cell with that of its baselines, over test images (bootstrap)."""
+    perception = read_json(cell.warm_up.folder / "pipeline" / "perception" / "config.json")
+    tasks = read_tasks(perception["tasks"], "pipeline")
     found = {}
     for baseline in baselines:
         one, other = (_read_sums(folder) for folder in (baseline.folder, cell.folder))
-        differences = {name: bootstrap(TASKS[name], one[name], other[name], ROUNDS) for name in one}
+        differences = {name: bootstrap(tasks[name], one[name], other[name], ROUNDS) for name in one}
         found[baseline.arm] = {"of": baseline.facts(study), "differences": differences}
     write_json(cell.folder / VERSUS, found)
 
