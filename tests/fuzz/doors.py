@@ -14,9 +14,8 @@ SOURCE = """\
 name: photos
 licence: cc0-1.0
 root: photos
-columns: {image: image, depth: depth, semseg: semseg, normals: normals}
+columns: {image: image, depth: {folder: depth, scale: 1000}, semseg: semseg, normals: normals}
 classes: {semseg: {names: [wall, floor, box], ignore: [255]}}
-depth: {scale: 1000}
 caption: {template: "a room"}
 """
 WARM_UP = """\
@@ -51,7 +50,7 @@ DOORS = {
     "predict a photo": Door(("predict", IMAGE, "--pipeline", "pipeline", *OUT), (IMAGE, *PIPELINE)),
     "evaluate": Door(("evaluate", "--pipeline", "pipeline", *PHOTOS[:2]), ("photos/*/*",)),
     "predict with an adapter": Door(
-        ("predict", IMAGE, "--pipeline", "adapter", "--base", "pipeline", *OUT), ADAPTER
+        ("predict", IMAGE, "--pipeline", "adapter", *OUT), ADAPTER
     ),
     "import a dataset": Door(("import", "--source", "dataset:dataset", *OUT), DATASET),
     "verify": Door(("create", "--verify", "dataset", "--pipeline", "pipeline"), DATASET),
