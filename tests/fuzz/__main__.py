@@ -130,7 +130,7 @@ def fuzz(draws: range, show: bool) -> dict[str, Any]:
             if wrong:
                 failed.append(f"{where}: {wrong}")
             if show or wrong:
-                print(f"{where}: {wrong or line}", flush=True)
+                print(f"{where}: {wrong or line}", flush=True)  # noqa: T201
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     if memory > MEMORY:
         failed.append(f"{memory >> 20} MB of memory")
@@ -147,7 +147,8 @@ if __name__ == "__main__":
     given = parser.parse_args()
     first, number = (given.first, given.files) if given.only is None else (given.only, 1)
     try:
-        print(json.dumps(fuzz(range(first, first + number), given.show or number == 1)))
+        found = fuzz(range(first, first + number), given.show or number == 1)
+        print(json.dumps(found))  # noqa: T201
     finally:
         HUB.stop()
         shutil.rmtree(HOME, ignore_errors=True)

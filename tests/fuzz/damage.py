@@ -18,6 +18,11 @@ ODD: list[Any] = [
     *([], {}, [[]], [None] * 1000, {"a": {"b": {}}}),
 ]
 
+KINDS = (
+    *(("RGB", "PPM"), ("L", "BMP"), ("P", "GIF"), ("F", "TIFF"), ("I;16", "TIFF"), ("1", "PNG")),
+    *(("RGBA", "WEBP"), ("CMYK", "JPEG"), ("LA", "PNG"), ("RGB", "ICO"), ("RGB", "EPS")),
+)
+
 Draw = random.Random
 Damage = Callable[[bytes, Draw], bytes]
 
@@ -135,10 +140,7 @@ def _format(data: bytes, draw: Draw) -> bytes:
     """The same picture in another format or mode."""
     image = Image.open(io.BytesIO(data))
     buffer = io.BytesIO()
-    mode, kind = draw.choice(
-        (("RGB", "PPM"), ("L", "BMP"), ("P", "GIF"), ("F", "TIFF"), ("I;16", "TIFF"), ("1", "PNG"))
-        + (("RGBA", "WEBP"), ("CMYK", "JPEG"), ("LA", "PNG"), ("RGB", "ICO"), ("RGB", "EPS"))
-    )
+    mode, kind = draw.choice(KINDS)
     image = image.convert("L").convert("I;16") if mode == "I;16" else image.convert(mode)
     image.save(buffer, kind)
     return buffer.getvalue()

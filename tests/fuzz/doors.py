@@ -49,9 +49,7 @@ DOORS = {
     "import photos, skip": Door(("import", *PHOTOS, "--on_bad_row", "skip", *OUT), ("photos/*/*",)),
     "predict a photo": Door(("predict", IMAGE, "--pipeline", "pipeline", *OUT), (IMAGE, *PIPELINE)),
     "evaluate": Door(("evaluate", "--pipeline", "pipeline", *PHOTOS[:2]), ("photos/*/*",)),
-    "predict with an adapter": Door(
-        ("predict", IMAGE, "--pipeline", "adapter", *OUT), ADAPTER
-    ),
+    "predict with an adapter": Door(("predict", IMAGE, "--pipeline", "adapter", *OUT), ADAPTER),
     "import a dataset": Door(("import", "--source", "dataset:dataset", *OUT), DATASET),
     "verify": Door(("create", "--verify", "dataset", "--pipeline", "pipeline"), DATASET),
     "report": Door(("report", "dataset", "--pipeline", "pipeline"), DATASET),
