@@ -9,6 +9,7 @@ import errno
 import fcntl
 import io
 import json
+import math
 import os
 import shutil
 import threading
@@ -118,8 +119,23 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file as a whole or not at all."""
-    write_text(path, json.dumps(content, indent=2) + "\n")
+    """Write a JSON file as a whole or not at all.
+
+    JSON has no NaN and no infinity. Objects leave them out, and lists have null instead.
+    """
+    write_text(path, json.dumps(without_nan(content), indent=2, allow_nan=False) + "\n")
+
+
+def without_nan(content: Any) -> Any:
+    """The same content without NaN and infinity, see `write_json`."""
+    if isinstance(content, float):
+        return content if math.isfinite(content) else None
+    if isinstance(content, list | tuple):
+        return [without_nan(item) for item in content]
+    if not isinstance(content, dict):
+        return content
+    kept = {key: (value, without_nan(value)) for key, value in content.items()}
+    return {key: new for key, (old, new) in kept.items() if new is not None or old is None}
 
 
 def write_png(path: Path, picture: "Image") -> None:

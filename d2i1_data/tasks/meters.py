@@ -34,6 +34,14 @@ class Meter(ABC):
         """The same meter for maps with this many classes."""
         return self
 
+    def worst(self, target: Tensor) -> Tensor:
+        """The prediction that counts where a model predicts nothing, such as NaN.
+
+        Args:
+            target: [B, C, H, W].
+        """
+        return torch.zeros_like(target)
+
     @abstractmethod
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
         """Error of each pixel, at least 0, [B, 1, H, W]. It is undefined for unknown pixels.
@@ -96,6 +104,9 @@ class AngularError(Meter):
     unit = "degrees"
     thresholds = (5.0, 7.5, 11.25, 11.5, 22.5, 30.0)  # iDisc reports its 11.5 under the name 11.25
     bins = 18_000
+
+    def worst(self, target: Tensor) -> Tensor:
+        return -target
 
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
         predicted, true = prediction.double(), target.double()
@@ -171,6 +182,9 @@ class IntersectionOverUnion(Meter):
     def with_classes(self, count: int) -> Meter:
         return IntersectionOverUnion(count)
 
+    def worst(self, target: Tensor) -> Tensor:
+        return (target + 1) % self.classes
+
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
         return (prediction != target).double()
 
@@ -200,6 +214,9 @@ class FMeasure(Meter):
     unit = "difference of probability"
     thresholds = tuple(step / 20 for step in range(1, 20))
 
+    def worst(self, target: Tensor) -> Tensor:
+        return (target <= 0.5).to(target.dtype)
+
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
         return (prediction - target).abs()
 
@@ -227,6 +244,9 @@ class AveragePrecision(Meter):
     higher_better_prefixes = ("ap",)
     unit = "difference of probability"
     bins = 1000
+
+    def worst(self, target: Tensor) -> Tensor:
+        return (target <= 0.5).to(target.dtype)
 
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
         return (prediction - target).abs()

@@ -172,7 +172,8 @@ class BestCheckpoint:
 
     def _saved_value(self) -> float:
         """The value of the checkpoint; nan if there is none, or another metric chose it."""
-        return float(saved_metric(self.folder)["value"]) if self.is_saved() else math.nan
+        found = saved_metric(self.folder) if self.is_saved() else {}
+        return float(found.get("value", math.nan))
 
 
 def saved_metric(best: Path) -> dict[str, Any]:

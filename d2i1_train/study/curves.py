@@ -30,10 +30,11 @@ def mean_curves(results: list[Result], task: str) -> dict[tuple[str, str], Curve
     metric = TASKS[task].meter.headline
     for result in results:
         for theta, steps in result.scores.items():
-            known = {step: one[task][metric] for step, one in steps.items() if task in one}
+            scored = {step: one.get(task, {}) for step, one in steps.items()}
+            known = {step: own[metric] for step, own in scored.items() if metric in own}
             place = result.cell.group, result.cell.seed
             if theta == THETA:
-                starts |= dict.fromkeys([place], known[0]) if known else {}
+                starts |= dict.fromkeys([place], known[0]) if 0 in known else {}
                 continue
             if known and place in starts:
                 known = {0: starts[place], **known}

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -102,7 +103,7 @@ def read_spread(cell: Cell, baseline: str) -> Scores:
     """Spread over images of the difference to a baseline: task -> metric -> spread."""
     found = read_json(cell.folder / VERSUS)[baseline]["differences"]
     return {
-        task: {metric: one["spread"] for metric, one in metrics.items()}
+        task: {metric: one.get("spread", math.nan) for metric, one in metrics.items()}
         for task, metrics in found.items()
     }
 

@@ -49,7 +49,7 @@ def paired_table(pairs: Sequence[tuple[Result, Result]], theta: str) -> str:
             sign = 1 if meter.higher_is_better(meter.headline) else -1
             better = sum(sign * change > 0 for change in changes)
             worse = sum(sign * change < 0 for change in changes)
-            images = mean(spread[task][meter.headline] for spread in spreads)
+            images = mean(spread[task].get(meter.headline, math.nan) for spread in spreads)
             count, p = f"{better} of {len(changes)}", f"{sign_test(better, worse):.3g}"
             lines.append([arm, baseline, name, with_error(changes, "+"), count, p, f"{images:.2g}"])
     return _markdown(PAIRED, lines)

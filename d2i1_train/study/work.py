@@ -1,6 +1,6 @@
 """Work of a study: what its processes do. Everything is complete on disk before it is noted."""
 
-import json
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from d2i1_data.creation.create import create, import_source, label
-from d2i1_data.dataset.files import atomic_file, write_json, write_text
+from d2i1_data.dataset.files import atomic_file, write_json
 from d2i1_data.dataset.record import read_json
 from d2i1_data.dataset.schema import read_tasks
 from d2i1_data.diff2in1 import Diff2in1Pipeline
@@ -113,8 +113,8 @@ def _score_uncertainty(
     sums = test.measure(pipe, sparsification)
     scores[THETA] = {cell.warm_up.settings.max_train_steps: _metrics(tasks, sums)}
     curves = {name: curve(sparsification.sums[name]) for name in tasks}
-    text = json.dumps({name: one._asdict() for name, one in curves.items()})
-    write_text(cell.folder / SPARSIFICATION, text + "\n")
+    defined = {name: one._asdict() for name, one in curves.items() if math.isfinite(one.ause)}
+    write_json(cell.folder / SPARSIFICATION, defined)
     return {f"{name} ause": one.ause for name, one in curves.items()}
 
 

@@ -64,7 +64,8 @@ class LabelMap(Family):
         return target != 255
 
     def finish(self, raw: Tensor) -> Tensor:
-        return raw.argmax(1, keepdim=True)
+        unknown = raw.amax(1, keepdim=True).isnan()
+        return torch.where(unknown, 255, raw.argmax(1, keepdim=True))
 
     def to_linear(self, raw: Tensor) -> Tensor:
         """Probabilities, [B, K, H, W]."""

@@ -1,5 +1,6 @@
 """Measure metrics of a pipeline on labelled samples."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -88,6 +89,8 @@ def measure_outputs(
 ) -> Sums:
     """Measure the sums of each sample from its prediction.
 
+    A pixel that a model predicts as unknown, NaN or infinite counts as wrong.
+
     Args:
         outputs: batches of samples, with their predictions and uncertainty.
         tasks: the tasks that are scored.
@@ -104,10 +107,14 @@ def measure_outputs(
             for sample, predicted, unsure in maps_of:
                 maps = ScoredMaps(predicted[None].cpu(), truth(sample, task), unsure[None].cpu())
                 prediction, target, uncertainty = scored_pixels.apply(task.family, sample, maps)
+                known = task.family.valid(prediction) & prediction.isfinite().all(1, keepdim=True)
+                prediction = torch.where(known, prediction, task.meter.worst(target))
                 valid = task.family.valid(target)
                 sums[name].append(task.meter.measure(prediction, target, valid))
                 if sparsification:
                     error = task.meter.error(prediction, target)
+                    known &= uncertainty.isfinite()
+                    uncertainty = torch.where(known, uncertainty, 1.0)
                     sparsification.add(name, uncertainty, error, valid)
     return {
         name: torch.cat(parts) if parts else _empty(tasks[name]) for name, parts in sums.items()
@@ -140,9 +147,9 @@ def compute_metrics(tasks: dict[str, Task], total: Sums) -> dict[str, dict[str, 
 
 
 def table_metrics(tasks: dict[str, Task], metrics: dict[str, dict[str, float]]) -> dict[str, float]:
-    """The metrics that tables show, `TASK METRIC` -> value."""
+    """The metrics that tables show, `TASK METRIC` -> value; nan if it is not defined."""
     return {
-        f"{name} {metric}": metrics[name][metric]
+        f"{name} {metric}": metrics[name].get(metric, math.nan)
         for name, task in tasks.items()
         for metric in task.meter.table_metrics
     }
