@@ -1,10 +1,13 @@
 """Checks of settings that several commands share."""
 
+import json
 from collections.abc import Sequence
 from string import Formatter
 from typing import Any
 
 from .errors import InputError
+
+MAX_DEPTH = 100  # of the objects and lists in a JSON file
 
 
 def check_template(template: str, allowed: Sequence[str], where: str) -> None:
@@ -44,6 +47,43 @@ def require_positive(settings: Any, *names: str) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: expected at least 1")
+
+
+def require_seed(settings: Any, *names: str) -> None:
+    """Refuse seeds that 64 bits cannot hold. None is accepted.
+
+    Args:
+        settings: any settings.
+        names: names of the settings to check.
+
+    Raises:
+        InputError: if a seed is too large or too small.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not -(2**63) <= value < 2**63:
+            raise InputError(f"--{name} {value}: expected at least -2^63, below 2^63")
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The content of a JSON file, which may come from a stranger.
+
+    Raises:
+        ValueError: if it is no JSON, or nested too deep.
+    """
+    too_deep = f"nested more than {MAX_DEPTH} deep"
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(too_deep) from error
+    level, depth = [content], 0
+    while level:
+        depth += 1
+        inner = [one.values() if isinstance(one, dict) else one for one in level]
+        level = [one for values in inner for one in values if isinstance(one, dict | list)]
+        if depth > MAX_DEPTH:
+            raise ValueError(too_deep)
+    return content
 
 
 def refuse_without(settings: Any, names: Sequence[str], wanted: str) -> None:

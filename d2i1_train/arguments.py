@@ -113,6 +113,8 @@ def _complete(kind: type, arguments: list[str], positional: str | None) -> list[
     Raises:
         InputError: if a flag or a key of a file is unknown, or a value has no flag.
     """
+    if "--help" in arguments or arguments[-1:] == ["-h"]:
+        return ["--help"]  # the flag before it may lack its value, as in `create --verify --help`
     types = {field.name: field.type for field in fields(kind)}
     files: list[str] = []
     flags: list[str] = []

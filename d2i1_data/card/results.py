@@ -1,6 +1,5 @@
 """Metrics of a checkpoint for its card, from files of `d2i1 evaluate` and `d2i1 demo`."""
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from huggingface_hub import EvalResult
 
 from ..checkpoints.files import fingerprint
 from ..checkpoints.training_record import ValidationRecord
+from ..checks import parse_json
 from ..errors import InputError
 from ..tasks import TASKS, Task
 from .text import Markdown, is_repository, table
@@ -92,7 +92,7 @@ def read_results(file: Path, folder: Path) -> Results:
         InputError: if the file holds no results, results of another checkpoint, or of theta_E.
     """
     try:
-        content = json.loads(file.read_text())
+        content = parse_json(file.read_text())
         own = content.get("fingerprint")
         settings = content.get("settings", {})
         results = Results(

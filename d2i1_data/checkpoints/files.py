@@ -1,10 +1,10 @@
 """Files of a checkpoint: fetch them from the Hub, and compute their fingerprint."""
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
+from ..checks import parse_json
 from ..errors import InputError
 from .training_record import TRAINING
 
@@ -68,7 +68,7 @@ def read_index(folder: Path, kind: str) -> dict[str, Any]:
     if not file.is_file():
         raise InputError(f"{kind} {folder}: no model_index.json there, expected diffusers layout")
     try:
-        index = json.loads(file.read_text())
+        index = parse_json(file.read_text())
     except ValueError as error:
         raise InputError(f"{file}: not readable as JSON: {error}") from error
     if not isinstance(index, dict):

@@ -3,12 +3,12 @@
 The file lies beside the weights. Cards show its content, and people copy its commands.
 """
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..checks import parse_json
 from ..dataset.files import write_json
 from ..dataset.typed_json import from_json, to_json
 from ..errors import InputError
@@ -93,7 +93,7 @@ def read_training(folder: Path) -> TrainingRecord:
     if not file.is_file():
         return TrainingRecord()
     try:
-        content = json.loads(file.read_text())
+        content = parse_json(file.read_text())
         stages = tuple(from_json(Stage, stage) for stage in content["stages"])
         for stage in stages:
             if not _is_command(stage.command):

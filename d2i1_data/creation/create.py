@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MAX_SAMPLES = 10_000_000  # of one dataset; their plan takes about 2 GB of memory
 PROCESS_TIMEOUT = timedelta(days=7)  # time that a process waits for others to finish their shards
 
 
@@ -105,6 +106,11 @@ def _plan(producer: "Producer", settings: WriteSettings, cluster: "RayCluster | 
         raise InputError(f"source {producer.source.name}: holds no sample")
     if isinstance(settings, CreateSettings):
         count, balance = settings.num_samples or count * settings.variants, settings.balance
+    if count > MAX_SAMPLES:
+        raise InputError(
+            f"{count:,} samples: expected at most {MAX_SAMPLES:,}, because the plan lists each;"
+            " create more into other folders, with another --seed"
+        )
     size = settings.shard_size
     facts: dict[str, Any] = {"act": producer.act, "resolution": settings.resolution}
     facts |= {"samples": count, "shard_size": size, **producer.facts()}

@@ -13,7 +13,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..checks import check_format
+from ..checks import check_format, parse_json
 from ..dataset.files import require_folder, temporary_path, write_text
 from ..dataset.record import RUN, read_json
 from ..dataset.schema import FORMAT_VERSION, METADATA, Schema, differing_columns
@@ -286,11 +286,11 @@ def read_plan(folder: Path, advice: str = "was it written by d2i1 create?") -> P
     if not file.is_file():
         raise InputError(f"{folder} is not empty and holds no {PLAN}: {advice}")
     try:
-        facts = json.loads(file.read_text())
+        facts = parse_json(file.read_text())
         version = int(facts.pop("format_version"))
         shards = [[Item(*item) for item in shard] for shard in facts.pop("shards")]
         config = facts.pop("schema")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise InputError(f"{file} is no plan of ours: {advice}") from error
     check_format(version, FORMAT_VERSION, str(file))
     return Plan(facts, shards, Schema.from_config(config, str(file)))

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ..dataset.record import RUN, read_run
 from ..dataset.sample import Provenance, Quality, Sample
 from ..dataset.schema import Schema
-from ..dataset.shards import library_versions, read_shard_record, shard_path
+from ..dataset.shards import PLAN, library_versions, read_shard_record, shard_path
 from ..errors import InputError
 from .plan import Plan, list_differences, read_plan
 from .producers import Job, Labeller, Skipped, make_producer
@@ -43,7 +43,7 @@ def verify(settings: VerifySettings) -> str:
     """
     folder = Path(settings.verify)
     plan = read_plan(folder)
-    if plan.facts["act"] not in ("create", "label"):
+    if plan.facts.get("act") not in ("create", "label"):
         raise InputError(f"{folder} holds real labels, which cannot be made again")
     require_complete(plan, folder)
     producer = make_producer(_as_made(folder, plan, settings))
@@ -84,7 +84,10 @@ def _as_made(folder: Path, plan: Plan, settings: VerifySettings) -> LabelSetting
     facts = {IN_SETTINGS.get(key, key): value for key, value in plan.facts.items()}
     given = {key: value for key, value in facts.items() if key in names}
     given["subset_seed"] = facts.get("subset_seed")  # without it, the first rows or all were used
-    return kind(**{**given, **places, "on_bad_row": "skip", "output_dir": str(folder)})
+    try:
+        return kind(**{**given, **places, "on_bad_row": "skip", "output_dir": str(folder)})
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"{folder / PLAN} is no plan of ours: {error}") from error
 
 
 def _read_shard(

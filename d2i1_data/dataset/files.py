@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 MANY_FILES = 256  # for more files, syncing all file systems is quicker than syncing each file
 
 
@@ -147,10 +148,13 @@ def write_png(path: Path, picture: "Image") -> None:
 
 @contextmanager
 def explain_full_disk(folder: Path) -> Iterator[None]:
-    """Raise InputError for a full disk."""
+    """Raise InputError for a disk that is full, and for a folder that cannot be written."""
     try:
         yield
     except OSError as error:
+        if error.errno in READ_ONLY:
+            place = error.filename or folder
+            raise InputError(f"{place}: {error.strerror}: choose another --output_dir") from error
         if error.errno not in DISK_FULL:
             raise
         raise InputError(

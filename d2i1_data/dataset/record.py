@@ -1,13 +1,12 @@
 """Records of how a folder was written: `run.json`, and the logs of a dataset."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..checks import check_format
+from ..checks import check_format, parse_json
 from ..errors import InputError
 from .files import locked, require_folder, temporary_path, write_json
 from .schema import FORMAT_VERSION
@@ -178,7 +177,7 @@ def read_json(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        content = json.loads(file.read_text())
+        content = parse_json(file.read_text())
     except ValueError as error:
         raise InputError(f"{file}: not readable as JSON: {error}") from error
     if not isinstance(content, dict):
@@ -190,4 +189,4 @@ def _entries(file: Path) -> Iterator[LogEntry]:
     """Read the entries of a log. A kill or a full disk can break a line; it is then ignored."""
     for line in file.read_text().splitlines():
         with suppress(ValueError, TypeError, KeyError):
-            yield from_json(LogEntry, json.loads(line))
+            yield from_json(LogEntry, parse_json(line))

@@ -18,7 +18,7 @@ from datasets import Features, Image, Value
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from ..checks import check_format
+from ..checks import check_format, parse_json
 from ..diff2in1.families import CONFIDENCE, encode_png
 from ..errors import InputError
 from ..tasks import TASKS, Task
@@ -317,9 +317,9 @@ def read_schema(text: str, where: str) -> Schema:
         InputError: if it is not a metadata file of ours, or has a newer format.
     """
     try:
-        content = json.loads(text)
+        content = parse_json(text)
         version = int(content["format_version"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise InputError(f"{where}: not a metadata file of ours ({error!r})") from error
     check_format(version, FORMAT_VERSION, where)
     return Schema.from_config(content, where)

@@ -14,6 +14,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..checks import parse_json
 from ..errors import InputError
 from .files import atomic_file, require_folder, write_json
 from .prefetch import prefetch
@@ -146,7 +147,7 @@ def readable(shard: Path | IO[bytes]) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (OSError, ValueError, TypeError, KeyError, RecursionError, pa.ArrowException) as error:
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
         name = shard if isinstance(shard, Path) else getattr(shard, "path", "a shard")
         why = " ".join(str(error).split())
         raise InputError(f"{name}: not a complete shard of a dataset of ours: {why}") from error
@@ -160,7 +161,7 @@ def read_shard_record(shard: Path | IO[bytes]) -> ShardRecord:
     """
     with readable(shard):
         stored = (pq.read_metadata(shard).metadata or {}).get(RECORD.encode())
-        return from_json(ShardRecord, json.loads(stored)) if stored else ShardRecord()
+        return from_json(ShardRecord, parse_json(stored)) if stored else ShardRecord()
 
 
 def check_content(shard: Path) -> None:

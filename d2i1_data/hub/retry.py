@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 MAX_TRIES = 8  # in a row without any progress
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
-LOGGED_WAIT = 3.0  # seconds; longer waits are logged
+LOGGED_WAIT = 3.0  # seconds; longer waits are logged, and each time that the Hub does not answer
 
 
 class Retry:
@@ -45,7 +45,7 @@ class Retry:
         asked = response.headers.get("Retry-After", "") if response is not None else ""
         wait = float(asked) if asked.isdigit() else FIRST_WAIT * 2 ** (self.failures - 1)
         wait = min(wait, LONGEST_WAIT)
-        if wait > LOGGED_WAIT:
+        if wait > LOGGED_WAIT or response is None:
             logger.warning("%s: %s; again in %.0f s", self.about, describe_error(error), wait)
         time.sleep(wait)
 

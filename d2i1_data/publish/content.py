@@ -1,10 +1,10 @@
 """The wanted content of a repository, compared with its present content."""
 
-import json
 import re
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+from ..checks import parse_json
 from ..errors import InputError
 from ..hub import Changes, Kind, RemoteState, Repository
 
@@ -76,7 +76,7 @@ def read_object(repository: Repository, name: str, state: RemoteState) -> dict[s
     if name not in state.files:
         return {}
     try:
-        content = json.loads(repository.read(name, state))
+        content = parse_json(repository.read(name, state))
     except ValueError as error:
         raise InputError(f"{repository}: {name} is not readable as JSON: {error}") from error
     if not isinstance(content, dict):

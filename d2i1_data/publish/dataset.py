@@ -1,6 +1,5 @@
 """Publish a dataset folder as a dataset repository."""
 
-import json
 import re
 from collections.abc import Mapping
 from itertools import count
@@ -12,6 +11,7 @@ from ..card import Links, dataset_card
 from ..creation.plan import read_plan
 from ..creation.shard_check import require_complete
 from ..dataset.preview import PREVIEW
+from ..dataset.record import read_json
 from ..dataset.schema import METADATA, differing_columns, read_schema
 from ..dataset.shards import PLAN, dataset_shards, shard_path
 from ..errors import InputError
@@ -137,7 +137,7 @@ class DatasetContent(RepositoryContent):
 
     def _check_schema(self, state: RemoteState) -> None:
         """Raise InputError unless tasks, classes and columns are those of the repository."""
-        local = json.loads((self.folder / METADATA).read_text())
+        local = read_json(self.folder / METADATA)
         remote = read_object(self.repository, METADATA, state)
         ours, theirs = local["tasks"], remote.get("tasks", {})
         differing = sorted(

@@ -72,6 +72,8 @@ class Producer:
     def read(self, item: Item, skipped: Skipped) -> Sample | None:
         """Read the source image of an item. None if it is unreadable and left out."""
         try:
+            if item.source_id not in self._row:
+                raise InputError(f"source {self.source.name} has no sample {item.source_id!r}")
             return self.fetch(self._row[item.source_id])
         except InputError as error:
             self.refuse(item, str(error), skipped)

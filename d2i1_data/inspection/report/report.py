@@ -4,13 +4,13 @@ Columns without pictures are read completely. At most `max_samples` rows are dec
 with millions of rows takes little longer than one with thousands.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import hub_cards
 
+from ...checks import parse_json
 from ...dataset.columns import count_values
 from ...dataset.files import require_folder, write_json, write_text
 from ...dataset.record import DatasetRecord, read_record
@@ -106,7 +106,7 @@ def claim(settings: ReportSettings) -> Path:
 def _files_of(folder: Path) -> list[str]:
     """Names of the files of an earlier report."""
     try:
-        files = json.loads((folder / NUMBERS).read_text())["files"]
+        files = parse_json((folder / NUMBERS).read_text())["files"]
         return [Path(name).name for name in files]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
