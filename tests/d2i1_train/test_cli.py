@@ -237,7 +237,7 @@ def test_switches_need_no_value(switch: list[str], expected: bool) -> None:
 @pytest.mark.parametrize("act", ACTS)
 def test_every_act_has_help(act: str, capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        main([act, "--help"])
+        main([*act.split(), "--help"])
     assert stopped.value.code == 0
     assert f"usage: d2i1 {act}" in capfd.readouterr().out
 

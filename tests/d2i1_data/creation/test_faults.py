@@ -250,3 +250,49 @@ def test_a_torn_log_spoils_nothing(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "made/data/train-00002.parquet").unlink()
     run(*command, "--output_dir", tmp_path / "made")
     assert [entry.shard for entry in read_record(str(tmp_path / "made")).logs] == [0, 1, 2]
+
+
+def test_a_folder_that_cannot_be_written(photos: Path, d2i1: D2i1) -> None:
+    """Nobody, not even root, makes folders in /sys."""
+    command = ("import", "--source", f"folder:{photos}", "--output_dir", "/sys/made")
+    assert "/sys/made: " in (message := d2i1(*command, code=2))
+    assert "choose another --output_dir" in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "expected"),
+    [
+        ("--seed", 10**22, "--seed 10000000000000000000000: expected at least -2^63, below 2^63"),
+        ("--num_samples", 10**12, "1,000,000,000,000 samples: expected at most 10,000,000"),
+        ("--variants", 10**12, "3,000,000,000,000 samples: expected at most 10,000,000"),
+    ],
+)
+def test_absurd_numbers(
+    pipeline: Path, tmp_path: Path, d2i1: D2i1, flag: str, value: int, expected: str
+) -> None:
+    size = ("--source", "rooms:train", "--max_source_samples", 3, "--resolution", 32)
+    command = ("create", "--pipeline", pipeline, *size, flag, value)
+    assert expected in d2i1(*command, "--output_dir", tmp_path / "made", code=2)
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_source_that_lost_an_image(
+    pipeline: Path, photos: Path, tmp_path: Path, d2i1: D2i1
+) -> None:
+    """A plan names images; the fingerprint of a folder does not know them."""
+    photos.write_text(photos.read_text().split("caption:")[0])
+    source = ("--source", f"folder:{photos}", "--num_inference_steps", 2)
+    command = ("create", "--pipeline", pipeline, *source, "--output_dir", tmp_path / "made")
+    run(*command)
+    for part in ("image", "label"):
+        (photos.parent / part / "4.png").unlink()
+    message = d2i1("create", "--verify", tmp_path / "made", "--rows", 6, code=2)
+    assert "row 4-000: source photos has no sample '4'" in message
+
+
+def test_images_without_labels(photos: Path, tmp_path: Path) -> None:
+    images = photos.parent / "image"
+    run("import", "--source", f"folder:{images}", "--output_dir", tmp_path / "made")
+    found = samples(tmp_path / "made")
+    assert len(found) == 6 and not any(sample.targets for sample in found)
+    assert (tmp_path / "made/preview.png").is_file()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from d2i1_data.dataset.schema import Schema
+from d2i1_data.creation.plan import read_plan
+from d2i1_data.dataset.record import read_run
+from d2i1_data.dataset.schema import METADATA, Schema
 from d2i1_data.dataset.shards import shard_path, write_metadata
 from d2i1_data.diff2in1.families import encode_png
 from d2i1_data.errors import InputError
@@ -131,3 +134,33 @@ def test_a_mistyped_name_is_told_at_once(tmp_path: Path) -> None:
         Dataset("runs")
     with pytest.raises(InputError, match="no such folder, and not a Hub id"):
         Dataset(str(tmp_path / "runs"))
+
+
+def test_no_hub_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`hf_hub_download` tried again for 23 seconds."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"neither a folder nor on the Hub: .*refused"):
+        Dataset("runs/mistyped")
+    assert time.monotonic() - start < 10
+
+
+DEEP = '{"a": ' * 100_000 + "1" + "}" * 100_000
+JSON = ("", "{", "[]", "\0", DEEP, '{"format_version": 1e999}', '{"format_version": 1}')
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    METADATA: lambda folder: Dataset(str(folder)),
+    "plan.json": read_plan,
+    "run.json": read_run,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("text", JSON, ids=range(len(JSON)))
+def test_broken_json_is_one_line(tmp_path: Path, name: str, text: str) -> None:
+    folder = written(tmp_path / "rows")
+    (folder / name).write_text(text)
+    with pytest.raises(InputError, match=name) as caught:
+        READERS[name](folder)
+    assert "\n" not in str(caught.value)
