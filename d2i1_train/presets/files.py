@@ -1,5 +1,6 @@
 """Settings files: presets by name, and files of the user."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,9 @@ def find_settings_file(name: str) -> Path:
     """
     preset = FOLDER / f"{name}.yaml"
     for path in (Path(name), preset):
-        if path.is_file():
-            return path
+        with suppress(OSError):  # the name is too long
+            if path.is_file():
+                return path
     raise InputError(f"--config {name}: no such file; presets are {', '.join(preset_names())}")
 
 
@@ -39,7 +41,7 @@ def read_settings_file(path: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError, RecursionError) as error:
         raise InputError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected `key: value` lines")

@@ -62,6 +62,8 @@ WRONG: dict[str, Callable[[Path, Path], object]] = {
     "source key": lambda folder, base: spoil(folder / "photos/photos.yaml", "licence", "licens"),
     "config key": lambda folder, base: (folder / "mine.yaml").write_text("max_train_step: 3\n"),
     "config list": lambda folder, base: (folder / "mine.yaml").write_text("- 3\n"),
+    "config bytes": lambda folder, base: (folder / "mine.yaml").write_bytes(b"seed: \xff\n"),
+    "config deep": lambda folder, base: (folder / "mine.yaml").write_text("[" * 10_000),
     "no text encoder": lambda folder, base: shutil.copytree(
         base, folder / "base", ignore=shutil.ignore_patterns("text_encoder")
     ),
@@ -87,7 +89,10 @@ WRONG: dict[str, Callable[[Path, Path], object]] = {
         ("source key", WARM, "unknown key 'licens', did you mean 'licence'?"),
         ("config key", f"{WARM} --config {{tmp}}/mine.yaml", "did you mean max_train_steps?"),
         ("config list", f"{WARM} --config {{tmp}}/mine.yaml", "expected `key: value` lines"),
+        ("config bytes", f"{WARM} --config {{tmp}}/mine.yaml", "mine.yaml: not readable as YAML"),
+        ("config deep", f"{WARM} --config {{tmp}}/mine.yaml", "mine.yaml: not readable as YAML"),
         ("", f"{WARM} --config no-such", "no such file; presets are"),
+        ("", f"{WARM} --config {'a' * 999}", "no such file; presets are"),
         ("", f"{WARM} --max_train_stepz 3", "did you mean --max_train_steps?"),
         ("", f"{WARM} --max_train 3", "did you mean --max_train_steps?"),
         ("", "warmup --output_dir {tmp}/out", "no act 'warmup', did you mean warm-up?"),
