@@ -1,4 +1,4 @@
-"""The house rules: who may import whom, where names may be written, how long things may be."""
+"""The rules: who may import whom, where names may be written, how long things may be."""
 
 import ast
 import importlib.util
