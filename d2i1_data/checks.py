@@ -8,6 +8,8 @@ from typing import Any
 from .errors import InputError
 
 MAX_DEPTH = 100  # of the objects and lists in a JSON file
+MAX_PIXELS = 50_000_000  # of an image, unless a flag says otherwise; photographs have less
+MAX_SIDE = 8192  # pixels, of images that a model works on
 
 
 def check_template(template: str, allowed: Sequence[str], where: str) -> None:

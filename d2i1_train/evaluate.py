@@ -39,7 +39,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     scored_pixels = ScoredPixels(parse_crop(settings.crop), settings.farthest)
     limit, on_bad_row = settings.max_samples, settings.on_bad_row
     least, seed = settings.min_quality, settings.subset_seed
-    rows = open_rows(settings.source, None, limit, on_bad_row, least, seed)
+    rows = open_rows(settings.source, None, limit, on_bad_row, least, seed, settings.max_pixels)
     state = PartialState()
     pipe = open_theta(settings.pipeline, settings.theta).to(state.device)
     tasks = common_tasks(pipe, rows.source)

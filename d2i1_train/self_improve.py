@@ -129,8 +129,17 @@ def open_created_rows(settings: SelfImproveSettings) -> list[Rows]:
     if settings.created == "none":
         return []
     spec, limit = f"dataset:{settings.created}", settings.max_created_samples
-    on_bad_row, least = settings.on_bad_row, settings.min_quality
-    return [open_rows(spec, settings.resolution, limit, on_bad_row, least, settings.subset_seed)]
+    return [
+        open_rows(
+            spec,
+            settings.resolution,
+            limit,
+            settings.on_bad_row,
+            settings.min_quality,
+            settings.subset_seed,
+            settings.max_pixels,
+        )
+    ]
 
 
 def mix_samples(

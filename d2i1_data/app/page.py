@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 import hub_cards
 
 from ..dataset.sample import Sample
+from ..diff2in1.pictures import FORMATS, SUFFIXES
 from ..errors import InputError
-from ..inspection.photo import FORMATS, SUFFIXES, read_photo
+from ..inspection.photo import read_photo
 from .sample_view import sample_html
 from .session import MAX_PROMPT, PipelineSession
 
@@ -142,7 +143,8 @@ class RequestHandlers:
         """Make a sample from an image. There is no answer if the page now shows another image."""
         if current not in ([], [image]):
             return gr.skip()
-        sample = make(read_photo(image, self.session.settings.max_side))
+        settings = self.session.settings
+        sample = make(read_photo(image, settings.max_side, settings.max_pixels))
         packed = str(self.session.pack(sample, self.folder))
         if current not in ([], [image]):
             return gr.skip()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..checks import require_positive
+from ..checks import MAX_PIXELS, require_positive
 from ..errors import InputError
 
 
@@ -25,6 +25,8 @@ class AppSettings:
     """Folder of example images to show on the page."""
     max_side: int = 768
     """Larger images are scaled down to this many pixels on the longer side."""
+    max_pixels: int = MAX_PIXELS
+    """Refuse uploads with more pixels than this. A small file can hold a huge image."""
     num_inference_steps: int | None = None
     """U-Net calls if a visitor does not choose. None uses the checkpoint's default."""
     max_inference_steps: int = 100
@@ -35,7 +37,8 @@ class AppSettings:
     """CPU threads. None leaves the choice to torch."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "server_port", "max_side", "num_inference_steps", "threads")
+        require_positive(self, "server_port", "max_side", "max_pixels")
+        require_positive(self, "num_inference_steps", "threads")
         if not 1 <= self.max_inference_steps <= 1000:
             raise InputError(
                 f"--max_inference_steps {self.max_inference_steps}: expected 1 to 1000"

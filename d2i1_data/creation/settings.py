@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..checks import require_positive, require_seed
+from ..checks import MAX_PIXELS, require_positive, require_seed
 from ..errors import InputError
 from .ways import Way, read_prompts, read_strength, read_ways
 
@@ -19,6 +19,8 @@ class SourceSettings:
     `seed` is. Fewer are part of more. null takes the first images."""
     resolution: str | None = None
     """Longer side (512), or height x width (480x640). None keeps the sizes of the images."""
+    max_pixels: int = MAX_PIXELS
+    """Refuse images with more pixels than this. A small file can hold a huge image."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """`stop` ends the run at a sample that cannot be read, or for which the model gives NaN. `skip`
     leaves such samples out, without others in their place, and lists them in skipped.json."""
@@ -50,7 +52,7 @@ class WriteSettings(SourceSettings, EngineSettings):
     """Folder of the dataset."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "max_source_samples", "shard_size", "workers")
+        require_positive(self, "max_source_samples", "max_pixels", "shard_size", "workers")
         if self.workers is not None and self.engine != "ray":
             raise InputError(
                 "--workers has no effect without --engine ray; accelerate launch has"

@@ -5,7 +5,6 @@ shards, and all further shards of the folder follow it. A reader takes a missing
 ignores unknown columns.
 """
 
-import io
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -16,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 from datasets import Features, Image, Value
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
-from ..checks import check_format, parse_json
+from ..checks import MAX_PIXELS, check_format, parse_json
 from ..diff2in1.families import CONFIDENCE, encode_png
+from ..diff2in1.pictures import open_picture, to_rgb
 from ..errors import InputError
 from ..tasks import TASKS, Task
 from .sample import Provenance, Quality, Sample
@@ -176,19 +175,25 @@ class Schema:
         """A stored row with all known columns. Missing columns are None."""
         return _fit(row, Schema.of(self.tasks, confidence=True).columns)
 
-    def from_row(self, row: Mapping[str, Any], tasks: Iterable[str] | None = None) -> Sample:
+    def from_row(
+        self,
+        row: Mapping[str, Any],
+        tasks: Iterable[str] | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Sample:
         """Convert a stored row with undecoded pictures (`Image(decode=False)`) to a sample.
 
         Args:
             row: the row; columns may be missing.
             tasks: names of the tasks whose labels are decoded; None decodes all.
+            max_pixels: larger images are refused.
         """
         row = self.complete(row)
         wanted = self.tasks if tasks is None else {name: self.tasks[name] for name in tasks}
         known = {name: task for name, task in wanted.items() if row[name] is not None}
         return Sample(
             id=row["id"],
-            image=decode_rgb(stored_bytes(row["image"])),
+            image=decode_rgb(stored_bytes(row["image"]), max_pixels),
             targets={n: task.family.from_png(stored_bytes(row[n])) for n, task in known.items()},
             caption=row["caption"],
             provenance=Provenance(
@@ -252,9 +257,9 @@ def stored_bytes(stored: Mapping[str, Any] | None) -> bytes:
     return data
 
 
-def decode_rgb(data: bytes) -> NDArray[np.uint8]:
-    """An image file as [H, W, 3] uint8."""
-    return np.asarray(PillowImage.open(io.BytesIO(data)).convert("RGB"))
+def decode_rgb(data: bytes, max_pixels: int = MAX_PIXELS) -> NDArray[np.uint8]:
+    """An image file as [H, W, 3] uint8. A larger image raises ValueError."""
+    return to_rgb(open_picture(data, max_pixels).image)
 
 
 def describe_tasks(tasks: Mapping[str, Task]) -> dict[str, Any]:

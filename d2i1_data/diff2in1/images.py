@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL.Image import Image
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
+
+from .pictures import to_rgb
 
 
 def to_batches(images: Any) -> list[Tensor]:
@@ -26,8 +28,8 @@ def to_batches(images: Any) -> list[Tensor]:
     """
     if isinstance(images, list | tuple):
         return [batch for image in images for batch in to_batches(image)]
-    if isinstance(images, Image):
-        images = np.asarray(images.convert("RGB"))
+    if isinstance(images, Image.Image):
+        images = to_rgb(images)
     if isinstance(images, np.ndarray):
         images = torch.from_numpy(np.array(images))
         if images.ndim not in (3, 4) or images.shape[-1] != 3:

@@ -73,11 +73,16 @@ def predict_raw(
 
     Returns:
         Task name -> raw map `[B, R, H, W]`.
+
+    Raises:
+        ValueError: if the window is smaller than the stride of the base.
     """
     families, size = pipe.perception.families, (pixels.shape[2], pixels.shape[3])
     default = pipe.config.default_processing_resolution
     resolution = default if processing_resolution is None else processing_resolution or None
     pixels = fit_longer_side(pixels, resolution)
+    if window is not None and window < pipe.stride:
+        raise ValueError(f"window {window}: this pipeline needs at least {pipe.stride}")
 
     def predict_part(part: Tensor) -> dict[str, Tensor]:
         latents = pipe.encode_image(pad_to_stride(part, pipe.stride))

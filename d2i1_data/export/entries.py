@@ -13,6 +13,7 @@ from PIL import Image
 
 from ..dataset.schema import decode_rgb, stored_bytes
 from ..diff2in1.families import CONFIDENCE, encode_png
+from ..diff2in1.pictures import FORMATS
 from ..errors import InputError
 from ..sources.dataset import Dataset
 from ..sources.resize import Size
@@ -100,7 +101,7 @@ def entries(source: Dataset, tasks: Mapping[str, Task]) -> Iterator[Entry]:
     for index in range(len(source)):
         try:
             yield _entry(source.stored(index), source.identity(index), tasks)
-        except (OSError, SyntaxError, ValueError) as error:  # Pillow raises these for broken files
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             identity = source.identity(index)
             raise InputError(f"dataset {source.name}: row {identity!r}: {error}") from error
 
@@ -138,7 +139,7 @@ def _as_png(
 ) -> tuple[bytes, Size]:
     """PNG bytes of a stored picture, and its size. Only other formats are encoded again."""
     data = stored_bytes(stored)
-    with Image.open(io.BytesIO(data)) as picture:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
         kind, (width, height) = picture.format, picture.size
         picture.verify()  # the file is copied without decoding, so check that it is complete
     return (data if kind == "PNG" else encode(decode(data))), (height, width)

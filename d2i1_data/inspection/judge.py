@@ -52,8 +52,9 @@ def judge(settings: JudgeSettings) -> dict[str, Any]:
         InputError: if the source has no truth for the images of the dataset.
     """
     rows = open_dataset(settings.dataset)
-    resolution = settings.resolution or read_record(settings.dataset).resolution
-    truth = open_source(settings.source, resolution)
+    record = read_record(settings.dataset)
+    resolution, most = settings.resolution or record.resolution, record.setting("max_pixels")
+    truth = open_source(settings.source, resolution, max_pixels=most)
     tasks = agreeing_tasks(rows.tasks, f"dataset {rows.name}", truth)
     chosen = evenly_spaced(len(rows), settings.max_samples)
     pairs = dict(zip(chosen, find_truth(rows, truth, chosen), strict=True))

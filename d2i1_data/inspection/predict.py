@@ -16,8 +16,9 @@ from ..checkpoints.pipelines import open_pipeline
 from ..dataset.files import move_into_place, require_folder, temporary_path
 from ..diff2in1 import Family
 from ..diff2in1.families.family import encode_png
+from ..diff2in1.pictures import FORMATS, SUFFIXES
 from ..errors import InputError
-from .photo import FORMATS, SUFFIXES, read_photo
+from .photo import read_photo
 from .settings import PredictSettings
 
 PREDICTION = ("processing_resolution", "flip", "window", "batch_size")  # passed to the pipeline
@@ -48,12 +49,14 @@ def predict(settings: PredictSettings) -> Path:
     pipe = open_pipeline(settings.pipeline, base_unet=None).to(PartialState().device)
     if settings.precision != "float32":
         pipe.to(getattr(torch, settings.precision))
+    if settings.window is not None and settings.window < pipe.stride:
+        raise InputError(f"--window {settings.window}: this pipeline needs at least {pipe.stride}")
     options = {name: getattr(settings, name) for name in PREDICTION}
     families = pipe.perception.families
     temporary = temporary_path(folder, unique=True)
     try:
         with tqdm(total=len(files), desc="predict", unit="image") as bar:
-            for group in _groups(files, settings.batch_size):
+            for group in _groups(files, settings.batch_size, settings.max_pixels):
                 images = [image for _, image in group]
                 predictions = pipe.predict(images, **options).predictions
                 for n, (file, image) in enumerate(group):
@@ -70,8 +73,9 @@ def find_images(places: Sequence[str]) -> list[Path]:
     """List the image files that files, folders and patterns name.
 
     Args:
-        places: paths of images, folders, and patterns with `*`, `?` or `[...]`. A folder stands for
-            the images directly in it.
+        places: paths of images, folders, and patterns with `*`, `?`, `[...]` or, for all folders
+            below, `**`. A folder stands for the images directly in it. Hidden files are left out.
+            An image that several places name counts once.
 
     Raises:
         InputError: if a place has no image, or two images have the same name.
@@ -81,36 +85,42 @@ def find_images(places: Sequence[str]) -> list[Path]:
         path = Path(place).expanduser()
         images = [path]
         if path.is_dir():
-            images = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            found = (file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            images = sorted(file for file in found if not file.name.startswith("."))
         elif not path.is_file():
             matches = sorted(glob(str(path), recursive=True))
             images = [Path(match) for match in matches if Path(match).is_file()]
         if not images:
-            kind = f"no images in it; expected {', '.join(FORMATS)}"
+            kind = f"no images directly in it; expected {', '.join(FORMATS)}"
             raise InputError(f"{place}: {kind if path.is_dir() else 'no such file or folder'}")
-        files += [file for file in images if file not in files]
+        files += images
     if not files:
         raise InputError("predict: no images given")
     names: dict[str, Path] = {}
     for file in files:
-        if names.setdefault(file.stem, file) != file:
+        if names.setdefault(file.stem, file).resolve() != file.resolve():
             raise InputError(
                 f"{names[file.stem]} and {file} would write the same files: rename one of them"
             )
-    return files
+    return list(names.values())
 
 
-def _groups(files: Sequence[Path], most: int) -> Iterator[list[tuple[Path, NDArray[np.uint8]]]]:
-    """Yield groups of at most `most` files with their pixels."""
-    for start in range(0, len(files), most):
-        yield [(file, _read(file)) for file in files[start : start + most]]
-
-
-def _read(file: Path) -> NDArray[np.uint8]:
-    try:
-        return read_photo(file)
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from error
+def _groups(
+    files: Sequence[Path], most: int, max_pixels: int
+) -> Iterator[list[tuple[Path, NDArray[np.uint8]]]]:
+    """Yield groups of at most `most` files with their pixels, at most `max_pixels` in all."""
+    group: list[tuple[Path, NDArray[np.uint8]]] = []
+    for file in files:
+        try:
+            image = read_photo(file, max_pixels=max_pixels)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from error
+        pixels = sum(other.size for _, other in [*group, (file, image)]) // 3
+        if group and (len(group) == most or pixels > max_pixels):
+            yield group
+            group = []
+        group.append((file, image))
+    yield group
 
 
 def _write(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..checks import require_positive
+from ..checks import MAX_PIXELS, MAX_SIDE, require_positive
 from ..errors import InputError
 
 
@@ -19,13 +19,15 @@ class PredictionSettings:
     window: int | None = None
     """Predict in overlapping square windows with this side. None predicts the whole image at
     once."""
+    max_pixels: int = MAX_PIXELS
+    """Refuse images with more pixels than this. A small file can hold a huge image."""
 
     def check(self) -> None:
         """Refuse impossible values."""
-        require_positive(self, "window")
-        if self.processing_resolution is not None and self.processing_resolution < 0:
+        require_positive(self, "window", "max_pixels")
+        if not 0 <= (self.processing_resolution or 0) <= MAX_SIDE:
             raise InputError(
-                f"--processing_resolution {self.processing_resolution}: expected at least 0"
+                f"--processing_resolution {self.processing_resolution}: expected 0 to {MAX_SIDE}"
             )
 
 

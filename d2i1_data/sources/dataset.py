@@ -106,7 +106,7 @@ class Dataset(Source):
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         row = self.stored(index)
         try:
-            sample = self.stored_schema.from_row(row, tasks)
+            sample = self.stored_schema.from_row(row, tasks, self.max_pixels)
             for name, target in sample.targets.items():
                 self._check(name, stored_bytes(row[name]), target, sample.size)
         except (OSError, SyntaxError, ValueError) as error:

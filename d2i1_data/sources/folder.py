@@ -5,90 +5,39 @@
     root: $PHOTOS/camvid              # default: the folder of the YAML file
     columns:
       image: "{split}/image"          # {split} is the last part of folder:camvid.yaml:val
-      semseg: "{split}/label"         # or {folder: ..., scale: ...}
+      semseg: "{split}/label"         # or {folder: ..., scale: ..., unknown: ..., values: ...}
     classes:
       semseg: {names: [sky, road], palette: [[128, 128, 128], [128, 64, 128]], ignore: [11]}
     split: "*"                        # a glob over ids, a list of ids, or a text file of ids
     caption: {template: "a street with {classes}", of: semseg, at_least: 0.01}
                                     # or {folder: texts}, one .txt per image
 
-An id is the path of a file in its folder, without the ending. `ignore` lists class ids that mean
-unknown. `scale` is the stored value of one unit: 1000 for depth in millimetres, 254 for
-probabilities, 255 for masks of 0 and 255. One-bit masks need no scale.
+An id is the path of a file in its folder, without the ending. `docs/creating.md` describes all
+keys.
 """
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from difflib import get_close_matches
+from dataclasses import asdict
 from fnmatch import fnmatch
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from PIL import UnidentifiedImageError
+from PIL.Image import Image
 
-from ..checks import check_template
 from ..dataset.sample import Provenance, Sample, image_sha256
-from ..dataset.schema import Schema, decode_rgb
+from ..dataset.schema import Schema
+from ..diff2in1.families import Encoding
+from ..diff2in1.pictures import SUFFIXES, Picture, open_picture, to_rgb, to_values, turn
 from ..errors import InputError
 from ..tasks import TASKS, Task
+from .layout import Caption, Classes, build, read_column, read_encoding, read_layout
 from .resize import nearest
-from .source import Source, fingerprint
+from .source import NOTING, Source, fingerprint
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-
-
-@dataclass(frozen=True)
-class Column:
-    """The folder of a column's files, and the stored value of one unit."""
-
-    folder: str
-    scale: float | None = None
-
-
-@dataclass(frozen=True)
-class Classes:
-    """The classes of a label map."""
-
-    names: list[str]
-    palette: list[list[int]] | None = None
-    ignore: list[int] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Caption:
-    """Captions: text files in a folder, or a template that names the classes of a column.
-
-    of: the column. at_least: the template names a class that covers at least this share of the
-    known pixels.
-    """
-
-    folder: str | None = None
-    template: str | None = None
-    of: str = "semseg"
-    at_least: float = 0.01
-
-    @property
-    def names_classes(self) -> bool:
-        """Whether captions depend on the label map `of`."""
-        return self.template is not None and "{classes}" in self.template
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The content of the YAML file; the docstring of this module describes it."""
-
-    columns: dict[str, Any]
-    name: str = "folder"
-    licence: str | None = None
-    root: str = "."
-    classes: dict[str, Any] = field(default_factory=dict)
-    split: str | list[str] = "*"
-    caption: dict[str, Any] | None = None
+logger = logging.getLogger(__name__)
 
 
 class Folder(Source):
@@ -99,7 +48,7 @@ class Folder(Source):
         split: replaces `{split}` in the file.
 
     Raises:
-        InputError: if the file is wrong, or an image has no label file.
+        InputError: if the file is wrong, or a folder has two files of one id.
     """
 
     def __init__(self, file: str, split: str | None = None) -> None:
@@ -107,27 +56,26 @@ class Folder(Source):
         self.file = file
         layout = read_layout(file, split)
         self.name, self.licence = layout.name, layout.licence
-        self.fingerprint = fingerprint(asdict(layout))
         place = Path(file) if Path(file).is_dir() else Path(file).parent
         self.root = place / os.path.expandvars(layout.root)
-        columns = {name: _column(value, file) for name, value in layout.columns.items()}
+        self.columns = {n: read_column(n, value, file) for n, value in layout.columns.items()}
         self.classes = {
-            n: _build(Classes, c, f"{file}: classes: {n}") for n, c in layout.classes.items()
+            n: build(Classes, c, f"{file}: classes: {n}") for n, c in layout.classes.items()
         }
-        self.columns = columns
-        self.tasks = {name: self._task(name) for name in columns if name != "image"}
+        self.tasks = {name: self._task(name) for name in self.columns if name != "image"}
+        self.encodings = {name: self._encoding(name) for name in self.columns}
         self.caption = (
-            _build(Caption, layout.caption, f"{file}: caption") if layout.caption else None
+            build(Caption, layout.caption, f"{file}: caption") if layout.caption else None
         )
-        self.files = {name: self._list(column.folder) for name, column in columns.items()}
+        self.fingerprint = fingerprint(asdict(layout))
+        self.files = {name: self._list(column.folder) for name, column in self.columns.items()}
         self.ids = self._choose(layout.split)
-        for name, files in self.files.items():
-            missing = [i for i in self.ids if i not in files]
-            if missing:
-                raise InputError(
-                    f"{file}: {len(missing)} of {len(self.ids)} images have no {name},"
-                    f" the first is {missing[0]!r} in {self.root / columns[name].folder}"
-                )
+        if isinstance(layout.split, str) and not layout.split.endswith(".txt"):
+            self.strays = self._find_strays(layout.split)
+        self._missing_classes = {
+            name: set(range(len(task.family.names))) for name, task in self.tasks.items()
+        }
+        self._seen = {name: np.zeros(len(self.ids), bool) for name in self.tasks}
 
     @property
     def schema(self) -> Schema:
@@ -140,26 +88,47 @@ class Folder(Source):
             allowed = ", ".join(["image", *TASKS])
             raise InputError(f"{self.file}: unknown column {name!r}, allowed are {allowed}")
         task = TASKS[name]
-        if self.columns[name].scale is not None and not task.family.has_scale:
-            raise InputError(f"{self.file}: columns: {name}: a {task.family.name} has no scale")
         if name not in self.classes and not task.family.names:
             return task
         if name not in self.classes:
             raise InputError(f"{self.file}: column {name!r} needs its class names under `classes`")
-        for label in self.classes[name].names:
-            if not isinstance(label, str):
-                raise InputError(f"{self.file}: classes: {name}: names: {label!r} is not a text")
         try:
             return task.with_classes(self.classes[name].names, self.classes[name].palette)
         except ValueError as error:
             raise InputError(f"{self.file}: classes: {name}: {error}") from error
 
+    def _encoding(self, name: str) -> Encoding:
+        """How the files of a column are stored. Refuses keys that its kind of map cannot have."""
+        column, where = self.columns[name], f"{self.file}: columns: {name}"
+        kind: str = "image"
+        takes: tuple[str, ...] = ("scale",)
+        if name != "image":
+            family = self.tasks[name].family
+            kind, takes = family.name, (*family.encoding, "upright")
+        for key in ("scale", "unknown", "values", "upright"):
+            if getattr(column, key) not in (None, {}) and key not in takes:
+                raise InputError(f"{where}: a {kind} has no {key}, allowed are {', '.join(takes)}")
+        return read_encoding(column, self.classes.get(name), where)
+
     def _list(self, folder: str) -> dict[str, Path]:
         path = self.root / folder
         if not path.is_dir():
             raise InputError(f"{self.file}: no such folder: {path}")
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in ENDINGS)
-        return {f.relative_to(path).with_suffix("").as_posix(): f for f in files}
+        files: dict[str, Path] = {}
+        hidden = []
+        for file in sorted(f for f in path.rglob("*") if f.suffix.lower() in SUFFIXES):
+            place = file.relative_to(path)
+            if any(part.startswith(".") for part in place.parts):
+                hidden.append(place)
+                continue
+            other = files.setdefault(place.with_suffix("").as_posix(), file)
+            if other != file:
+                raise InputError(
+                    f"{self.file}: {other} and {file.name} have the same id; expected one of them"
+                )
+        if hidden:
+            logger.warning("%s: %s hidden files are left out: %s", path, len(hidden), hidden[0])
+        return files
 
     def _choose(self, split: str | list[str]) -> list[str]:
         images = self.files["image"]
@@ -169,12 +138,39 @@ class Folder(Source):
             listing = self.root / split
             if not listing.is_file():
                 raise InputError(f"{self.file}: no such list of ids: {listing}")
-            chosen = listing.read_text().split()
+            chosen = _read_text(listing).split()
         else:
             chosen = [i for i in images if fnmatch(i, split)]
         if not chosen:
             raise InputError(f"{self.file}: split {split!r} selects none of {len(images)} images")
+        if len({*chosen}) < len(chosen):
+            twice = next(i for n, i in enumerate(chosen) if i in chosen[:n])
+            raise InputError(f"{self.file}: split: names {twice!r} twice")
+        self._require(chosen, "image")
         return chosen
+
+    def _find_strays(self, split: str) -> dict[str, str]:
+        """Label files whose image is missing: id -> why."""
+        images = self.files["image"]
+        return {
+            i: f"{file}: a label without an image"
+            for files in self.files.values()
+            for i, file in files.items()
+            if i not in images and fnmatch(i, split)
+        }
+
+    def _require(self, ids: list[str], name: str) -> None:
+        missing = [i for i in ids if i not in self.files[name]]
+        if missing:
+            raise InputError(
+                f"{self.file}: {len(missing)} of {len(ids)} images have no {name},"
+                f" the first is {missing[0]!r} in {self.root / self.columns[name].folder}"
+            )
+
+    def check_pairs(self) -> None:
+        for name in self.files:
+            self._require(self.ids, name)
+        super().check_pairs()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -186,32 +182,96 @@ class Folder(Source):
         identity, names = self.ids[index], list(tasks)
         if self.caption and self.caption.names_classes and self.caption.of not in names:
             names.append(self.caption.of)  # the caption names its classes
-        image = _read(self.files["image"][identity], decode_rgb)
-        targets = {name: self._target(name, identity, image.shape[:2]) for name in names}
+        file = self.files["image"][identity]
+        picture = self._open(file)
+        try:
+            image = to_rgb(picture.image, self.columns["image"].scale)
+        except ValueError as error:
+            raise InputError(f"{file}: {error}; {self._line('image')}") from error
+        targets = {name: self._target(name, index, picture) for name in names}
         provenance = Provenance("real", self.name, identity, image_sha256(image), self.licence)
         return Sample(identity, image, targets, self._caption(identity, targets), provenance)
 
-    def _target(self, name: str, identity: str, size: tuple[int, ...]) -> NDArray[np.generic]:
-        path, family = self.files[name][identity], self.tasks[name].family
-        ignore = self.classes[name].ignore if name in self.classes else ()
-        target = _read(
-            path, partial(family.from_file, scale=self.columns[name].scale, ignore=ignore)
-        )
+    def _open(self, file: Path) -> Picture:
+        try:
+            return open_picture(file, self.max_pixels)
+        except ValueError as error:
+            raise InputError(f"{file}: {error}") from error
+
+    def _line(self, name: str) -> str:
+        """Where the YAML file says how a column is stored, for errors."""
+        file = "a YAML file" if Path(self.file).is_dir() else self.file
+        return f"the line is `{name}: {{folder: {self.columns[name].folder}, ...}}` in {file}"
+
+    def _target(self, name: str, index: int, image: Picture) -> NDArray[np.generic]:
+        identity, family = self.ids[index], self.tasks[name].family
+        if identity not in self.files[name]:
+            raise InputError(f"{self.root / self.columns[name].folder}: no {name} of {identity!r}")
+        path = self.files[name][identity]
+        picture = self._open(path)
+        if family.names and picture.kind in ("JPEG", "MPO"):
+            raise InputError(f"{path}: {name} is a JPEG, which changes class ids; expected PNG")
+        pixels = to_values(self._turned(name, index, picture, image))
+        try:
+            target = family.from_file(pixels, self.encodings[name])
+        except ValueError as error:
+            raise InputError(f"{path}: {name} has {error}; {self._line(name)}") from error
         problem = family.find_problem(target)
         if problem:
             raise InputError(f"{path}: {name} {problem}")
         if lost := family.count_too_large(target):
             self.note(f"{name} pixels too far to store, unknown", identity, lost)
+        self._look_for_classes(name, index, target)
+        size = image.image.size[::-1]
         if target.shape[:2] == size:
             return target
-        height, width = target.shape[:2]
-        if abs(height * size[1] - width * size[0]) > max(*size, height, width):
+        if not _alike(target.shape[:2], size):
             raise InputError(
-                f"{path}: {name} is {width}x{height}; its image has another aspect ratio,"
-                f" {size[1]}x{size[0]}"
+                f"{path}: {name} is {target.shape[1]}x{target.shape[0]}; its image has another"
+                f" aspect ratio, {size[1]}x{size[0]}"
             )
         self.note(f"{name} resized", identity)
-        return nearest(target, (size[0], size[1]))
+        return nearest(target, size)
+
+    def _turned(self, name: str, index: int, label: Picture, image: Picture) -> Image:
+        """A label in the orientation in which people see its image.
+
+        A label without orientation of its own lies as the file of the photograph stores it, or as
+        people see it. The shape decides, if it can.
+        """
+        if image.orientation == 1 or label.orientation != 1:
+            return label.image
+        turned, size = turn(label.image, image.orientation), image.image.size
+        upright = self.columns[name].upright
+        if upright is None:
+            upright, fits = _alike(label.image.size, size), _alike(turned.size, size)
+            if upright and fits:
+                raise InputError(
+                    f"{self.files[name][self.ids[index]]}: its photograph is turned (EXIF"
+                    f" orientation {image.orientation}), and both ways fit: give `upright: true` if"
+                    " labels lie as people see the photograph, `upright: false` if they lie as its"
+                    f" file stores it; {self._line(name)}"
+                )
+            upright = upright or not fits
+        if upright:
+            return label.image
+        self.note(f"{name} turned with its image", self.ids[index])
+        return turned
+
+    def _look_for_classes(self, name: str, index: int, target: NDArray[np.generic]) -> None:
+        """Warn, when all labels of a column were read, of classes that none of them has."""
+        seen, missing = self._seen[name], self._missing_classes[name]
+        if seen[index] or not missing:
+            return
+        found, family = self.tasks[name].family.present(target, 1e-12), self.tasks[name].family
+        with NOTING:
+            missing.difference_update(found)
+            seen[index] = True
+            if not seen.all() or not missing:
+                return
+            names = ", ".join(family.names[label] for label in sorted(missing))
+            missing.clear()
+        logger.warning("%s: %s: no label has these classes: %s", self.file, name, names)
 
     def _caption(self, identity: str, targets: Mapping[str, NDArray[np.generic]]) -> str | None:
         if self.caption is None:
@@ -226,87 +286,15 @@ class Folder(Source):
         return self.caption.template.format(classes=names)
 
 
-def read_layout(file: str, split: str | None) -> Layout:
-    """Read the YAML file.
-
-    Args:
-        file: the YAML file, or a folder of images without labels.
-        split: replaces `{split}` in the file.
-
-    Raises:
-        InputError: if there is no such file, or its content is wrong.
-    """
-    if Path(file).is_dir():
-        return Layout(columns={"image": "."}, name=Path(file).resolve().name, root=".")
-    if not Path(file).is_file():
-        raise InputError(f"no such file: {file}")
-    try:
-        content = yaml.safe_load(Path(file).read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from error
-    layout = _build(Layout, _fill(content, split, file), file)
-    for key in ("columns", "classes"):
-        if not isinstance(getattr(layout, key), dict):
-            raise InputError(f"{file}: {key}: expected a mapping, got {getattr(layout, key)!r}")
-    if "image" not in layout.columns:
-        raise InputError(f"{file}: columns: no `image` among {', '.join(layout.columns)}")
-    caption = layout.caption
-    if caption and ("template" in caption) == ("folder" in caption):
-        raise InputError(f"{file}: caption: give either `template` or `folder`")
-    if caption and "template" in caption:
-        check_template(str(caption["template"]), ("classes",), f"{file}: caption")
-        own: Caption = _build(Caption, caption, f"{file}: caption")
-        of = own.of
-        if own.names_classes and not (of in layout.classes and of in layout.columns):
-            raise InputError(
-                f"{file}: caption: the template uses {of!r}, which is not a column with `classes`"
-            )
-    return layout
-
-
-def _fill(value: Any, split: str | None, file: str) -> Any:
-    """Replace `{split}` in every string."""
-    if isinstance(value, dict):
-        return {key: _fill(inner, split, file) for key, inner in value.items()}
-    if isinstance(value, str) and "{split}" in value:
-        if split is None:
-            raise InputError(f"{file}: uses {{split}}: name a split, as in folder:{file}:train")
-        return value.replace("{split}", split)
-    return value
-
-
-def _build(kind: Any, content: Any, where: str) -> Any:
-    """Build a dataclass from a mapping. The error for an unknown key suggests the nearest one."""
-    allowed = [f.name for f in fields(kind)]
-    if not isinstance(content, dict):
-        raise InputError(f"{where}: expected the keys {', '.join(allowed)}, got {content!r}")
-    for key in content:
-        if key not in allowed:
-            near = get_close_matches(str(key), allowed, 1, 0)
-            raise InputError(f"{where}: unknown key {key!r}, did you mean {near[0]!r}?")
-    try:
-        return kind(**content)
-    except TypeError as error:
-        raise InputError(f"{where}: {error}") from error
-
-
-def _column(value: Any, file: str) -> Column:
-    if isinstance(value, str):
-        return Column(value)
-    column: Column = _build(Column, value, f"{file}: columns")
-    return column
-
-
-def _read(path: Path, decode: Any) -> Any:
-    try:
-        return decode(path.read_bytes())
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not a readable image (unknown format)") from error
-    except (OSError, ValueError, SyntaxError) as error:  # Pillow raises these for broken files
-        raise InputError(f"{path}: not a readable image ({error})") from error
+def _alike(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two sizes have one aspect ratio, up to a pixel."""
+    return abs(one[0] * other[1] - one[1] * other[0]) <= max(*one, *other)
 
 
 def _read_text(path: Path) -> str:
     if not path.is_file():
-        raise InputError(f"no caption for this image: {path}")
-    return path.read_text("utf-8").strip()
+        raise InputError(f"no such file: {path}")
+    try:
+        return path.read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as UTF-8: {error}") from error

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def open_source(
-    spec: str, resolution: str | None = None, min_quality: Mapping[str, float] | None = None
+    spec: str,
+    resolution: str | None = None,
+    min_quality: Mapping[str, float] | None = None,
+    max_pixels: int | None = None,
 ) -> Source:
     """Open the source that a `--source` names.
 
@@ -22,6 +25,7 @@ def open_source(
         spec: text such as `rooms:train`, see `registry.SOURCES`.
         resolution: see `parse_resolution`; None keeps the resolution of the source.
         min_quality: `TASK.SCORE` -> least value; only rows that reach all these values are kept.
+        max_pixels: larger images are refused; None takes the default of `Source`.
 
     Raises:
         InputError: if the spec is wrong, or its file, folder or Hub id cannot be read.
@@ -35,6 +39,7 @@ def open_source(
         raise InputError(f"source {spec}: captions have no size, give one with --resolution")
     options = {"min_quality": min_quality} if kind.quality else {}
     source: Source = load(kind.target)(*parsed.arguments, **options)
+    source.max_pixels = max_pixels or source.max_pixels
     size = parse_resolution(resolution)
     return source if size is None else ResizedSource(source, size)
 
@@ -46,6 +51,7 @@ def open_rows(
     on_bad_row: str = "stop",
     min_quality: Mapping[str, float] | None = None,
     subset_seed: int | None = 0,
+    max_pixels: int | None = None,
 ) -> Rows:
     """Open a source and choose its rows.
 
@@ -56,11 +62,12 @@ def open_rows(
         on_bad_row: `skip` or `stop`, see `Source.usable_rows`.
         min_quality: see `open_source`.
         subset_seed: decides which rows are chosen.
+        max_pixels: see `open_source`.
 
     Raises:
         InputError: if the source cannot be opened, or no row is usable.
     """
-    source = open_source(spec, resolution, min_quality)
+    source = open_source(spec, resolution, min_quality, max_pixels)
     return source.usable_rows(limit, on_bad_row, subset_seed)
 
 

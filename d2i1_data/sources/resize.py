@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..checks import MAX_SIDE
 from ..dataset.sample import Sample
 from ..errors import InputError
 from .source import Source
@@ -32,9 +33,11 @@ def parse_resolution(text: str | None) -> int | Size | None:
     if text is None:
         return None
     parts = text.split("x")
-    if not all(part.isdigit() and int(part) > 0 for part in parts) or len(parts) > 2:
-        raise InputError(f"resolution {text!r}: expected a number such as 512, or 480x640")
-    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+    sides = [int(part) if part.isdecimal() and len(part) < 9 else 0 for part in parts]
+    if not all(0 < side <= MAX_SIDE for side in sides) or len(sides) > 2:
+        allowed = f"expected a number such as 512, or 480x640, up to {MAX_SIDE}"
+        raise InputError(f"resolution {text!r:.60}: {allowed}")
+    return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
 class ResizedSource(Source):
@@ -50,6 +53,7 @@ class ResizedSource(Source):
         self.source, self.resolution = source, resolution
         self.name, self.tasks, self.notes = source.name, source.tasks, source.notes
         self.has_images, self.fingerprint = source.has_images, source.fingerprint
+        self.strays = source.strays
 
     def __len__(self) -> int:
         return len(self.source)
@@ -64,6 +68,9 @@ class ResizedSource(Source):
 
     def identity(self, index: int) -> str:
         return self.source.identity(index)
+
+    def check_pairs(self) -> None:
+        self.source.check_pairs()
 
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         sample = self.source.read(index, tasks)

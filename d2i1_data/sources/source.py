@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..checks import MAX_PIXELS
 from ..dataset.files import write_json
 from ..dataset.sample import Sample
 from ..errors import InputError
@@ -30,16 +31,19 @@ class Source(ABC):
     name; empty for a source without labels. fingerprint: hash of the settings that choose its
     samples (see `fingerprint`); a plan recognises the source by it. Images are not part of it.
     has_images: False for a source of captions; its images are one blank pixel until a resolution
-    is given. notes: how often each change was made to the data, such as resizing maps.
+    is given. max_pixels: larger images are refused. notes: how often each change was made to the
+    data, such as resizing maps. strays: id -> why, for labels without an image.
     """
 
     name: str
     tasks: "Mapping[str, Task]"
     fingerprint: str
     has_images: bool = True
+    max_pixels: int = MAX_PIXELS
 
     def __init__(self) -> None:
         self.notes: dict[str, int] = {}
+        self.strays: dict[str, str] = {}
         self._noted: set[tuple[str, str]] = set()
 
     @abstractmethod
@@ -102,6 +106,11 @@ class Source(ABC):
                 self._noted.add((text, identity))
                 self.notes[text] = self.notes.get(text, 0) + count
 
+    def check_pairs(self) -> None:
+        """Raise InputError if labels lack their image, or as far as known, images their labels."""
+        for why in self.strays.values():
+            raise InputError(f"source {self.name}: {why}; there are {len(self.strays)} of these")
+
     def usable_rows(
         self, limit: int | None = None, on_bad_row: str = "stop", subset_seed: int | None = 0
     ) -> "Rows":
@@ -110,15 +119,18 @@ class Source(ABC):
         Args:
             limit: number of rows to choose at random, see `random_subset`; None takes all.
             on_bad_row: `skip` reads each chosen row once and leaves unusable rows out. No other row
-                replaces them. `stop` reads no row here; the command then stops at the first
-                unusable row.
+                replaces them. `stop` reads no row here, it calls `check_pairs`; the command then
+                stops at the first unusable row.
             subset_seed: decides which rows are chosen; None takes the first ones.
 
         Raises:
             InputError: if no row is usable.
         """
         rows = Rows(self, random_subset(len(self), limit, subset_seed), {})
-        if on_bad_row == "skip":
+        if on_bad_row == "stop":
+            self.check_pairs()
+        else:
+            rows.skipped.update(self.strays)
             for index in list(rows.usable):
                 try:
                     self[index]

@@ -51,6 +51,7 @@ def open_training_rows(settings: TrainSettings) -> Rows:
         settings.max_train_samples,
         settings.on_bad_row,
         subset_seed=settings.subset_seed,
+        max_pixels=settings.max_pixels,
     )
 
 

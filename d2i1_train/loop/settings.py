@@ -4,7 +4,7 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from d2i1_data.checks import refuse_without, require_positive
+from d2i1_data.checks import MAX_PIXELS, refuse_without, require_positive
 from d2i1_data.errors import InputError
 
 ONE_CYCLE_SETTINGS = (
@@ -39,6 +39,8 @@ class DataSettings:
     """Decides which samples `max_train_samples`, `max_created_samples` and `num_validation_samples`
     choose: always the same for one source, whatever `seed` is. Fewer are part of more. null takes
     the first samples."""
+    max_pixels: int = MAX_PIXELS
+    """Refuse images with more pixels than this. A small file can hold a huge image."""
     on_bad_row: Literal["stop", "skip"] = "stop"
     """`stop` ends the run at a row that cannot be used. `skip` leaves such rows out, without
     others in their place, and lists them in skipped.json."""
@@ -51,7 +53,7 @@ class DataSettings:
 
     def check(self) -> None:
         """Refuse impossible values."""
-        require_positive(self, "max_train_samples")
+        require_positive(self, "max_train_samples", "max_pixels")
         if self.dataloader_num_workers < 0:
             raise InputError(
                 f"--dataloader_num_workers {self.dataloader_num_workers}: expected at least 0"

@@ -38,6 +38,7 @@ def open_validation_rows(settings: TrainSettings) -> Rows:
         settings.num_validation_samples,
         settings.on_bad_row,
         subset_seed=settings.subset_seed,
+        max_pixels=settings.max_pixels,
     )
 
 

@@ -18,7 +18,7 @@ def make_producer(settings: WriteSettings) -> Producer:
     Raises:
         InputError: if the source or the pipeline cannot be used with these settings.
     """
-    source = open_source(settings.source, settings.resolution)
+    source = open_source(settings.source, settings.resolution, max_pixels=settings.max_pixels)
     if not isinstance(settings, LabelSettings):
         return Importer(source, settings)
     denoises = isinstance(settings, CreateSettings) and settings.create_with != "theta"

@@ -106,6 +106,8 @@ class Importer(Producer):
     def __init__(self, source: Source, settings: WriteSettings) -> None:
         super().__init__(source, settings)
         require_images(source)
+        if not self.skips:
+            source.check_pairs()
 
     def notes(self) -> dict[str, int]:
         return dict(self.source.notes)

@@ -14,7 +14,7 @@ from .distribution import (
     Histogram,
     TableLine,
 )
-from .family import Family, Legend, decode_png, encode_png, precise
+from .family import Encoding, Family, Legend, decode_png, encode_png, precise
 from .label_map import LabelMap
 from .metric_map import MetricMap
 from .probability_map import ProbabilityMap
@@ -26,6 +26,7 @@ __all__ = [
     "ClassShares",
     "DirectionDensity",
     "Distribution",
+    "Encoding",
     "Family",
     "Histogram",
     "LabelMap",

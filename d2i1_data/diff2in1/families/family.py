@@ -2,7 +2,7 @@
 
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..pictures import open_picture, to_values
 from .distribution import Distribution
 
 
@@ -25,7 +26,7 @@ def encode_png(pixels: NDArray[np.generic]) -> bytes:
 
 def decode_png(data: bytes) -> NDArray[np.generic]:
     """Pixels of an image file as stored, without colour conversion."""
-    return np.asarray(Image.open(io.BytesIO(data)))
+    return to_values(open_picture(data).image)
 
 
 Colour = tuple[int, ...]  # red, green, blue, 0 to 255
@@ -40,6 +41,41 @@ class Legend(NamedTuple):
 
     entries: list[tuple[Colour, str]]
     ramp: list[Colour]
+
+
+class Encoding(NamedTuple):
+    """How another program stored a map. Nothing given is the form of `Family.to_png`.
+
+    scale: the stored value of one unit. unknown: stored values, or colours (red, green, blue), that
+    mean unknown. values: stored value -> what it means; other values mean themselves. palette: the
+    colour of each class, if the file has colours instead of class ids.
+    """
+
+    scale: float | None = None
+    unknown: Sequence[Any] = ()
+    values: Mapping[int, float] = {}
+    palette: Sequence[Colour] = ()
+
+    @property
+    def declared(self) -> bool:
+        """Whether the meaning of the stored values is given, apart from colours."""
+        return self.scale is not None or bool(self.unknown) or bool(self.values)
+
+    def is_unknown(self, pixels: NDArray[np.generic]) -> NDArray[np.bool_]:
+        """The pixels of [H, W] or [H, W, 3] that mean unknown, [H, W]."""
+        if pixels.ndim == 2:
+            return np.isin(pixels, np.array([one for one in self.unknown if np.isscalar(one)]))
+        found = np.zeros(pixels.shape[:2], bool)
+        for colour in self.unknown:
+            found |= (pixels == np.asarray(colour)).all(-1)
+        return found
+
+    def meant(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+        """The pixels with other meanings in place of the values that have them."""
+        meant = pixels.astype(np.float32) if self.values else pixels
+        for stored, meaning in self.values.items():
+            meant = np.where(pixels == stored, np.float32(meaning), meant)
+        return meant
 
 
 def precise(x: Tensor) -> Tensor:
@@ -76,9 +112,9 @@ class Family(ABC):
 
     name: its name in configs and in `FAMILIES`. channels: C, the number of channels of a map.
     unknown: value of unknown pixels. unsure: the meaning of its uncertainty, as cards word it.
-    dtype: dtype of a map as a tensor. in_metres: whether values are distances. has_scale: whether
-    foreign files may store its values in another unit (see `from_file`). names, palette: names and
-    colours of its classes; empty for a family without classes.
+    dtype: dtype of a map as a tensor. in_metres: whether values are distances. encoding: fields of
+    `Encoding` that files of others may need (see `from_file`). names, palette: names and colours
+    of its classes; empty for a family without classes.
     """
 
     name: ClassVar[str]
@@ -87,7 +123,7 @@ class Family(ABC):
     unsure: ClassVar[str]
     dtype: ClassVar[torch.dtype] = torch.float32
     in_metres: ClassVar[bool] = False
-    has_scale: ClassVar[bool] = False
+    encoding: ClassVar[tuple[str, ...]] = ()
     names: tuple[str, ...] = ()
     palette: tuple[Colour, ...] = ()
 
@@ -246,27 +282,27 @@ class Family(ABC):
         """Encode an array as PNG bytes, as datasets store it."""
 
     @abstractmethod
+    def from_pixels(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Decode the pixels of the PNG file of `to_png`."""
+
     def from_png(self, data: bytes) -> NDArray[np.generic]:
         """Decode the PNG bytes of `to_png`."""
+        return self.from_pixels(decode_png(data))
 
-    def from_file(
-        self, data: bytes, scale: float | None = None, ignore: Sequence[int] = ()
-    ) -> NDArray[np.generic]:
-        """Read an image file that another program wrote.
+    def from_file(self, pixels: NDArray[np.generic], encoding: Encoding) -> NDArray[np.generic]:
+        """Decode the pixels of an image file that another program wrote.
 
         Args:
-            data: content of the file.
-            scale: stored value of one unit; None reads the file as `to_png` writes it.
-            ignore: stored class ids that mean unknown, for a family with classes.
+            pixels: see `pictures.to_values`.
+            encoding: how they are stored.
 
         Raises:
-            ValueError: if a scale is given and the family has none, see `has_scale`.
+            ValueError: if the encoding does not fit, or must be given because the pixels could mean
+                two things. The message says what to give.
         """
-        if scale is None:
-            return self.from_png(data)
-        if not self.has_scale:
-            raise ValueError(f"a {self.name} has no scale")
-        return (decode_png(data).astype(np.float32) / scale).astype(np.float32)
+        if encoding.declared:
+            raise ValueError(f"a {self.name} takes neither `scale` nor `unknown` nor `values`")
+        return self.from_pixels(pixels)
 
     def count_too_large(self, array: NDArray[np.generic]) -> int:
         """Number of pixels that are too large for `to_png`, which stores them as unknown."""

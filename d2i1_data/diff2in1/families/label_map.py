@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .distribution import ClassShares, Distribution
-from .family import Family, Legend, decode_png, encode_png, mean_over, precise
+from .family import Encoding, Family, Legend, encode_png, mean_over, precise
 
 
 class LabelMap(Family):
@@ -25,6 +25,7 @@ class LabelMap(Family):
     unknown = 255.0
     unsure = "the probability of another class"
     dtype = torch.int64
+    encoding = ("unknown", "values")
 
     def __init__(
         self, names: Sequence[str], palette: Sequence[Sequence[int]] | None = None
@@ -33,6 +34,9 @@ class LabelMap(Family):
             raise ValueError(f"a label map needs 1 to 255 class names, got {len(names)}")
         if palette is not None and len(palette) != len(names):
             raise ValueError(f"{len(palette)} palette colours for {len(names)} class names")
+        for colour in palette or ():
+            if len(colour) != 3 or not all(0 <= part <= 255 for part in colour):
+                raise ValueError(f"palette colour {list(colour)}: expected three numbers, 0 to 255")
         self.names = tuple(names)
         self.palette = tuple(
             (int(r), int(g), int(b)) for r, g, b in palette or _palette(len(names))
@@ -114,14 +118,24 @@ class LabelMap(Family):
     def to_png(self, array: NDArray[np.generic]) -> bytes:
         return encode_png(np.asarray(array, np.uint8))
 
-    def from_png(self, data: bytes) -> NDArray[np.generic]:
-        return decode_png(data)
+    def from_pixels(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+        return pixels
 
-    def from_file(
-        self, data: bytes, scale: float | None = None, ignore: Sequence[int] = ()
-    ) -> NDArray[np.generic]:
-        ids = super().from_file(data, scale)
-        return np.where(np.isin(ids, ignore), 255, ids)
+    def from_file(self, pixels: NDArray[np.generic], encoding: Encoding) -> NDArray[np.generic]:
+        unknown = encoding.is_unknown(pixels)
+        if pixels.ndim == 3:
+            return np.where(unknown, 255, _ids_of_colours(pixels, unknown, encoding.palette))
+        ids = encoding.meant(pixels)
+        if encoding.values:
+            ids = ids.astype(np.int64)
+        elif len(self.names) == 2 and (ids == 255).any() and 255 not in encoding.unknown:
+            others = np.unique(ids[ids != 255])
+            if len(others) < 2:
+                raise ValueError(
+                    f"class ids 255 and {others.tolist()}: give `values: {{255: 1}}` if 255 means"
+                    " class 1, or `unknown: 255` if it means unknown"
+                )
+        return np.where(unknown, 255, ids)
 
     def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
         table = np.zeros((256, 3), np.uint8)
@@ -132,6 +146,32 @@ class LabelMap(Family):
         """The classes of the array, largest first."""
         labels = self.present(np.asarray(array), 1e-9)
         return Legend([(self.palette[label], self.names[label]) for label in labels], [])
+
+
+def _ids_of_colours(
+    pixels: NDArray[np.generic], unknown: NDArray[np.bool_], palette: Sequence[Sequence[int]]
+) -> NDArray[np.generic]:
+    """Class ids of the colours of a palette; 0 where `unknown`.
+
+    Raises:
+        ValueError: if there is no palette, or a colour is not in it.
+    """
+    if not palette or pixels.shape[2] != 3:
+        raise ValueError(
+            f"shape {pixels.shape}, expected height x width; if its colours are classes, give"
+            " `palette` beside their `names`"
+        )
+    weights = np.array([1 << 16, 1 << 8, 1])
+    codes, stored = np.asarray(palette) @ weights, pixels.astype(np.int64) @ weights
+    order = codes.argsort(kind="stable")
+    place = order[np.searchsorted(codes[order], stored).clip(max=len(codes) - 1)]
+    wrong = (codes[place] != stored) & ~unknown
+    if wrong.any():
+        colour = pixels[wrong][0].tolist()
+        raise ValueError(
+            f"colour {colour}, which is not in the `palette`: add it, or give `unknown: [{colour}]`"
+        )
+    return np.where(unknown, 0, place)
 
 
 def _palette(count: int) -> list[tuple[int, int, int]]:

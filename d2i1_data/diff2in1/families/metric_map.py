@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .distribution import Distribution, Histogram
-from .family import Colour, Family, Legend, decode_png, encode_png, mean_over, pooled_over, precise
+from .family import Colour, Encoding, Family, Legend, encode_png, mean_over, pooled_over, precise
 
 
 class MetricMap(Family):
@@ -24,7 +24,7 @@ class MetricMap(Family):
     unsure = "the probability of being off by more than a factor of 1.25"
     raw_channels = 2
     in_metres = True
-    has_scale = True
+    encoding = ("scale", "unknown")
     farthest: ClassVar[float] = 65.535
 
     def valid(self, target: Tensor) -> Tensor:
@@ -130,8 +130,17 @@ class MetricMap(Family):
         millimetres = np.round(np.asarray(array, np.float64) * 1000)
         return encode_png(np.where(millimetres > 65535, 0, millimetres).astype(np.uint16))
 
-    def from_png(self, data: bytes) -> NDArray[np.generic]:
-        return decode_png(data).astype(np.float32) / 1000
+    def from_pixels(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
+        return pixels.astype(np.float32) / 1000
+
+    def from_file(self, pixels: NDArray[np.generic], encoding: Encoding) -> NDArray[np.generic]:
+        if encoding.scale is None and (pixels.dtype.kind == "f" or pixels.dtype.itemsize == 1):
+            raise ValueError(
+                f"{pixels.dtype} values: give `scale: N`, the stored value of one metre"
+            )
+        metres = (pixels.astype(np.float32) / (encoding.scale or 1000)).astype(np.float32)
+        known = ~encoding.is_unknown(pixels)
+        return np.where(known if pixels.ndim == 2 else known[..., None], metres, np.float32(0))
 
     def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
         """Inverse depth between its 2nd and 98th percentile; near pixels are bright."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .distribution import Distribution, Histogram
-from .family import Family, Legend, decode_png, encode_png, mean_over, precise
+from .family import Encoding, Family, Legend, encode_png, mean_over, precise
 
 
 class ProbabilityMap(Family):
@@ -17,7 +17,7 @@ class ProbabilityMap(Family):
     unknown = -1.0
     unsure = "twice the probability of the less likely answer"
     raw_channels = 1
-    has_scale = True
+    encoding = ("scale", "unknown", "values")
 
     def valid(self, target: Tensor) -> Tensor:
         return target >= 0
@@ -76,11 +76,21 @@ class ProbabilityMap(Family):
         scaled = np.round(np.asarray(array, np.float32) * 254)
         return encode_png(np.where(np.asarray(array) < 0, 255, scaled).astype(np.uint8))
 
-    def from_png(self, data: bytes) -> NDArray[np.generic]:
-        pixels = decode_png(data)
+    def from_pixels(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
         if pixels.dtype == bool:  # a one-bit mask, which some other datasets store
             return pixels.astype(np.float32)
         return np.where(pixels == 255, np.float32(-1), pixels.astype(np.float32) / 254)
+
+    def from_file(self, pixels: NDArray[np.generic], encoding: Encoding) -> NDArray[np.generic]:
+        if pixels.ndim == 3 and (pixels == pixels[..., :1]).all():
+            pixels = pixels[..., 0]  # grey, stored in colours
+        if pixels.ndim == 3 or pixels.dtype == bool:
+            return self.from_pixels(pixels)
+        if not encoding.declared:
+            _refuse_two_meanings(pixels)
+        unit = encoding.scale or (1 if encoding.values else 254)
+        found = (encoding.meant(pixels).astype(np.float32) / unit).astype(np.float32)
+        return np.where(encoding.is_unknown(pixels), np.float32(-1), found)
 
     def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
         grey = np.round(np.clip(np.asarray(array, np.float32), 0, 1) * 255).astype(np.uint8)
@@ -90,3 +100,15 @@ class ProbabilityMap(Family):
         """The colours of probability 0 and 1."""
         black, white = (0, 0, 0), (255, 255, 255)
         return Legend([(black, "0"), (white, "1")], [black, white])
+
+
+def _refuse_two_meanings(pixels: NDArray[np.generic]) -> None:
+    """Raise ValueError if the form of `to_png` is not the only plausible one."""
+    if pixels.dtype != np.uint8:
+        raise ValueError(f"{pixels.dtype} values: give `scale: N`, the stored value of 1")
+    if (pixels == 255).any():
+        raise ValueError(
+            "255: give `scale: 255` if it means 1, or `unknown: 255` if it means unknown"
+        )
+    if pixels.max() == 1:
+        raise ValueError("no value above 1: give `scale: 1` if 1 means 1, or `scale: 254`")

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .distribution import DirectionDensity, Distribution
-from .family import Family, Legend, decode_png, encode_png, mean_over, pooled_over, precise
+from .family import Encoding, Family, Legend, encode_png, mean_over, pooled_over, precise
 
 
 class UnitVector(Family):
@@ -25,6 +25,7 @@ class UnitVector(Family):
     unknown = 0.0
     unsure = "the expected angular error as a share of 90°"
     raw_channels = 4
+    encoding = ("unknown",)
 
     def to_tensor(self, array: NDArray[np.generic]) -> Tensor:
         return torch.from_numpy(np.array(array, np.float32)).permute(2, 0, 1)
@@ -125,11 +126,15 @@ class UnitVector(Family):
     def to_png(self, array: NDArray[np.generic]) -> bytes:
         return encode_png(self.colorize(array))
 
-    def from_png(self, data: bytes) -> NDArray[np.generic]:
-        pixels = decode_png(data)
+    def from_pixels(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
         vectors = pixels.astype(np.float32) / 127.5 - 1
         known = pixels.any(-1, keepdims=True)
         return np.where(known, vectors / np.linalg.norm(vectors, axis=-1, keepdims=True), 0)
+
+    def from_file(self, pixels: NDArray[np.generic], encoding: Encoding) -> NDArray[np.generic]:
+        if pixels.ndim != 3:
+            return pixels
+        return np.where(encoding.is_unknown(pixels)[..., None], 0, self.from_pixels(pixels))
 
     def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
         pixels = np.round((np.asarray(array, np.float32) + 1) * 127.5).astype(np.uint8)

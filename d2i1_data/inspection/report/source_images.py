@@ -38,7 +38,8 @@ class SourceImages:
             self.missing = "The dataset does not name its source; name it with --source."
             return
         try:
-            source = open_source(str(spec), record.resolution)
+            most = record.setting("max_pixels")
+            source = open_source(str(spec), record.resolution, max_pixels=most)
             if not source.has_images:
                 self.missing = f"The source, {source.name}, has no images, only captions."
                 return

@@ -53,7 +53,7 @@ def test_large_uploads_are_scaled_down(tmp_path: Path) -> None:
 def test_damaged_exif_data_is_ignored(tmp_path: Path) -> None:
     exif, picture = Image.Exif(), Image.fromarray(ROOM)
     exif[274], exif[270] = 6, "a description of a room"
-    torn = exif.tobytes().replace(b"\x01\x0e", b"\x01\x15")  # a text instead of a number
+    torn = exif.tobytes()[:12]
     for name, own in (("a.jpg", exif), ("b.jpg", torn), ("c.jpg", None)):
         saved(tmp_path, name, picture, **({"exif": own} if own else {}))
     turned, kept, plain = (read_photo(tmp_path / name, 64) for name in ("a.jpg", "b.jpg", "c.jpg"))
@@ -74,14 +74,20 @@ def jpeg() -> bytes:
 @pytest.mark.parametrize(
     ("make", "wrong"),
     [
-        (lambda f: broken(f, "a.png", b"<b>no image</b>"), "cannot be read; expected an image"),
-        (lambda f: broken(f, "a.png", b""), "cannot be read"),
-        (lambda f: broken(f, "a.jpg", jpeg()[:400]), "cannot be read"),
-        (lambda f: broken(f, "a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>"), "cannot be"),
-        (lambda f: broken(f, "a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n"), "cannot be read"),
-        (lambda f: huge(f, 6_000), "6000 x 10000 pixels, allowed are 50 million"),
-        (lambda f: huge(f, 20_000), "far more than 50 million"),
-        (lambda f: saved(f, "a.tiff", Image.new("F", (4, 4))), "32 bits a pixel"),
+        (lambda f: broken(f, "a.png", b"<b>no image</b>"), "not a readable image; expected JPEG"),
+        (lambda f: broken(f, "a.png", b""), "not a readable image"),
+        (lambda f: broken(f, "a.jpg", jpeg()[:400]), "not a readable image"),
+        (
+            lambda f: broken(f, "a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
+            "not a readable",
+        ),
+        (lambda f: broken(f, "a.png", b"%!PS-Adobe-3.0 EPSF-3.0\n"), "not a readable image"),
+        (lambda f: huge(f, 6_000), "6000 x 10000 pixels, allowed are 50,000,000"),
+        (lambda f: huge(f, 20_000), "far too many pixels, allowed are 50,000,000"),
+        (
+            lambda f: saved(f, "a.tiff", Image.new("F", (4, 4), 2)),
+            "values from 2 to 2; 0 is black and 1",
+        ),
     ],
 )
 def test_other_files_are_refused(make: Callable[[Path], Path], wrong: str, tmp_path: Path) -> None:

@@ -140,7 +140,8 @@ def truncate(photos: Path) -> None:
 def depth_with_nan(photos: Path) -> None:
     for n in range(6):
         save(photos.parent / "range" / f"{n}.tif", np.full((14, 20), np.nan, np.float32))
-    rewrite(photos, columns={"image": "image", "depth": "range"}, caption=None)
+    column = {"folder": "range", "scale": 1}
+    rewrite(photos, columns={"image": "image", "depth": column}, caption=None)
 
 
 def label_with_floats(photos: Path) -> None:
@@ -154,6 +155,10 @@ def label(pixels: np.ndarray) -> Callable[[Path], None]:
 
 def settings(**changes: object) -> Callable[[Path], None]:
     return lambda photos: (rewrite(photos, **changes), None)[1]
+
+
+def depth_column(column: object) -> Callable[[Path], None]:
+    return settings(columns={"image": "image", "depth": column}, caption=None)
 
 
 BAD_FOLDERS = {
@@ -189,10 +194,45 @@ BAD_FOLDERS = {
         settings(columns={"image": "image", "semseg": "nowhere"}),
         ["photos.yaml", "no such folder", "nowhere"],
     ),
-    "missing partner": (
-        lambda p: (p.parent / "label" / "4.png").unlink(),
-        ["1 of 6 images have no semseg", "'4'", "photos/label"],
+    "two files of one id": (
+        lambda p: save(p.parent / "image" / "4.bmp", np.zeros((14, 20, 3), np.uint8)),
+        ["image/4.bmp and 4.png have the same id"],
     ),
+    "one id twice": (settings(split=["0", "1", "0"]), ["photos.yaml", "split", "'0' twice"]),
+    "a number as split": (settings(split=5), ["photos.yaml", "split: got 5"]),
+    "a text as scale": (
+        settings(
+            columns={"image": "image", "depth": {"folder": "label", "scale": "x"}}, caption=None
+        ),
+        ["photos.yaml: columns: depth", "scale: got 'x'", "expected float"],
+    ),
+    "scale 0": (
+        settings(
+            columns={"image": "image", "depth": {"folder": "label", "scale": 0}}, caption=None
+        ),
+        ["photos.yaml: columns: depth", "scale: got 0", "above 0"],
+    ),
+    "values of distances": (
+        settings(
+            columns={"image": "image", "depth": {"folder": "label", "values": {1: 2}}}, caption=None
+        ),
+        ["columns: depth", "a metric_map has no values", "scale, unknown, upright"],
+    ),
+    "a word as value": (
+        settings(columns={"image": "image", "semseg": {"folder": "label", "values": {"a": 1}}}),
+        ["columns: semseg: values: got a", "expected stored numbers"],
+    ),
+    "a word as unknown": (
+        settings(columns={"image": "image", "semseg": {"folder": "label", "unknown": "void"}}),
+        ["columns: semseg: unknown: got 'void'", "numbers or [red, green, blue]"],
+    ),
+    "a palette out of range": (
+        settings(classes={"semseg": {"names": NAMES, "palette": [[0] * 3, [0, 0, 300], [1] * 3]}}),
+        ["photos.yaml: classes: semseg", "[0, 0, 300]", "0 to 255"],
+    ),
+    "an alias": (lambda p: p.write_text("a: &a [1]\nb: *a\n"), ["photos.yaml", "alias"]),
+    "deep YAML": (lambda p: p.write_text("[" * 20_000), ["photos.yaml", "not readable as YAML"]),
+    "bytes": (lambda p: p.write_bytes(b"\xff\xfe\xff"), ["photos.yaml", "not readable as YAML"]),
     "no classes": (settings(classes={}, caption=None), ["photos.yaml", "'semseg'", "`classes`"]),
     "palette of another length": (
         settings(classes={"semseg": {"names": NAMES, "palette": [[1, 2, 3]]}}),
