@@ -31,7 +31,10 @@ def write_folders(folder: Path, selection: Selection) -> None:
     layout: dict[str, Any] = {"name": selection.name}
     if len(licences) == 1 and None not in licences:
         layout["licence"] = licences.pop()
-    layout["columns"] = {name: name for name in ("image", *selection.tasks)}
+    layout["columns"] = {"image": "image"} | {
+        name: {"folder": name, **task.family.own_encoding} if task.family.own_encoding else name
+        for name, task in selection.tasks.items()
+    }
     classes = {name: t.family for name, t in selection.tasks.items() if t.family.names}
     if classes:
         layout["classes"] = {name: _classes(family) for name, family in classes.items()}

@@ -56,7 +56,7 @@ def predict(settings: PredictSettings) -> Path:
     temporary = temporary_path(folder, unique=True)
     try:
         with tqdm(total=len(files), desc="predict", unit="image") as bar:
-            for group in _groups(files, settings.batch_size, settings.max_pixels):
+            for group in read_groups(files, settings.batch_size, settings.max_pixels):
                 images = [image for _, image in group]
                 predictions = pipe.predict(images, **options).predictions
                 for n, (file, image) in enumerate(group):
@@ -105,7 +105,7 @@ def find_images(places: Sequence[str]) -> list[Path]:
     return list(names.values())
 
 
-def _groups(
+def read_groups(
     files: Sequence[Path], most: int, max_pixels: int
 ) -> Iterator[list[tuple[Path, NDArray[np.uint8]]]]:
     """Yield groups of at most `most` files with their pixels, at most `max_pixels` in all."""

@@ -113,8 +113,8 @@ class Family(ABC):
     name: its name in configs and in `FAMILIES`. channels: C, the number of channels of a map.
     unknown: value of unknown pixels. unsure: the meaning of its uncertainty, as cards word it.
     dtype: dtype of a map as a tensor. in_metres: whether values are distances. encoding: fields of
-    `Encoding` that files of others may need (see `from_file`). names, palette: names and colours
-    of its classes; empty for a family without classes.
+    `Encoding` that files of others may need (see `from_file`). own_encoding: those that a file of
+    `to_png` needs there. names, palette: names and colours of its classes; empty without classes.
     """
 
     name: ClassVar[str]
@@ -124,6 +124,7 @@ class Family(ABC):
     dtype: ClassVar[torch.dtype] = torch.float32
     in_metres: ClassVar[bool] = False
     encoding: ClassVar[tuple[str, ...]] = ()
+    own_encoding: ClassVar[Mapping[str, Any]] = {}
     names: tuple[str, ...] = ()
     palette: tuple[Colour, ...] = ()
 

@@ -1,7 +1,7 @@
 """Class ids, such as a semantic segmentation."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ class LabelMap(Family):
     unsure = "the probability of another class"
     dtype = torch.int64
     encoding = ("unknown", "values")
+    own_encoding: ClassVar[Mapping[str, Any]] = {"unknown": 255}
 
     def __init__(
         self, names: Sequence[str], palette: Sequence[Sequence[int]] | None = None

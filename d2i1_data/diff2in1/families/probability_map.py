@@ -1,5 +1,8 @@
 """Probabilities, such as saliency."""
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -18,6 +21,7 @@ class ProbabilityMap(Family):
     unsure = "twice the probability of the less likely answer"
     raw_channels = 1
     encoding = ("scale", "unknown", "values")
+    own_encoding: ClassVar[Mapping[str, Any]] = {"unknown": 255}
 
     def valid(self, target: Tensor) -> Tensor:
         return target >= 0

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from d2i1_data.checkpoints.pipelines import open_pipeline
-from d2i1_data.inspection.predict import find_images
+from d2i1_data.inspection.predict import find_images, read_groups
 from tests.made import contents
 
 Command = Callable[..., str]
@@ -108,11 +108,15 @@ def test_an_image_is_read_as_people_see_it(
         ((), "images"),
         (("{tmp}/none.png",), "{tmp}/none.png: no such file or folder"),
         (("{tmp}/images/*.gif",), "{tmp}/images/*.gif: no such file or folder"),
-        (("{tmp}/empty",), "{tmp}/empty: no images in it; expected JPEG"),
-        (("{tmp}/images", "{tmp}/images/notes.txt"), "notes.txt: this file cannot be read"),
+        (("{tmp}/empty",), "{tmp}/empty: no images directly in it; expected JPEG"),
+        (("{tmp}/images", "{tmp}/images/notes.txt"), "notes.txt: not a readable image"),
         (("{tmp}/images", "{tmp}/a.png"), "would write the same files"),
         (("{tmp}/images", "--window", "0"), "--window 0: expected at least 1"),
-        (("{tmp}/images", "--processing_resolution", "-1"), "expected at least 0"),
+        (("{tmp}/images", "--window", "3"), "--window 3: this pipeline needs at least 4"),
+        (("{tmp}/images", "--processing_resolution", "-1"), "expected 0 to 8192"),
+        (("{tmp}/images", "--processing_resolution", "1000000000"), "expected 0 to 8192"),
+        (("{tmp}/images", "--max_pixels", "300"), "a.png: 24 x 16 pixels, allowed are 300"),
+        (("{tmp}/images", "--max_pixels", "0"), "--max_pixels 0: expected at least 1"),
         (("{tmp}/images", "--pipeline", "{tmp}/images"), "no model_index.json there"),
     ],
 )
@@ -150,8 +154,18 @@ def test_a_folder_that_is_not_empty_is_kept_unless_told(
 
 
 def test_places_name_each_image_once(images: Path) -> None:
-    found = find_images([f"{images}/b.*", str(images), str(images / "a.png")])
+    (images / "link").symlink_to(images, target_is_directory=True)
+    (images / "._a.png").write_bytes(b"Mac OS X")
+    other = [f"{images}/../images/a.png", f"{images}/link/b.jpg"]
+    found = find_images([f"{images}/b.*", str(images), str(images / "a.png"), *other])
     assert [file.name for file in found] == ["b.jpg", "a.png", "c.PNG"]
+
+
+def test_batches_hold_at_most_max_pixels(images: Path) -> None:
+    files = find_images([str(images)])  # 384, 384 and 240 pixels
+    for most, expected in ((384, [1, 1, 1]), (624, [1, 2]), (768, [2, 1]), (2000, [3])):
+        assert [len(group) for group in read_groups(files, 8, most)] == expected
+    assert [len(group) for group in read_groups(files, 2, 2000)] == [2, 1]
 
 
 def test_python_m_runs_the_command(pipeline: Path, images: Path, tmp_path: Path) -> None:
