@@ -18,6 +18,7 @@ from ..dataset.columns import take_column
 from ..dataset.sample import Sample
 from ..dataset.schema import METADATA, SCORES, Schema, read_schema, stored_bytes
 from ..dataset.shards import check_content, read_shard_record
+from ..diff2in1.pictures import FORMATS
 from ..errors import InputError
 from ..hub import download
 from .source import Source, fingerprint
@@ -170,7 +171,7 @@ class Dataset(Source):
 
 def _mode(png: bytes) -> str:
     """The mode of a picture, as Pillow names it."""
-    with Image.open(io.BytesIO(png)) as picture:
+    with Image.open(io.BytesIO(png), formats=FORMATS) as picture:
         return picture.mode
 
 

@@ -73,7 +73,7 @@ LABELS: dict[str, tuple[str, Any, str]] = {
     "grey normals": ("normals", stored(plain(9)), "normals is stored with mode L, expected RGB"),
     "no label bytes": ("saliency", {"bytes": None, "path": None}, "a picture holds no bytes"),
     "no image": ("image", None, "a picture holds no bytes"),
-    "no picture": ("depth", {"bytes": b"depth", "path": None}, "cannot identify image file"),
+    "no picture": ("depth", {"bytes": b"depth", "path": None}, "not a readable image"),
 }
 
 
