@@ -230,7 +230,7 @@ def test_the_page_shows_errors_of_uploads(browser: Any, address: str, tmp_path: 
     visitor.page.get_by_label("Remove Image").click()
     visitor.page.wait_for_selector("#labels .hint")
     visitor.upload(broken(tmp_path, "<b>.png", b"no image"))
-    visitor.page.get_by_text("This file cannot be read; expected an image").wait_for()
+    visitor.page.get_by_text("Not a readable image; expected JPEG").wait_for()
     assert not visitor.page.query_selector("#labels .sample-view")  # nor what was there before
     assert not visitor.page.locator("#labels-row").is_visible()
 
