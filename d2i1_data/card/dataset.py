@@ -16,6 +16,7 @@ from ..dataset.columns import describe_counts
 from ..dataset.files import write_png, write_text
 from ..dataset.preview import PREVIEW, preview
 from ..dataset.record import read_json, read_run
+from ..dataset.sample import Sample
 from ..dataset.schema import METADATA, SCORES, Schema, read_schema
 from ..dataset.shards import PLAN, dataset_shards, readable
 from ..tasks import Task
@@ -57,14 +58,15 @@ SCORE_TEXTS = {
 def write_card(folder: Path) -> None:
     """Write README.md and preview.png of a dataset whose shards are complete."""
     schema = _schema(folder)
-    rows: list[dict[str, Any]] = []
+    samples: list[Sample] = []
     for shard in dataset_shards(folder):
         with readable(shard), pq.ParquetFile(shard) as file:
             for group in islice(file.iter_batches(PREVIEWS), PREVIEWS):
-                rows += group.to_pylist()
-        if len(rows) >= PREVIEWS:
+                rows = group.to_pylist()[: PREVIEWS - len(samples)]
+                samples += map(schema.from_row, rows)
+        if len(samples) == PREVIEWS:
             break
-    picture = preview([schema.from_row(row) for row in rows[:PREVIEWS]], schema.tasks)
+    picture = preview(samples, schema.tasks)
     write_png(folder / PREVIEW, picture)
     write_text(folder / "README.md", dataset_card(folder))
 
@@ -127,7 +129,7 @@ def _score_texts(schema: Schema) -> str:
 
 def _schema(folder: Path) -> Schema:
     file = folder / METADATA
-    return read_schema(file.read_text(), str(file))
+    return read_schema(file.read_bytes(), str(file))
 
 
 def _metadata(schema: Schema, summary: Summary) -> DatasetCardData:

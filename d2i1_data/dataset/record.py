@@ -187,6 +187,6 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def _entries(file: Path) -> Iterator[LogEntry]:
     """Read the entries of a log. A kill or a full disk can break a line; it is then ignored."""
-    for line in file.read_text().splitlines():
+    for line in file.read_bytes().splitlines():
         with suppress(ValueError, TypeError, KeyError):
             yield from_json(LogEntry, parse_json(line))

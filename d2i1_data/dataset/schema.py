@@ -283,7 +283,7 @@ def read_tasks(configs: Mapping[str, Any], where: str) -> dict[str, Task]:
     tasks = {name: task for name, task in TASKS.items() if name in configs}
     try:
         return {name: task.with_config(configs[name]) for name, task in tasks.items()}
-    except ValueError as error:
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{where}: {error}") from error
 
 
@@ -311,7 +311,7 @@ def _flat(columns: Columns, before: str = "") -> Iterator[tuple[str, str]]:
             yield f"{before}{name}", str(kind)
 
 
-def read_schema(text: str, where: str) -> Schema:
+def read_schema(text: str | bytes, where: str) -> Schema:
     """Read the schema in the text of a metadata file.
 
     Args:

@@ -59,7 +59,7 @@ class DatasetContent(RepositoryContent):
             raise InputError(f"dataset {folder}: no shards of ours there; see d2i1 create")
         if broken := [shard for shard in self.shards if not shard.exists()]:
             raise InputError(f"{broken[0]} is a broken link")
-        read_schema((folder / METADATA).read_text(), str(folder / METADATA))
+        read_schema((folder / METADATA).read_bytes(), str(folder / METADATA))
         if (folder / PLAN).is_file():
             require_complete(read_plan(folder), folder)
         self.cards: dict[tuple[str, ...], bytes] = {}  # other shards of the repository -> card

@@ -58,7 +58,9 @@ class Dataset(Source):
         metadata = _metadata(path)
         self.stored_schema = read_schema(metadata, f"{path}/{METADATA}")
         self.tasks = self.stored_schema.tasks
-        self.fingerprint = fingerprint(self.name, split, metadata, min_quality)
+        self.fingerprint = fingerprint(
+            self.name, split, metadata.decode(errors="replace"), min_quality
+        )
         rows = _load(path, split or "train")
         _check_columns(rows.features.arrow_schema, self.stored_schema.arrow, f"dataset {path}")
         self.rows = rows.with_format("arrow")  # undecoded
@@ -218,15 +220,15 @@ def _load(path: str, split: str) -> datasets.Dataset:
         raise InputError(f"dataset {path}: cannot be loaded: {message}") from error
 
 
-def _metadata(path: str) -> str:
+def _metadata(path: str) -> bytes:
     """Read the metadata file of a local or remote dataset."""
     local = Path(path) / METADATA
     if local.is_file():
-        return local.read_text()
+        return local.read_bytes()
     if Path(path).exists():
         raise InputError(f"dataset {path}: no {METADATA} there; was it written by d2i1 create?")
     check_id(path, "dataset")
     try:
-        return download(path, METADATA, "dataset").read_text()
+        return download(path, METADATA, "dataset").read_bytes()
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         raise not_found("dataset", path, error) from error
