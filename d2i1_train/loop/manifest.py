@@ -35,7 +35,8 @@ def write_manifest(folder: Path, facts: Facts) -> None:
         facts: what decides the training, see `deciding_facts`.
     """
     files = {file.name: _sha256(file) for file in sorted(folder.iterdir())}
-    write_json(folder / MANIFEST, {"files": files, "settings": dict(facts)})
+    content = {"files": files, "settings": dict(facts)}
+    write_json(folder / MANIFEST, content | {"content": _content_hash(content)})
 
 
 def damage(folder: Path) -> str | None:
@@ -43,12 +44,12 @@ def damage(folder: Path) -> str | None:
     if not (folder / COUNTERS).is_file():
         return f"{COUNTERS} is missing"
     try:
-        files = read_json(folder / MANIFEST).get("files", {})
-        if not isinstance(files, dict):
-            raise InputError(f"{MANIFEST} holds no list of files")
+        manifest = read_json(folder / MANIFEST)
     except InputError as error:
         return str(error)
-    for name, digest in files.items():
+    if manifest and manifest.pop("content", None) != _content_hash(manifest):
+        return f"{MANIFEST} is not as it was written"
+    for name, digest in manifest.get("files", {}).items():
         file = folder / Path(name).name
         if not file.is_file():
             return f"{file.name} is missing"
@@ -151,6 +152,11 @@ def _public(facts: Facts) -> dict[str, Any]:
     found = dict(facts)
     found |= {name: public_name(found[name]) for name in PLACES if found.get(name)}
     return found | {"source": public_source(found["source"], None)}
+
+
+def _content_hash(manifest: Facts) -> str:
+    """The hash that a manifest holds of its own content."""
+    return fingerprint(json.loads(json.dumps(manifest)))
 
 
 def _sha256(file: Path) -> str:
