@@ -1,13 +1,11 @@
 """Bases: find them by name, folder, file or Hub id, and check them."""
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from diffusers.loaders.single_file_utils import SingleFileComponentError
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError, safe_open
 
@@ -15,7 +13,7 @@ from ..diff2in1 import Base
 from ..diff2in1.checkpoint import EMBEDDED
 from ..errors import InputError
 from ..hub import download
-from .files import check_id, not_found, read_index
+from .files import check_id, loading, not_found, read_index
 
 PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 WEIGHED = ("vae", "text_encoder", "unet")  # parts with weights
@@ -75,13 +73,11 @@ def _refuse(name: str, kind: str, **flags: str | None) -> None:
 @contextmanager
 def explained(base: Base) -> Iterator[None]:
     """Turn errors of loading a base into an InputError that names it."""
-    try:
+    hint = ""
+    if base.is_file and base.config is None:
+        hint = "; its configs come from the Hub, --base_config chooses others"
+    with loading(f"base {base.path}", hint):
         yield
-    except (ValueError, OSError, KeyError, SafetensorError, SingleFileComponentError) as error:
-        hint = ""
-        if base.is_file and base.config is None:
-            hint = "; its configs come from the Hub, --base_config chooses others"
-        raise InputError(f"base {base.path}: {error}{hint}") from error
 
 
 def _require(name: str, missing: list[str]) -> None:
@@ -93,7 +89,8 @@ def _require(name: str, missing: list[str]) -> None:
 
 
 def _check_index(name: str, index: dict[str, Any]) -> None:
-    _require(name, [part for part in PARTS if index.get(part, [None])[0] is None])
+    parts = {name for name, entry in index.items() if isinstance(entry, list) and any(entry)}
+    _require(name, [part for part in PARTS if part not in parts])
     more = [part for part in ("text_encoder_2", "transformer") if part in index]
     if more:
         raise InputError(
@@ -150,7 +147,7 @@ def _index_on_hub(name: str, revision: str | None) -> tuple[dict[str, Any], str]
         file = download(name, "model_index.json", revision=revision)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise not_found("base", name, error) from error
-    return json.loads(file.read_text()), file.parent.name
+    return read_index(file.parent, "base"), file.parent.name
 
 
 def embedded() -> list[str]:

@@ -1,16 +1,20 @@
 """Files of a checkpoint: fetch them from the Hub, and compute their fingerprint."""
 
 import hashlib
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..checks import parse_json
+from ..diff2in1.saving import HASHES, LORA_FILE, hash_file
 from ..errors import InputError
 from .training_record import TRAINING
 
 # the files that are downloaded from the Hub; the repository of a base may have more
 WANTED = ["model_index.json", "*.py", "*/*.json", "*/*.txt", "*/*.py", "*/*.safetensors"]
-WANTED += ["pytorch_lora_weights.safetensors", "training.json"]
+WANTED += [LORA_FILE, TRAINING, HASHES]
+MESSAGE = 300  # characters of the message of a library that are shown
 UNWANTED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "checkpoint-*", "best/*"]
 
 
@@ -76,11 +80,56 @@ def read_index(folder: Path, kind: str) -> dict[str, Any]:
     return index
 
 
+@contextmanager
+def loading(what: str, hint: str = "") -> Iterator[None]:
+    """Turn every error of loading foreign files into an InputError of one line.
+
+    The libraries that read these files raise errors of many kinds.
+
+    Args:
+        what: names the files in the message.
+        hint: advice at its end.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        message = " ".join(str(error).split())[:MESSAGE]
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        raise InputError(f"{what}: {kind}{message}{hint}") from error
+
+
+def check_hashes(folder: Path, unused: Container[str] = ()) -> None:
+    """Check that no file of a saved pipeline or adapter is damaged.
+
+    Args:
+        folder: its folder. If an earlier version wrote it, it has no hashes to check.
+        unused: parts that are not used.
+
+    Raises:
+        InputError: if a file is missing or has another content.
+    """
+    present = {file.relative_to(folder).as_posix() for file in folder.glob("*/*")}
+    present |= {file.name for file in folder.iterdir()}
+    with loading(f"{folder / HASHES}"):
+        hashes = parse_json((folder / HASHES).read_text()) if HASHES in present else {}
+        for name, digest in hashes.items():
+            if name not in present:
+                raise InputError(f"{folder}: {name} is missing, but {HASHES} names it")
+            if name.partition("/")[0] not in unused and hash_file(folder / name) != digest:
+                raise InputError(
+                    f"{folder / name}: has changed since it was written; fetch or train it again,"
+                    f" or delete {HASHES} if the change is yours"
+                )
+
+
 def fingerprint(folder: Path) -> str:
     """The sha256 over names and contents of all weight and config files of a checkpoint."""
     digest = hashlib.sha256()
     files = (f for f in folder.rglob("*") if f.suffix in (".safetensors", ".json"))
-    for file in sorted(file for file in files if file != folder / TRAINING):
+    left_out = (folder / TRAINING, folder / HASHES)
+    for file in sorted(file for file in files if file not in left_out):
         digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()

@@ -5,8 +5,8 @@ from typing import Any
 from ..diff2in1 import Base, Diff2in1Pipeline
 from ..diff2in1.saving import check_format
 from ..errors import InputError
-from .bases import explained, find_base
-from .files import fetch, read_index
+from .bases import find_base
+from .files import check_hashes, fetch, loading, read_index
 
 
 def open_pipeline(name: str, base: Base | None = None, **parts: Any) -> Diff2in1Pipeline:
@@ -31,19 +31,22 @@ def open_pipeline(name: str, base: Base | None = None, **parts: Any) -> Diff2in1
         check_format(index, f"pipeline {name}")
     except ValueError as error:
         raise InputError(str(error)) from error
+    check_hashes(folder, unused=[part for part, given in parts.items() if given is None])
     if "unet" in index:
-        pipe = Diff2in1Pipeline.from_pretrained(folder, **parts)
+        with loading(f"pipeline {name}"):
+            pipe = Diff2in1Pipeline.from_pretrained(folder, use_safetensors=True, **parts)
         pipe.set_progress_bar_config(disable=True)
         return pipe
     try:
-        base = base or find_base(index["base"], index["base_revision"], index["base_variant"])
+        named = (index.get(key) for key in ("base", "base_revision", "base_variant"))
+        base = base or find_base(*named)
     except InputError as error:
         raise InputError(
-            f"adapter {name}: its base {index['base']!r} is neither embedded nor on the Hub;"
+            f"adapter {name}: its base {index.get('base')!r} is neither embedded nor on the Hub;"
             " use the whole pipeline instead, or in Python"
             " Diff2in1Pipeline.from_adapter(adapter, base=...)"
         ) from error
-    with explained(base):
+    with loading(f"adapter {name}, on base {base.path}"):
         pipe = Diff2in1Pipeline.from_adapter(str(folder), base)
     pipe.set_progress_bar_config(disable=True)
     return pipe

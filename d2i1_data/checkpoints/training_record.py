@@ -101,7 +101,7 @@ def read_training(folder: Path) -> TrainingRecord:
         base = {key: value for key, value in content.items() if key != "stages"}
         record: TrainingRecord = from_json(TrainingRecord, base)
         return TrainingRecord(record.base_licence, record.base_embedded, stages)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{file}: not a training file of ours ({error!r})") from error
 
 

@@ -1,13 +1,20 @@
 """A base: the Stable Diffusion checkpoint that hosts are mounted on."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    ModelMixin,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from safetensors import safe_open
 from torch import nn
-from transformers import CLIPTextModel
+from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel
 
 from .backbone import PREDICTION_TYPES
 from .one_pass import check_supported
@@ -16,6 +23,8 @@ from .one_pass import check_supported
 EMBEDDED = Path(__file__).resolve().parent.parent / "bases"
 # the safety checker has 1.2 GB, and silently replaces images by black ones, even in training
 UNLOADED = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+
+WEIGHED = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
 
 
 @dataclass(frozen=True)
@@ -64,16 +73,12 @@ class Base:
             options = {**self._single_file(), **UNLOADED}
             parts = StableDiffusionPipeline.from_single_file(self.path, **options)
         else:
-            # transformers fills missing weights with random numbers; `loading_info` lists them
-            encoder, loading_info = CLIPTextModel.from_pretrained(
-                self.path, subfolder="text_encoder", output_loading_info=True, **self._folder()
-            )
-            if missing := sorted(loading_info["missing_keys"]):
-                raise ValueError(f"text_encoder lacks {', '.join(missing[:3])}")
-            options = {**self._folder(), **UNLOADED, "text_encoder": encoder}
+            weighed = {name: self._load_part(name) for name in WEIGHED}
+            options = {**self._folder(), **UNLOADED, **weighed}
             parts = StableDiffusionPipeline.from_pretrained(self.path, **options)
-        for part in ("unet", "vae", "text_encoder"):
+        for part in WEIGHED:
             check_complete(part, getattr(parts, part))
+        check_tokenizer(parts.tokenizer, parts.text_encoder)
         check_supported(parts.unet)
         takes, gives = parts.unet.config.in_channels, parts.vae.config.latent_channels
         if takes != gives:
@@ -93,11 +98,17 @@ class Base:
         if self.is_file:
             options = {**self._single_file(), "subfolder": "unet"}
             unet = UNet2DConditionModel.from_single_file(self.path, **options)
+            check_complete("unet", unet)
         else:
-            options = {**self._folder(), "subfolder": "unet"}
-            unet = UNet2DConditionModel.from_pretrained(self.path, **options)
-        check_complete("unet", unet)
+            unet = self._load_part("unet")
         return unet
+
+    def _load_part(self, name: str) -> Any:
+        """Load one part of a folder. Libraries alone fill missing weights with random numbers."""
+        options = {**self._folder(), "subfolder": name, "output_loading_info": True}
+        part, found = WEIGHED[name].from_pretrained(self.path, **options)
+        check_keys(name, found["missing_keys"], found["unexpected_keys"])
+        return part
 
     def _folder(self) -> dict[str, Any]:
         own = {"revision": self.revision, "variant": self.variant}
@@ -114,6 +125,60 @@ def check_complete(name: str, part: nn.Module) -> None:
     Raises:
         ValueError: if weights are missing; the message names some of them.
     """
-    missing = [key for key, parameter in part.named_parameters() if parameter.is_meta]
-    if missing:
-        raise ValueError(f"{name} lacks {', '.join(missing[:3])}")
+    check_keys(name, (key for key, one in part.named_parameters() if one.is_meta))
+
+
+def check_stored(name: str, part: nn.Module) -> None:
+    """Check that a part holds all the weights, and only those, of the pipeline it was loaded from.
+
+    Libraries fill missing weights with random numbers and skip unknown ones, and their versions
+    differ in the names that they know: transformers 5.0 to 5.5 reads no text encoder of 5.6.
+
+    Raises:
+        ValueError: if weights are missing or left over; the message names some of them.
+    """
+    if not isinstance(part, ModelMixin | PreTrainedModel) or getattr(part, "peft_config", None):
+        return
+    folder = Path(getattr(part.config, "_name_or_path", ""))
+    if not (folder.parent / "perception").is_dir():
+        return  # not a part of a folder of ours
+    stored: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            stored.update(opened.keys())
+    names, buffers = {key for key, _ in part.named_parameters()}, {*part.state_dict()}
+    if stored and {f"text_model.{key}" for key in names} <= stored:  # the names before 5.6
+        stored = {key.removeprefix("text_model.") for key in stored}
+    check_keys(name, names - stored, stored - buffers)
+
+
+def check_keys(name: str, missing: Iterable[str], unexpected: Iterable[str] = ()) -> None:
+    """Check that no weights of a part are missing or left over.
+
+    Raises:
+        ValueError: otherwise; the message names some of them.
+    """
+    if few := ", ".join(sorted(missing)[:3]):
+        raise ValueError(f"{name} lacks {few}: damaged, or of another version of a library")
+    if few := ", ".join(sorted(unexpected)[:3]):
+        raise ValueError(f"{name} has unknown {few}: damaged, or of another version of a library")
+
+
+def check_tokenizer(tokenizer: CLIPTokenizer, text_encoder: CLIPTextModel) -> None:
+    """Check that a tokenizer is the one of its text encoder.
+
+    Without its file, transformers makes a tokenizer without words, which knows no caption.
+
+    Raises:
+        ValueError: if the sizes of their vocabularies or their longest prompts differ.
+    """
+    config = text_encoder.config
+    if len(tokenizer) != config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens, the text encoder {config.vocab_size}"
+        )
+    if tokenizer.model_max_length > config.max_position_embeddings:
+        raise ValueError(
+            f"the tokenizer makes up to {tokenizer.model_max_length} tokens, the text encoder reads"
+            f" {config.max_position_embeddings}"
+        )

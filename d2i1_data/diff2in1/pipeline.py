@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .backbone import Backbone
-from .checkpoint import Base
+from .checkpoint import Base, check_keys, check_stored, check_tokenizer
 from .conditioning import Conditioning
 from .creation import (
     CreateWith,
@@ -45,10 +45,10 @@ from .prediction import perceive, predict_maps
 from .registry import find_host, find_host_class
 from .saving import (
     FORMAT_VERSION,
-    LORA_NAME,
     CardWriter,
     check_format,
     check_no_lora,
+    load_lora,
     push_folder,
     write_code,
 )
@@ -112,6 +112,9 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             perception=perception,
             base_unet=base_unet,
         )
+        for name, part in self.components.items():
+            check_stored(name, part)
+        check_tokenizer(tokenizer, text_encoder)
         self.register_to_config(
             base=base,
             base_revision=base_revision,
@@ -170,11 +173,13 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         if base is None:
             base = Base.named(config["base"], config["base_revision"], config["base_variant"])
         base = Base.named(base) if isinstance(base, str) else base
-        perception = host.from_pretrained(adapter, subfolder="perception")
+        options = {"subfolder": "perception", "use_safetensors": True}
+        perception, found = host.from_pretrained(adapter, output_loading_info=True, **options)
+        check_keys("perception", found["missing_keys"], found["unexpected_keys"])
         pipe = cls._mounted(base, base.load(), perception.eval())
         known = cls.settings() - {"format_version"}
         pipe.register_to_config(**{k: v for k, v in config.items() if k in known})
-        pipe.load_lora_weights(adapter, adapter_name=LORA_NAME)
+        load_lora(pipe, adapter)
         pipe.unet.eval()  # loading a LoRA switches its dropout on
         return pipe
 

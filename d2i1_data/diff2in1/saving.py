@@ -1,18 +1,24 @@
 """Save and push pipelines, with the code that opens them elsewhere."""
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import diffusers
 from diffusers import DiffusionPipeline
-from diffusers.utils import logging
+from diffusers.utils import convert_unet_state_dict_to_peft, logging
 from huggingface_hub import create_repo
 
+from .checkpoint import check_keys
 from .join import join_modules
 
 FORMAT_VERSION = 1  # format of the folder of a pipeline or adapter, in its model_index.json
+INDEX, CODE = "model_index.json", "pipeline.py"
+HASHES = "hashes.json"  # file -> sha256, for every file that `save_pretrained` writes
+LORA_FILE = "pytorch_lora_weights.safetensors"
+TOP_FILES = (INDEX, CODE, LORA_FILE)
 LORA_NAME = "diff2in1"  # name of the trained LoRA; users may load other LoRAs beside it
 CardWriter = Callable[[Path, str], None]  # writes README.md; arguments are folder and repository
 
@@ -50,20 +56,37 @@ def check_no_lora(pipe: DiffusionPipeline) -> None:
             )
 
 
+def load_lora(pipe: DiffusionPipeline, adapter: str) -> None:
+    """Load the LoRA of an adapter repository into the U-Net of a pipeline.
+
+    Raises:
+        ValueError: if the U-Net lacks weights of the LoRA, or the LoRA lacks weights.
+    """
+    options = {"weight_name": LORA_FILE, "use_safetensors": True}
+    stored, _ = pipe.lora_state_dict(adapter, **options)
+    pipe.load_lora_weights(adapter, adapter_name=LORA_NAME, **options)
+    names = {key.removeprefix("unet.") for key in convert_unet_state_dict_to_peft(stored)}
+    mark = f".{LORA_NAME}."
+    loaded = {key.replace(mark, ".") for key in pipe.unet.state_dict() if mark in key}
+    check_keys("the LoRA", loaded - names, names - loaded)
+
+
 def write_code(pipe: DiffusionPipeline, folder: Path) -> None:
     """Write the code of a saved pipeline beside it, and an index that names its classes."""
-    (folder / "pipeline.py").write_text(join_modules(type(pipe).__module__))
+    (folder / CODE).write_text(join_modules(type(pipe).__module__))
     write_index(folder, perception=["diff2in1", type(pipe.perception).__name__])
 
 
 def write_index(folder: Path, **entries: Any) -> None:
     """Add entries to model_index.json, and remove paths of this machine from it and all configs.
 
+    Then write the hashes of all these files.
+
     Args:
         folder: folder of the saved pipeline.
         entries: the new entries.
     """
-    file = folder / "model_index.json"
+    file = folder / INDEX
     new = {"_class_name": "Diff2in1Pipeline", "_diffusers_version": diffusers.__version__}
     index = json.loads(file.read_text()) if file.is_file() else new
     entries["_class_name"] = "Diff2in1Pipeline"
@@ -72,6 +95,22 @@ def write_index(folder: Path, **entries: Any) -> None:
         content = json.loads(config.read_text())
         content.pop("_name_or_path", None)
         config.write_text(json.dumps(content, indent=2) + "\n")
+    (folder / HASHES).write_text(json.dumps(dict(_hashes(folder)), indent=2) + "\n")
+
+
+def _hashes(folder: Path) -> Iterator[tuple[str, str]]:
+    """The files of a saved pipeline or adapter with their sha256."""
+    parts = {name for name, entry in json.loads((folder / INDEX).read_text()).items() if entry}
+    for file in sorted([*folder.glob("*"), *folder.glob("*/*")]):
+        name = file.relative_to(folder).as_posix()
+        if file.is_file() and (name in TOP_FILES or file.parent.name in parts):
+            yield name, hash_file(file)
+
+
+def hash_file(file: Path) -> str:
+    """The sha256 of a file."""
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def push_folder(

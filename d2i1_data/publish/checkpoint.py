@@ -7,16 +7,17 @@ from pathlib import Path
 
 from ..card import Links, model_card
 from ..checkpoints.bases import WEIGHED
-from ..checkpoints.files import read_index
+from ..checkpoints.files import check_hashes, read_index
 from ..checkpoints.training_record import TRAINING
 from ..dataset.preview import PREVIEW
+from ..diff2in1.saving import CODE, HASHES, INDEX
+from ..diff2in1.saving import LORA_FILE as LORA
 from ..errors import InputError
 from ..hub import Changes, Content, RemoteState, Repository
 from .content import CARD, RepositoryContent, read_object, refuse_foreign
 
-INDEX, CODE, LORA = "model_index.json", "pipeline.py", "pytorch_lora_weights.safetensors"
 OURS = "Diff2in1Pipeline"
-TOP_FILES = (CODE, LORA, TRAINING, PREVIEW)  # our files beside the components
+TOP_FILES = (CODE, LORA, TRAINING, PREVIEW, HASHES)  # our files beside the components
 WITH_WEIGHTS = (*WEIGHED, "base_unet", "perception")
 
 
@@ -114,6 +115,7 @@ def complete_files(folder: Path, whole: bool) -> dict[str, Path]:
     missing = [pattern for pattern in needed if not fnmatch.filter(files, pattern)]
     if missing:
         raise InputError(f"{folder}: {', '.join(missing)} missing, but {INDEX} names it")
+    check_hashes(folder)
     return files
 
 
