@@ -3,6 +3,8 @@
 #                 save. Nobody keeps a list of them: tests/conftest.py marks them by what they call.
 # make test:      lint, types, all tests but the slow ones, wheel: before every commit.
 # make test-full: with the slow tests and those that need a GPU.
+# make test-lowest: the core of the tests on the lowest versions that pyproject.toml allows. For torch
+#                 this is the version of constraints.txt; TORCH=torch==2.6.0 tries another one.
 # Each makes its own environment first, so all run on a fresh machine.
 #
 # Tests run in WORKERS processes of one thread each (tests/environment.py).
@@ -11,9 +13,14 @@ export OMP_WAIT_POLICY := passive
 PYTHON ?= python3
 WORKERS ?= 2
 BIN := .venv/bin
+TORCH ?= $(shell grep ^torch== constraints.txt)
 PYTEST := $(BIN)/pytest --numprocesses $(WORKERS) --dist worksteal
 
-.PHONY: demo check quick test test-full format
+LOWEST := .venv-lowest/bin
+DATA := checkpoints dataset diff2in1 sources tasks creation
+CORE := $(DATA:%=tests/d2i1_data/%) tests/test_formats.py tests/d2i1_train/test_train_unet.py
+
+.PHONY: demo check quick test test-full test-lowest format
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -37,6 +44,9 @@ test-full: check
 	$(BIN)/pytest -m gpu || test $$? -eq 5
 	rm -rf build && $(BIN)/python -m build --wheel --no-isolation --outdir dist
 
+test-lowest: .venv-lowest/installed
+	$(LOWEST)/pytest --numprocesses $(WORKERS) --dist worksteal $(CORE)
+
 format: .venv/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -46,4 +56,14 @@ format: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+# `name>=version` of pyproject.toml becomes `name==version`
+.venv-lowest/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-lowest
+	sed -n '/^dependencies/,/^]/s/^ *"\([a-z0-9-]*\)[^>]*>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml \
+		| grep -v ^torch== > .venv-lowest/constraints.txt
+	$(LOWEST)/pip install --quiet $(TORCH)
+	$(LOWEST)/pip install --quiet --constraint .venv-lowest/constraints.txt $(TORCH) --editable . \
+		pytest pytest-timeout pytest-xdist
 	touch $@

@@ -34,7 +34,15 @@ ROOMS = (
     ("app",),
 )
 RANK = {room: rank for rank, line in enumerate(ROOMS) for room in line}
-ALLOWED_BELOW = {"torch", "numpy", "PIL", "diffusers", "transformers", "huggingface_hub", "safetensors"}
+ALLOWED_BELOW = {
+    "torch",
+    "numpy",
+    "PIL",
+    "diffusers",
+    "transformers",
+    "huggingface_hub",
+    "safetensors",
+}
 ALLOWED_BELOW |= sys.stdlib_module_names
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 

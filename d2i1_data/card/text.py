@@ -4,6 +4,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.metadata import requires
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ MAX_LENGTH = 200  # characters of a name
 # Special characters of Markdown, HTML and formulas on the Hub. A full stop before a letter can
 # start a link. A hyphen or a number at the start of a line can start a list.
 MARKS = re.compile(r"[^\w\s,.;()/%'?-]|_|\.(?=[a-zA-Z])|^-|^\d+(?=[.)](?:\s|$))", re.ASCII)
+BOUND = re.compile(r"([\w-]+).*?>=([\d.]+)")  # a requirement, such as `torch>=2.6`
 NUMBER = re.compile(r"[-+\d.,e]+")
 
 
@@ -108,6 +110,13 @@ def link(name: str, kind: str = "") -> Markdown:
     return Markdown(f"[{escape(name)}](https://huggingface.co/{kind}{name})")
 
 
+def needed(*libraries: str) -> Markdown:
+    """The lowest versions of libraries that can be used, which are those of this package."""
+    found = filter(None, map(BOUND.match, requires("diff2in1") or ()))
+    bounds = {str(one[1]): one[2] for one in found}
+    return comma_list(f"{name} {bounds[name]} or newer" for name in libraries)
+
+
 def class_lists(tasks: Mapping[str, Task]) -> dict[str, Markdown]:
     """The classes of each task that has classes, with their ids."""
     return {
@@ -165,6 +174,7 @@ def render(
         counted=counted,
         link=link,
         markdown=Markdown,
+        needed=needed,
         number="{:,}".format,
         string_literal=string_literal,
         table=table,

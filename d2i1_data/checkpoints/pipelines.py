@@ -38,8 +38,8 @@ def open_pipeline(name: str, base: Base | None = None, **parts: Any) -> Diff2in1
         pipe.set_progress_bar_config(disable=True)
         return pipe
     try:
-        named = (index.get(key) for key in ("base", "base_revision", "base_variant"))
-        base = base or find_base(*named)
+        revision, variant = index.get("base_revision"), index.get("base_variant")
+        base = base or find_base(str(index.get("base")), revision, variant)
     except InputError as error:
         raise InputError(
             f"adapter {name}: its base {index.get('base')!r} is neither embedded nor on the Hub;"

@@ -7,9 +7,10 @@ from typing import Any
 
 from ..card import Links
 from ..checkpoints.files import check_id, fingerprint
+from ..diff2in1.saving import INDEX
 from ..errors import InputError
 from ..hub import Repository, size_of
-from .checkpoint import INDEX, CheckpointContent, complete_files
+from .checkpoint import CheckpointContent, complete_files
 from .content import CARD, RepositoryContent
 from .dataset import DatasetContent
 from .settings import PublishSettings

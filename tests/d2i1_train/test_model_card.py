@@ -15,6 +15,7 @@ from d2i1_data.card import Links, model_card
 from d2i1_data.checkpoints.files import fingerprint
 from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_data.checkpoints.training_record import TRAINING
+from d2i1_data.diff2in1.saving import HASHES
 from d2i1_data.errors import InputError
 from d2i1_data.sources.rooms import CLASSES, Rooms
 from d2i1_train.acts import ACTS
@@ -60,11 +61,19 @@ def results(improved: Path) -> Path:
 
 
 def edited(folder: Path, to: Path, name: str, **fields: Any) -> Path:
-    """A copy of a folder with other fields in one of its JSON files."""
-    shutil.copytree(folder, to)
+    """A copy of a folder with other fields in one of its JSON files, as if it was saved so."""
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns(HASHES))
     content = json.loads((to / name).read_text())
     (to / name).write_text(json.dumps({**content, **fields}))
     return to
+
+
+def test_the_card_states_minimum_versions(improved: Path, tuned: Path) -> None:
+    """An older version of transformers would fill the text encoder with random numbers."""
+    for folder, more in ((improved, ""), (tuned / "adapter", ", peft 0.21 or newer")):
+        text = (folder / "README.md").read_text()
+        libraries = "torch 2.6 or newer, diffusers 0.40 or newer, transformers 5.6 or newer"
+        assert f"It needs {libraries}{more}." in text
 
 
 # --- training.json ---

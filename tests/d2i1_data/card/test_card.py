@@ -68,6 +68,10 @@ def made(create: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
 # --- facts ---
 
 
+def test_the_card_states_minimum_versions(made: Path) -> None:
+    assert re.search(r"It needs datasets \d+\.\d+ or newer\.", (made / "README.md").read_text())
+
+
 def test_metadata_is_what_the_folder_holds(made: Path) -> None:
     card = DatasetCard.load(made / "README.md")
     data = card.data.to_dict()
