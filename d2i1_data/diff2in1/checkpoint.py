@@ -1,6 +1,6 @@
 """A base: the Stable Diffusion checkpoint that hosts are mounted on."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,8 +73,11 @@ class Base:
             options = {**self._single_file(), **UNLOADED}
             parts = StableDiffusionPipeline.from_single_file(self.path, **options)
         else:
-            weighed = {name: self._load_part(name) for name in WEIGHED}
-            options = {**self._folder(), **UNLOADED, **weighed}
+            weighed = {
+                name: load_part(kind, self.path, name, **self._folder())
+                for name, kind in WEIGHED.items()
+            }
+            options = {**self._folder(), **UNLOADED, **weighed, "use_safetensors": True}
             parts = StableDiffusionPipeline.from_pretrained(self.path, **options)
         for part in WEIGHED:
             check_complete(part, getattr(parts, part))
@@ -100,23 +103,34 @@ class Base:
             unet = UNet2DConditionModel.from_single_file(self.path, **options)
             check_complete("unet", unet)
         else:
-            unet = self._load_part("unet")
+            unet = load_part(WEIGHED["unet"], self.path, "unet", **self._folder())
         return unet
-
-    def _load_part(self, name: str) -> Any:
-        """Load one part of a folder. Libraries alone fill missing weights with random numbers."""
-        options = {**self._folder(), "subfolder": name, "output_loading_info": True}
-        part, found = WEIGHED[name].from_pretrained(self.path, **options)
-        check_keys(name, found["missing_keys"], found["unexpected_keys"])
-        return part
 
     def _folder(self) -> dict[str, Any]:
         own = {"revision": self.revision, "variant": self.variant}
-        return {**own, "dtype": torch.float32, "use_safetensors": True}
+        return {**own, "dtype": torch.float32}
 
     def _single_file(self) -> dict[str, Any]:
         own = {} if self.config is None else {"config": self.config}
         return {**own, "dtype": torch.float32}
+
+
+def load_part(kind: Any, path: str, name: str, **options: Any) -> Any:
+    """Load a part with all its weights. Libraries alone fill missing weights with random numbers.
+
+    Args:
+        kind: class of the part.
+        path: folder or Hub id of the checkpoint.
+        name: name of the part, which is its subfolder.
+        options: as for its `from_pretrained`.
+
+    Raises:
+        ValueError: if weights are missing or left over.
+    """
+    options |= {"subfolder": name, "output_loading_info": True, "use_safetensors": True}
+    part, found = kind.from_pretrained(path, **options)
+    check_keys(name, found["missing_keys"], found["unexpected_keys"])
+    return part
 
 
 def check_complete(name: str, part: nn.Module) -> None:
@@ -126,6 +140,17 @@ def check_complete(name: str, part: nn.Module) -> None:
         ValueError: if weights are missing; the message names some of them.
     """
     check_keys(name, (key for key, one in part.named_parameters() if one.is_meta))
+
+
+def check_parts(parts: Mapping[str, Any]) -> None:
+    """Check the parts of a pipeline: their weights, and the tokenizer.
+
+    Raises:
+        ValueError: if weights are missing or left over, or the tokenizer is another one.
+    """
+    for name, part in parts.items():
+        check_stored(name, part)
+    check_tokenizer(parts["tokenizer"], parts["text_encoder"])
 
 
 def check_stored(name: str, part: nn.Module) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .backbone import Backbone
-from .checkpoint import Base, check_keys, check_stored, check_tokenizer
+from .checkpoint import Base, check_parts, load_part
 from .conditioning import Conditioning
 from .creation import (
     CreateWith,
@@ -112,9 +112,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             perception=perception,
             base_unet=base_unet,
         )
-        for name, part in self.components.items():
-            check_stored(name, part)
-        check_tokenizer(tokenizer, text_encoder)
+        check_parts(self.components)
         self.register_to_config(
             base=base,
             base_revision=base_revision,
@@ -173,9 +171,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         if base is None:
             base = Base.named(config["base"], config["base_revision"], config["base_variant"])
         base = Base.named(base) if isinstance(base, str) else base
-        options = {"subfolder": "perception", "use_safetensors": True}
-        perception, found = host.from_pretrained(adapter, output_loading_info=True, **options)
-        check_keys("perception", found["missing_keys"], found["unexpected_keys"])
+        perception = load_part(host, adapter, "perception")
         pipe = cls._mounted(base, base.load(), perception.eval())
         known = cls.settings() - {"format_version"}
         pipe.register_to_config(**{k: v for k, v in config.items() if k in known})
