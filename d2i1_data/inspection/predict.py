@@ -22,6 +22,7 @@ from .photo import read_photo
 from .settings import PredictSettings
 
 PREDICTION = ("processing_resolution", "flip", "window", "batch_size")  # passed to the pipeline
+BATCH_PIXELS = 8_000_000  # of several images; each takes about 200 bytes
 
 
 def predict(settings: PredictSettings) -> Path:
@@ -108,7 +109,7 @@ def find_images(places: Sequence[str]) -> list[Path]:
 def read_groups(
     files: Sequence[Path], most: int, max_pixels: int
 ) -> Iterator[list[tuple[Path, NDArray[np.uint8]]]]:
-    """Yield groups of at most `most` files with their pixels, at most `max_pixels` in all."""
+    """Yield at most `most` files with their pixels at once, and at most `BATCH_PIXELS`."""
     group: list[tuple[Path, NDArray[np.uint8]]] = []
     for file in files:
         try:
@@ -116,7 +117,7 @@ def read_groups(
         except InputError as error:
             raise InputError(f"{file}: {error}") from error
         pixels = sum(other.size for _, other in [*group, (file, image)]) // 3
-        if group and (len(group) == most or pixels > max_pixels):
+        if group and (len(group) == most or pixels > BATCH_PIXELS):
             yield group
             group = []
         group.append((file, image))

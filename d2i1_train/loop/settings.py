@@ -20,7 +20,7 @@ PRIVATE |= {"checkpointing_steps", "checkpoints_total_limit", "dataloader_num_wo
 PRIVATE |= {"push_to_hub", "hub_model_id", "hub_private_repo"}
 # settings that a run may change when it is resumed: they do not change the trained weights
 FREE = PRIVATE | {"validation_source", "validation_steps", "num_validation_samples", "best_metric"}
-FREE |= {"gradient_checkpointing", "allow_leak"}
+FREE |= {"gradient_checkpointing", "allow_leak", "max_pixels"}
 CONSTANT = ("constant", "constant_with_warmup")  # schedules that do not depend on max_train_steps
 UNREPEATED_VIEWS = ("random_scale", "random_crop", "color_jitter")  # these make every view new
 JITTER_LIMITS = {

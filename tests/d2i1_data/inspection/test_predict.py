@@ -161,11 +161,12 @@ def test_places_name_each_image_once(images: Path) -> None:
     assert [file.name for file in found] == ["b.jpg", "a.png", "c.PNG"]
 
 
-def test_batches_hold_at_most_max_pixels(images: Path) -> None:
+def test_batches_of_large_images_are_small(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = find_images([str(images)])  # 384, 384 and 240 pixels
     for most, expected in ((384, [1, 1, 1]), (624, [1, 2]), (768, [2, 1]), (2000, [3])):
-        assert [len(group) for group in read_groups(files, 8, most)] == expected
-    assert [len(group) for group in read_groups(files, 2, 2000)] == [2, 1]
+        monkeypatch.setattr(f"{read_groups.__module__}.BATCH_PIXELS", most)
+        assert [len(group) for group in read_groups(files, 8, 1000)] == expected
+    assert [len(group) for group in read_groups(files, 2, 1000)] == [2, 1]
 
 
 def test_python_m_runs_the_command(pipeline: Path, images: Path, tmp_path: Path) -> None:
