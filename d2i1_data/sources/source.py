@@ -73,6 +73,14 @@ class Source(ABC):
     def __iter__(self) -> Iterator[Sample]:
         return (self[index] for index in range(len(self)))
 
+    def labelled(self, index: int) -> Sample:
+        """A sample with its labels. One that has none, though its source has tasks, is refused."""
+        sample = self[index]
+        if self.tasks and not sample.targets:
+            expected = " or ".join(self.tasks)
+            raise InputError(f"source {self.name}: {sample.id!r} has no label, expected {expected}")
+        return sample
+
     def picture(self, index: int) -> Sample:
         """A sample without targets. Targets are not read if this can be avoided."""
         return replace(self.read(index, ()), targets={})
@@ -133,7 +141,7 @@ class Source(ABC):
             rows.skipped.update(self.strays)
             for index in list(rows.usable):
                 try:
-                    self[index]
+                    self.labelled(index)
                 except InputError as error:
                     rows.skipped[self.identity(index)] = str(error)
                     rows.usable.remove(index)
@@ -154,7 +162,7 @@ class Rows(NamedTuple):
 
     def samples(self) -> Iterator[Sample]:
         """The usable samples in order."""
-        return (self.source[row] for row in self.usable)
+        return (self.source.labelled(row) for row in self.usable)
 
 
 def fingerprint(*parts: object) -> str:

@@ -164,7 +164,8 @@ class Examples:
 
     @torch.no_grad()
     def _make(self, index: int, view: View) -> Example:
-        sample = self.rows.source[self.rows.usable[index]]
+        source, row = self.rows.source, self.rows.usable[index]
+        sample = source[row] if self.views else source.labelled(row)  # views: theta_C labels it
         families = self.pipe.perception.families
         stored = {} if self.views else sample.targets
         known = {n: f.to_tensor(stored[n])[None] for n, f in families.items() if n in stored}

@@ -116,7 +116,7 @@ class Importer(Producer):
         return item.source_id
 
     def fetch(self, row: int) -> Sample:
-        return self.source[row]
+        return self.source.labelled(row)
 
     def make(self, items: Sequence[Item], skipped: Skipped, progress: Progress) -> Iterator[Sample]:
         for sample in prefetch(lambda item: self.read(item, skipped), items, 8, READERS):

@@ -86,6 +86,15 @@ def test_labels_are_checked(tmp_path: Path, case: str) -> None:
         source[0]
 
 
+def test_rows_without_any_label_stop_or_are_skipped(tmp_path: Path) -> None:
+    labels = dict.fromkeys(Rooms.tasks)
+    source = Dataset(str(written(tmp_path / "rows", **labels)))
+    with pytest.raises(InputError, match=r"source rows: 'rooms-val-00000' has no label"):
+        next(source.usable_rows().samples())
+    with pytest.raises(InputError, match="no usable sample"):
+        source.usable_rows(on_bad_row="skip")
+
+
 def test_allowed_forms_of_labels(tmp_path: Path) -> None:
     indexed, mask = stored(plain(1), "P"), stored(plain(255), "1")
     source = Dataset(str(written(tmp_path / "rows", semseg=indexed, saliency=mask, depth=None)))
