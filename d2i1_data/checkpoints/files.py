@@ -32,11 +32,12 @@ def fetch(name: str, kind: str) -> Path:
     if path.is_dir():
         return path
     check_id(name, kind)
-    from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    from ..hub import snapshot
+
     try:
-        return Path(snapshot_download(name, allow_patterns=WANTED, ignore_patterns=UNWANTED))
+        return snapshot(name, WANTED, unwanted=UNWANTED)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise not_found(kind, name, error) from error
 

@@ -5,7 +5,7 @@ So it does not matter if a process is killed, an answer is lost or somebody else
 round compares again and sends what is still missing.
 """
 
-from .download import download
+from .download import download, snapshot
 from .errors import describe_error
 from .repository import Changes, Content, Kind, RemoteState, Repository, size_of
 from .retry import with_retries
@@ -19,5 +19,6 @@ __all__ = [
     "describe_error",
     "download",
     "size_of",
+    "snapshot",
     "with_retries",
 ]

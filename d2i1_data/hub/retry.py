@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from huggingface_hub import HfApi
+from huggingface_hub.utils import get_session
 
 from .errors import describe_error, http_error, is_temporary, to_input_error
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
+PATIENCE = 10.0  # seconds for a first answer
 MAX_TRIES = 8  # in a row without any progress
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
 LOGGED_WAIT = 3.0  # seconds; longer waits are logged, and each time that the Hub does not answer
@@ -71,6 +73,21 @@ def with_retries(about: str, call: Callable[[], T]) -> T:
             retry.wait(error)
 
 
+def no_answer() -> Exception | None:
+    """Why the Hub does not answer within `PATIENCE`; None if it answers, with whatever status."""
+    try:
+        get_session().get(f"{HfApi().endpoint}/api/whoami-v2", timeout=PATIENCE)
+    except Exception as error:  # the kind depends on the HTTP library of huggingface_hub
+        return error
+    return None
+
+
 def whoami() -> str:
     """The name of the user whose token is set."""
-    return str(with_retries(HfApi().endpoint, lambda: HfApi().whoami(cache=True))["name"])
+
+    def ask() -> str:
+        if error := no_answer():
+            raise error
+        return str(HfApi().whoami(cache=True)["name"])
+
+    return with_retries(HfApi().endpoint, ask)

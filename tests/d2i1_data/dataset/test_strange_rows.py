@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,12 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from d2i1_data.checkpoints.files import fetch
 from d2i1_data.creation.plan import read_plan
 from d2i1_data.dataset.record import read_run
 from d2i1_data.dataset.schema import METADATA, Schema
 from d2i1_data.dataset.shards import shard_path, write_metadata
 from d2i1_data.diff2in1.families import encode_png
 from d2i1_data.errors import InputError
+from d2i1_data.hub.retry import whoami
 from d2i1_data.sources.dataset import Dataset
 from d2i1_data.sources.rooms import Rooms
 
@@ -145,13 +148,27 @@ def test_a_mistyped_name_is_told_at_once(tmp_path: Path) -> None:
         Dataset(str(tmp_path / "runs"))
 
 
-def test_no_hub_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`hf_hub_download` tried again for 23 seconds."""
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
-    start = time.monotonic()
-    with pytest.raises(InputError, match=r"neither a folder nor on the Hub: .*refused"):
-        Dataset("runs/mistyped")
-    assert time.monotonic() - start < 10
+def test_no_hub_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The clients of the Hub try a closed port for 23 seconds, and wait for a silent one."""
+    monkeypatch.setattr("d2i1_data.hub.retry.PATIENCE", 0.2)
+    monkeypatch.setattr("d2i1_data.hub.retry.FIRST_WAIT", 0.001)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        for why in ("refused", "timed out"):
+            address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+            start = time.monotonic()
+            for read in (lambda: Dataset("runs/mistyped"), lambda: fetch("runs/mistyped", "base")):
+                with pytest.raises(InputError, match=f"neither a folder nor on the Hub: .*{why}"):
+                    read()
+            with pytest.raises(InputError, match=f"{address}: .*{why}"):
+                whoami()
+            assert f"{why}; again in" in caplog.text
+            assert time.monotonic() - start < 10
+            caplog.clear()
+            silent.listen()
 
 
 DEEP = '{"a": ' * 100_000 + "1" + "}" * 100_000
