@@ -1,6 +1,7 @@
 """Checks of settings that several commands share."""
 
 import json
+import math
 from collections.abc import Sequence
 from string import Formatter
 from typing import Any
@@ -10,6 +11,7 @@ from .errors import InputError
 MAX_DEPTH = 100  # of the objects and lists in a JSON file
 MAX_PIXELS = 50_000_000  # of an image, unless a flag says otherwise; photographs have less
 MAX_SIDE = 8192  # pixels, of images that a model works on
+LARGEST = 65_536  # of widths, ranks and batches: more is a slip of the hand
 
 
 def check_template(template: str, allowed: Sequence[str], where: str) -> None:
@@ -86,6 +88,25 @@ def parse_json(text: str | bytes) -> Any:
         if depth > MAX_DEPTH:
             raise ValueError(too_deep)
     return content
+
+
+def require_between(settings: Any, low: float, high: float, *names: str) -> None:
+    """Refuse numbers outside of a range. None is accepted.
+
+    Args:
+        settings: any settings.
+        low: the smallest allowed number.
+        high: the largest allowed number; infinity allows all larger ones.
+        names: names of the settings to check.
+
+    Raises:
+        InputError: if a number is outside.
+    """
+    allowed = f"at least {low:g}" if high == math.inf else f"{low:g} to {high:g}"
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not low <= value <= high:
+            raise InputError(f"--{name} {value}: expected {allowed}")
 
 
 def refuse_without(settings: Any, names: Sequence[str], wanted: str) -> None:

@@ -21,6 +21,7 @@ LISTS = {  # placeholders of help texts -> functions that give the text for them
     "{labelled_sources}": "d2i1_data.sources.registry:labelled_source_forms",
     "{exporters}": "d2i1_data.export.registry:exporter_forms",
 }
+MOST = 2**63 - 1
 ESSENTIAL = "Essential settings"
 
 
@@ -43,7 +44,19 @@ def read_settings(
     """
     parser = _make_parser(kind, program, positional)
     parsed = parser.parse_args(_complete(kind, list(arguments), positional))
-    return kind(**{field.name: parsed[field.name] for field in fields(kind)})  # type: ignore[arg-type]
+    values = {field.name: parsed[field.name] for field in fields(kind)}  # type: ignore[arg-type]
+    for name, value in values.items():
+        _check_integers(name, value)
+    return kind(**values)
+
+
+def _check_integers(name: str, value: Any) -> None:
+    """Refuse integers of more than 64 bits, also in lists and objects: no library takes them."""
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check_integers(name, inner)
+    elif isinstance(value, int) and abs(value) > MOST:
+        raise InputError(f"--{name} {value}: expected at most {MOST}")
 
 
 def nearest(name: str, known: Sequence[str], prefix: str = "") -> str:

@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the act and its flags; None takes those of this process.
 
     Returns:
-        The exit code: 0 if all went well; 2 for wrong input, with an error of one line; 1 if
-        another process of the run ended; 130 if the user stopped the act.
+        The exit code: 0 if all went well; 2 for wrong input or too little memory, with an error of
+        one line; 1 if another process of the run ended; 130 if the user stopped the act.
     """
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
@@ -43,7 +43,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"d2i1 {name}: stopped", file=sys.stderr)
         return 130
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
+        if _is_out_of_memory(error):
+            reason = " ".join(str(error).split())[:200]
+            advice = "give smaller images, batches or widths"
+            print(f"d2i1 {name}: error: not enough memory: {advice} ({reason})", file=sys.stderr)
+            return 2
         if not _is_process_lost(error):
             raise
         resumes = any(f.name == "resume_from_checkpoint" for f in fields(ACTS[name].settings))
@@ -97,7 +102,16 @@ def _find_processes() -> None:
         PartialState(cpu=True)  # accelerate does not read this variable
 
 
-def _is_process_lost(error: RuntimeError) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether an error of Python or torch says that there is not enough memory."""
+    import torch
+
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return "allocate memory" in str(error)  # torch raises no other type for the memory of a CPU
+
+
+def _is_process_lost(error: Exception) -> bool:
     """Whether an error says that another process no longer answers."""
     import torch.distributed
 

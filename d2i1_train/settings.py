@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from d2i1_data.checks import refuse_without, require_positive
+from d2i1_data.checks import LARGEST, refuse_without, require_between, require_positive
 from d2i1_data.errors import InputError
 from d2i1_data.inspection.settings import PredictionSettings
 
@@ -45,6 +45,10 @@ class ModelSettings:
     """Folder or Hub id with the configs of a base that is one file. None asks the Hub for the
     configs of the release that the file looks like."""
 
+    def check(self) -> None:
+        """Refuse impossible values."""
+        require_between(self, 1, LARGEST, "width")
+
 
 @dataclass(kw_only=True)
 class LoraSettings:
@@ -63,7 +67,7 @@ class LoraSettings:
 
     def check(self) -> None:
         """Refuse impossible values."""
-        require_positive(self, "rank")
+        require_between(self, 1, LARGEST, "rank")
         if not 0 <= self.lora_dropout < 1:
             raise InputError(f"--lora_dropout {self.lora_dropout}: expected 0 to below 1")
         if self.lora_alpha is not None and self.lora_alpha <= 0:
@@ -117,10 +121,8 @@ class CreatedSettings:
     def check(self) -> None:
         """Refuse impossible values."""
         require_positive(self, "max_created_samples")
-        if (self.created_batch_size or 0) < 0:
-            raise InputError(f"--created_batch_size {self.created_batch_size}: expected at least 0")
-        if self.created_weight < 0:
-            raise InputError(f"--created_weight {self.created_weight}: expected at least 0")
+        require_between(self, 0, LARGEST, "created_batch_size")
+        require_between(self, 0, math.inf, "created_weight")
 
 
 @dataclass(kw_only=True)
@@ -199,8 +201,6 @@ class SelfImproveSettings(CreatedSettings, TeachingSettings, FollowSettings, Tra
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.real_batch_size < 0:
-            raise InputError(f"--real_batch_size {self.real_batch_size}: expected at least 0")
         if self.real_batch_size + self.created_size < 1:
             raise InputError("--real_batch_size and --created_batch_size are both 0")
         if self.denoise_weight and (self.mix == "union" or not self.real_batch_size):

@@ -164,6 +164,22 @@ def explain_full_disk(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
+def as_os_error() -> Iterator[None]:
+    """Raise OSError if safetensors or torch cannot write, because they raise other errors."""
+    try:
+        yield
+    except (OSError, InputError):
+        raise
+    except Exception as error:
+        found = [number for number in (*READ_ONLY, *DISK_FULL) if os.strerror(number) in str(error)]
+        if not found and "inline_container" in str(error):  # torch does not say why
+            found = [errno.ENOSPC]
+        if not found:
+            raise
+        raise OSError(found[0], os.strerror(found[0])) from error
+
+
+@contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Lock a folder, so that one run at a time writes to it. The lock ends with the process."""
     handle = os.open(folder, os.O_RDONLY)

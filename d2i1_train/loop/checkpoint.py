@@ -95,20 +95,23 @@ def save_checkpoint(
     if accelerator.is_main_process and temporary.exists():
         shutil.rmtree(temporary)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(temporary), safe_serialization=True)
-    accelerator.wait_for_everyone()  # every process writes its random states
-    if accelerator.is_main_process:
-        for name, theta in thetas.items():
-            tensors = trained_tensors(theta, thetas["exploitation"])
-            save_file(
-                {k: t.contiguous() for k, t in tensors.items()}, temporary / f"{name}.safetensors"
-            )
-        if best is not None:
-            write_json(temporary / BEST_FACTS, best)
-        (temporary / COUNTERS).write_text(json.dumps(asdict(counters)) + "\n")
-        write_manifest(temporary, facts)
-        # an older run may have written the same checkpoint
-        move_into_place(temporary, final, replace=True)
+    try:
+        accelerator.save_state(str(temporary), safe_serialization=True)
+        accelerator.wait_for_everyone()  # every process writes its random states
+        if accelerator.is_main_process:
+            for name, theta in thetas.items():
+                tensors = trained_tensors(theta, thetas["exploitation"])
+                tensors = {k: t.contiguous() for k, t in tensors.items()}
+                save_file(tensors, temporary / f"{name}.safetensors")
+            if best is not None:
+                write_json(temporary / BEST_FACTS, best)
+            (temporary / COUNTERS).write_text(json.dumps(asdict(counters)) + "\n")
+            write_manifest(temporary, facts)
+            # an older run may have written the same checkpoint
+            move_into_place(temporary, final, replace=True)
+    except Exception:
+        shutil.rmtree(temporary, ignore_errors=True)  # a full disk needs the room
+        raise
     accelerator.wait_for_everyone()
 
 

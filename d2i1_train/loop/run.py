@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from d2i1_data.card.command import changed_flags
-from d2i1_data.dataset.files import explain_full_disk
+from d2i1_data.dataset.files import as_os_error, explain_full_disk
 from d2i1_data.dataset.record import RunRecord, claimed_run, write_run
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
@@ -101,6 +101,7 @@ class Run:
         self.bar: Any = None  # the progress bar of `steps`
         with ExitStack() as held:  # a run that cannot begin releases what it holds
             held.enter_context(explain_full_disk(self.folder))
+            held.enter_context(as_os_error())
             self._claim_folder(held)
             self._prepare(pipe, follows)
             self.counters = self._resume()

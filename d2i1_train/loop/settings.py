@@ -1,10 +1,17 @@
 """Settings that both training stages share, in groups."""
 
+import math
 import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from d2i1_data.checks import MAX_PIXELS, refuse_without, require_positive
+from d2i1_data.checks import (
+    LARGEST,
+    MAX_PIXELS,
+    refuse_without,
+    require_between,
+    require_positive,
+)
 from d2i1_data.errors import InputError
 
 ONE_CYCLE_SETTINGS = (
@@ -54,10 +61,7 @@ class DataSettings:
     def check(self) -> None:
         """Refuse impossible values."""
         require_positive(self, "max_train_samples", "max_pixels")
-        if self.dataloader_num_workers < 0:
-            raise InputError(
-                f"--dataloader_num_workers {self.dataloader_num_workers}: expected at least 0"
-            )
+        require_between(self, 0, LARGEST, "dataloader_num_workers")
 
 
 @dataclass(kw_only=True)
@@ -114,10 +118,10 @@ class OptimisationSettings:
 
     def check(self) -> None:
         """Refuse impossible values."""
-        require_positive(self, "gradient_accumulation_steps")
-        for name in ("denoise_weight", "max_grad_norm"):
-            if getattr(self, name) < 0:
-                raise InputError(f"--{name} {getattr(self, name)}: expected at least 0")
+        require_positive(self, "gradient_accumulation_steps", "lr_num_cycles")
+        rates = ("learning_rate", "unet_learning_rate", "adam_weight_decay", "denoise_weight")
+        steps = ("max_grad_norm", "lr_warmup_steps", "lr_power")
+        require_between(self, 0, math.inf, *rates, *steps)
         if self.lr_scheduler != "one_cycle":
             return refuse_without(self, ONE_CYCLE_SETTINGS, "--lr_scheduler one_cycle")
         if self.lr_warmup_steps:
@@ -278,6 +282,7 @@ class TrainSettings(
 
     def __post_init__(self) -> None:
         require_positive(self, "max_train_steps")
+        require_between(self, 0, LARGEST, "real_batch_size")
         for group in type(self).__mro__:
             if "check" in vars(group):
                 group.check(self)  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from d2i1_data.card.command import changed_flags
-from d2i1_data.dataset.files import explain_full_disk
+from d2i1_data.dataset.files import as_os_error, explain_full_disk
 from d2i1_data.dataset.record import RunRecord, claimed_run, read_run, write_run
 from d2i1_data.dataset.sample import Sample
 from d2i1_data.diff2in1.images import pad_to_stride
@@ -56,7 +56,7 @@ def train_base(settings: BaseSettings) -> Path:
     samples = hashlib.sha256(images.numpy().data).hexdigest() + fingerprint(captions)
     record = RunRecord("base", changed_flags(given, type(settings)), given, samples=samples)
     resume = settings.resume_from_checkpoint
-    with explain_full_disk(folder), claimed_run(folder, record, resume) as begins:
+    with explain_full_disk(folder), as_os_error(), claimed_run(folder, record, resume) as begins:
         if not begins:
             _check_resumed(folder, record)
             write_run(folder, record)

@@ -1,9 +1,10 @@
 """Settings of `d2i1 base`."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal
 
-from d2i1_data.checks import require_positive
+from d2i1_data.checks import LARGEST, require_between, require_positive
 from d2i1_data.errors import InputError
 
 
@@ -86,12 +87,23 @@ class BaseSettings(AutoencoderSettings, DenoiserSettings):
 
     def __post_init__(self) -> None:
         steps = ("vae_steps", "unet_steps", "checkpointing_steps", "max_train_samples")
-        require_positive(self, *steps, "vae_batch_size", "unet_batch_size")
+        require_positive(self, *steps, "vocabulary")
+        sizes = ("vae_batch_size", "unet_batch_size", "vae_layers", "unet_layers")
+        require_between(self, 1, LARGEST, *sizes)
+        require_between(self, 0, LARGEST, "text_layers", "dataloader_num_workers")
+        require_between(self, 3, LARGEST, "text_length")  # a start, a word and an end
+        require_between(self, 32, LARGEST, "text_width")
+        if self.text_width % (self.text_width // 32):
+            raise InputError(f"--text_width {self.text_width}: expected a multiple of 32")
+        require_between(self, 0, math.inf, "vae_learning_rate", "unet_learning_rate", "snr_gamma")
+        require_between(self, 0, 1, "ema_decay", "caption_dropout")
         if self.resume_from_checkpoint not in (None, "latest"):
             raise InputError(
                 f"--resume_from_checkpoint {self.resume_from_checkpoint}: expected latest"
             )
         for name, unit in (("vae_channels", 8), ("unet_channels", 16)):
             channels = getattr(self, name)
-            if not channels or any(c < unit or c % unit for c in channels):
-                raise InputError(f"--{name} {channels}: expected multiples of {unit}")
+            if not channels or any(not unit <= c <= LARGEST or c % unit for c in channels):
+                raise InputError(
+                    f"--{name} {channels}: expected multiples of {unit}, at most {LARGEST}"
+                )
