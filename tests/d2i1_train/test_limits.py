@@ -39,12 +39,10 @@ def test_a_full_disk_keeps_what_is_complete(
     command += ("--output_dir", folder, "--max_train_steps")
     run(*command, 1)
     sizes = {file.name: file.stat().st_size for file in (folder / "checkpoint-1").iterdir()}
-    for size in (sizes["optimizer.bin"] // 2, sizes["exploitation.safetensors"] // 2, 100):
+    for size in (sizes["optimizer.bin"] // 2, sizes["exploitation.safetensors"] // 2, 1500):
         full(size)
         error = d2i1(*command, 2, *LATEST, code=2)
-        assert f"{folder}: File too large; complete files stay" in error.splitlines()[-1] or (
-            f"{folder}: No space left on device; complete files stay" in error.splitlines()[-1]
-        )
+        assert f"error: {folder}: " in error and "complete files stay" in error
         left = sorted(file.name for file in folder.glob("*checkpoint*"))
         assert left == ["checkpoint-1"]
     full(resource.RLIM_INFINITY)
@@ -80,7 +78,7 @@ def test_absurd_numbers_of_a_training(
 ) -> None:
     command = ("warm-up", "--base", tiny_base, *WARM, *HOST, "--max_train_steps", 1)
     error = d2i1(*command, *flags, "--output_dir", tmp_path / "run", code=2)
-    assert message in error.splitlines()[-1] and "Traceback" not in error
+    assert message in error and "Traceback" not in error
     assert not (tmp_path / "run/pipeline").exists()
 
 
