@@ -44,6 +44,9 @@ class ModelSettings:
     base_config: str | None = None
     """Folder or Hub id with the configs of a base that is one file. None asks the Hub for the
     configs of the release that the file looks like."""
+    prediction_type: Literal["epsilon", "v_prediction"] | None = None
+    """What the U-Net of the base predicts. None takes it from its configs; if they do not state it,
+    its denoising error decides."""
 
     def check(self) -> None:
         """Refuse impossible values."""

@@ -1,6 +1,7 @@
 """Stage 1, warm-up: theta learns from real labels. theta_C and theta_E both start from it."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -44,6 +45,7 @@ def warm_up(settings: WarmUpSettings) -> Path:
     tasks = choose_tasks(settings.host, settings.tasks, rows.source)
     torch.manual_seed(settings.seed)
     base = find_base(settings.base, settings.revision, settings.variant, settings.base_config)
+    base = replace(base, prediction_type=settings.prediction_type)
     pipe = mount(settings, base, tasks)
     # after all checks, because it claims the folder
     with Run(settings, "warm-up", pipe, [rows]) as run:

@@ -19,6 +19,11 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 TOKENIZING = threading.Lock()  # because padding and truncation are a state of fast tokenizers
 
 
+def has_zero_snr(scheduler: DDIMScheduler) -> bool:
+    """Whether the last timestep is pure noise (Lin et al. 2023, arXiv 2305.08891)."""
+    return float(scheduler.alphas_cumprod[-1]) < 1e-6  # Stable Diffusion 1.x: 0.0047
+
+
 @dataclass(frozen=True)
 class Backbone:
     """The parts of a base around its U-Net.

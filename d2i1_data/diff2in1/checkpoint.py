@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
+    DDIMScheduler,
     ModelMixin,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -16,8 +17,9 @@ from safetensors import safe_open
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel
 
-from .backbone import PREDICTION_TYPES
+from .backbone import PREDICTION_TYPES, has_zero_snr
 from .one_pass import check_supported
+from .prediction_type import find_prediction_type
 
 # bases that come with the package; code in a published checkpoint does not have this folder
 EMBEDDED = Path(__file__).resolve().parent.parent / "bases"
@@ -38,12 +40,15 @@ class Base:
         variant: variant of the weight files, such as `fp16`.
         config: for a single file, the folder or Hub id with its configs and tokenizer. With None,
             diffusers recognises known releases and reads their configs from the Hub.
+        prediction_type: what the U-Net predicts. None takes it from the configs. If they do not
+            state it, or if diffusers chose them by the sizes of a single file, it is measured.
     """
 
     path: str
     revision: str | None = None
     variant: str | None = None
     config: str | None = None
+    prediction_type: str | None = None
 
     @classmethod
     def named(cls, name: str, revision: str | None = None, variant: str | None = None) -> "Base":
@@ -89,12 +94,26 @@ class Base:
                 f"the U-Net takes {takes} channels, the autoencoder gives {gives}:"
                 " one for inpainting, depth or upscaling cannot be a base"
             )
-        if parts.scheduler.config.prediction_type not in PREDICTION_TYPES:
-            raise ValueError(
-                f"prediction type {parts.scheduler.config.prediction_type!r}:"
-                f" expected {' or '.join(PREDICTION_TYPES)}"
-            )
+        self._settle_prediction_type(parts)
         return parts
+
+    def _settle_prediction_type(self, parts: StableDiffusionPipeline) -> None:
+        """Give the parts a scheduler that knows what the U-Net predicts."""
+        config = parts.scheduler.config
+        assumed = "prediction_type" in config.get("_use_default_values", ())
+        guessed = self.is_file and self.config is None  # from the width of the text encoder
+        kind = self.prediction_type or config.prediction_type
+        if self.prediction_type is None and (assumed or guessed):
+            kind = find_prediction_type(parts)
+        if kind not in PREDICTION_TYPES:
+            raise ValueError(f"prediction type {kind!r}: expected {' or '.join(PREDICTION_TYPES)}")
+        schedule = DDIMScheduler.from_config(config, prediction_type=kind)
+        if kind == "epsilon" and has_zero_snr(schedule):
+            raise ValueError(
+                "its schedule ends in pure noise, from which a U-Net that predicts epsilon cannot"
+                " start; is --prediction_type v_prediction right?"
+            )
+        parts.register_modules(scheduler=schedule)
 
     def load_unet(self) -> UNet2DConditionModel:
         """Load the U-Net alone, as `load` does."""

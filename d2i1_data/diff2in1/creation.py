@@ -12,6 +12,7 @@ from diffusers import DiffusionPipeline, UNet2DConditionModel
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from .backbone import has_zero_snr
 from .conditioning import Conditioning
 from .ddim import denoise, timesteps
 from .images import pad_to_stride, to_batches
@@ -148,7 +149,8 @@ def create_latents(
 
     # 2. Partial noising at the first timestep
     train_steps = pipe.scheduler.config.num_train_timesteps
-    schedule = torch.tensor([timesteps(s, steps, train_steps) for s in strengths]).T  # [S, B]
+    spacing = (steps, train_steps, has_zero_snr(pipe.scheduler))
+    schedule = torch.tensor([timesteps(s, *spacing) for s in strengths]).T  # [S, B]
     device = conditioning.text.device
     if isinstance(start, tuple):
         if min(strengths) < 1:

@@ -14,16 +14,21 @@ from .conditioning import Conditioning
 from .one_pass import one_pass
 
 
-def timesteps(strength: float, steps: int, train_steps: int = 1000) -> list[int]:
+def timesteps(
+    strength: float, steps: int, train_steps: int = 1000, zero_snr: bool = False
+) -> list[int]:
     """The timesteps of all U-Net calls between T = strength * train_steps and 0.
 
     They are T / steps apart and end at 1. So (0.6, 50) gives 589, 577, ..., 13, 1, as in the code
     of the paper. The image-to-image pipeline of diffusers would make only 30 of these 50 calls.
+    With `zero_snr` they begin at T - 1, "trailing" in diffusers: there, and only there, is pure
+    noise what the U-Net expects.
 
     Args:
         strength: noise level T / train_steps, in (0, 1].
         steps: number of U-Net calls, 1 to T.
         train_steps: timesteps that the base was trained with.
+        zero_snr: whether the last timestep of the base is pure noise.
 
     Raises:
         ValueError: if strength or steps are out of range.
@@ -33,6 +38,8 @@ def timesteps(strength: float, steps: int, train_steps: int = 1000) -> list[int]
         raise ValueError(f"strength {strength}: expected more than 0, at most 1")
     if not 1 <= steps <= last:
         raise ValueError(f"{steps} steps: expected 1 to {last} at strength {strength}")
+    if zero_snr:
+        return [last - 1 - i * last // steps for i in range(steps)]
     return [min(train_steps - 1, 1 + i * last // steps) for i in reversed(range(steps))]
 
 

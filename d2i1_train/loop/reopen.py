@@ -1,6 +1,7 @@
 """Open the results of a run again: to train further, or to use theta_E instead of theta_C."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -68,8 +69,10 @@ def _base_beside(pipeline: Path, moved: str | None) -> Base | None:
     if not place:
         return None
     if str(place).endswith(".safetensors"):
-        return find_base(place, config=run.get("base_config"))
-    return find_base(place, None if moved else run.get("revision"), run.get("variant"))
+        found = find_base(place, config=run.get("base_config"))
+    else:
+        found = find_base(place, None if moved else run.get("revision"), run.get("variant"))
+    return replace(found, prediction_type=run.get("prediction_type"))
 
 
 def open_theta(pipeline: str, theta: str) -> Diff2in1Pipeline:
