@@ -46,7 +46,8 @@ def find_prediction_type(parts: Any) -> str:
             for kind in PREDICTION_TYPES
         ]
         errors += torch.stack(shares) / len(LEVELS)
-    if float(errors.min()) > CLEAR * min(1.0, float(errors.max())):  # 1 is the error of a U-Net that gives zeros
+    nothing = 1.0  # the error of a U-Net that gives zeros
+    if float(errors.min()) > CLEAR * min(nothing, float(errors.max())):
         found = ", ".join(f"{e:.2f} as {k}" for k, e in zip(PREDICTION_TYPES, errors, strict=True))
         raise ValueError(
             "nothing says what its U-Net predicts, and its denoising error does not tell"
