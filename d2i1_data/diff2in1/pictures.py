@@ -52,14 +52,14 @@ def open_picture(
     try:
         source = io.BytesIO(file) if isinstance(file, bytes) else file
         with Image.open(source, formats=FORMATS) as picture:
-            problem = f"{picture.width} x {picture.height} pixels, allowed are {max_pixels:,}"
+            problem = f"{picture.width} x {picture.height} pixels, allowed are {max_pixels:,} (max_pixels)"
             if picture.width * picture.height <= max_pixels:
                 found = _decode(picture, max_side)
                 if found:
                     return found
                 problem = "a turned TIFF that Pillow cannot read; save it with compression"
     except Image.DecompressionBombError:
-        problem = f"far too many pixels, allowed are {min(max_pixels, PILLOW_LIMIT):,}"
+        problem = f"far too many pixels, allowed are {min(max_pixels, PILLOW_LIMIT):,} (max_pixels)"
     except Exception as error:  # Pillow's decoders raise errors of many kinds for broken files
         raise ValueError(f"not a readable image; expected {', '.join(FORMATS)}") from error
     raise ValueError(problem)
