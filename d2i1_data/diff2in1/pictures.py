@@ -52,8 +52,9 @@ def open_picture(
     try:
         source = io.BytesIO(file) if isinstance(file, bytes) else file
         with Image.open(source, formats=FORMATS) as picture:
-            problem = f"{picture.width} x {picture.height} pixels, allowed are {max_pixels:,} (max_pixels)"
-            if picture.width * picture.height <= max_pixels:
+            width, height = picture.size
+            problem = f"{width} x {height} pixels, allowed are {max_pixels:,} (max_pixels)"
+            if width * height <= max_pixels:
                 found = _decode(picture, max_side)
                 if found:
                     return found

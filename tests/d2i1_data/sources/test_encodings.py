@@ -1,5 +1,6 @@
 """Labels of other programs: what is taken as declared, and which line mends what is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,18 @@ def test_deep_images_name_their_line(photos: Path) -> None:
     photos.write_text(text.replace("image: image", "image: {folder: image, scale: 4095}"))
     image = open_source(f"folder:{photos}")[0].image
     assert (image.min(), image.max()) == (0, 255)
+
+
+@pytest.mark.parametrize("act", ["import", "warm-up"])
+def test_max_pixels_of_commands(
+    act: str, photos: Path, tiny_base: Path, tmp_path: Path, d2i1: Callable[..., str]
+) -> None:
+    """On photographs of 20 x 14 pixels with labels of 40 x 28."""
+    flags = ("--source", f"folder:{photos}", "--output_dir", tmp_path / "out")
+    if act == "warm-up":
+        flags += ("--base", tiny_base, "--host", "light", "--max_train_steps", 1, "--width", 16)
+    told = d2i1(act, *flags, "--max_pixels", 279, code=2)
+    assert "20 x 14 pixels, allowed are 279 (max_pixels)" in told
 
 
 def test_max_pixels_of_a_source(photos: Path) -> None:
