@@ -122,7 +122,7 @@ def overview() -> str:
             "",
             *(f"  {act.name:16} {act.help}" for act in RECORDS),
             "",
-            "d2i1 ACT --help lists the flags of an act.",
+            "d2i1 ACT --help lists the flags of an act. d2i1 --version prints the version.",
         ]
     )
 

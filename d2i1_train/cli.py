@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 
 from d2i1_data.errors import InputError
@@ -30,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
         print(overview())
+        return 0
+    if name in ("-V", "--version"):
+        print(f"diff2in1 {version('diff2in1')}")
         return 0
     if f"{name} --verify" in ACTS and any(a.partition("=")[0] == "--verify" for a in rest):
         name = f"{name} --verify"

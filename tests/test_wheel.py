@@ -71,8 +71,13 @@ def demo(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_help_works_from_the_wheel(installed: Path, tmp_path: Path) -> None:
-    printed = run(str(installed / "bin" / "d2i1"), "demo", "--help", cwd=tmp_path, path=installed)
-    assert "--output_dir" in printed
+    command = str(installed / "bin" / "d2i1")
+    assert "--output_dir" in run(command, "demo", "--help", cwd=tmp_path, path=installed)
+    (stated,) = installed.glob("diff2in1-*.dist-info")
+    version = run(command, "--version", cwd=tmp_path, path=installed).strip()
+    assert f"{version.replace(' ', '-')}.dist-info" == stated.name
+    for package in ("d2i1_data", "d2i1_train"):
+        assert (installed / package / "py.typed").is_file()
 
 
 def test_the_demo_compares_all_arms(demo: Path) -> None:
