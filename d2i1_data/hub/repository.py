@@ -20,7 +20,7 @@ from huggingface_hub.utils import (
 from tqdm import tqdm
 
 from ..errors import InputError
-from .retry import Retry, whoami, with_retries
+from .retry import PATIENCE, Retry, whoami, with_retries
 
 Kind = Literal["model", "dataset", "space"]
 Content = Path | bytes
@@ -140,7 +140,7 @@ class Repository:
         """What the repository holds now."""
 
         def call() -> RemoteState:
-            info = self.api.repo_info(self.id, repo_type=self.kind)
+            info = self.api.repo_info(self.id, repo_type=self.kind, timeout=PATIENCE)
             tree = self.api.list_repo_tree(
                 self.id, recursive=True, revision=info.sha, repo_type=self.kind
             )

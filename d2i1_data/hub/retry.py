@@ -13,7 +13,7 @@ from .errors import describe_error, http_error, is_temporary, to_input_error
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
-PATIENCE = 10.0  # seconds for a first answer
+PATIENCE = 5.0  # seconds for a first answer
 MAX_TRIES = 8  # in a row without any progress
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds
 LOGGED_WAIT = 3.0  # seconds; longer waits are logged, and each time that the Hub does not answer
