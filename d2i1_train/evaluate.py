@@ -42,6 +42,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     rows = open_rows(settings.source, None, limit, on_bad_row, least, seed, settings.max_pixels)
     state = PartialState()
     pipe = open_theta(settings.pipeline, settings.theta).to(state.device)
+    settings.check_window(pipe.stride)
     tasks = common_tasks(pipe, rows.source)
     scored_pixels.check(tasks)
     mine = rows._replace(usable=rows.usable[state.process_index :: state.num_processes])

@@ -50,8 +50,7 @@ def predict(settings: PredictSettings) -> Path:
     pipe = open_pipeline(settings.pipeline, base_unet=None).to(PartialState().device)
     if settings.precision != "float32":
         pipe.to(getattr(torch, settings.precision))
-    if settings.window is not None and settings.window < pipe.stride:
-        raise InputError(f"--window {settings.window}: this pipeline needs at least {pipe.stride}")
+    settings.check_window(pipe.stride)
     options = {name: getattr(settings, name) for name in PREDICTION}
     families = pipe.perception.families
     temporary = temporary_path(folder, unique=True)

@@ -30,6 +30,11 @@ class PredictionSettings:
                 f"--processing_resolution {self.processing_resolution}: expected 0 to {MAX_SIDE}"
             )
 
+    def check_window(self, stride: int) -> None:
+        """Refuse windows that are smaller than the stride of a base."""
+        if self.window is not None and self.window < stride:
+            raise InputError(f"--window {self.window}: this pipeline needs at least {stride}")
+
 
 @dataclass(kw_only=True)
 class PredictSettings(PredictionSettings):

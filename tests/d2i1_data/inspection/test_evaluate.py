@@ -204,6 +204,7 @@ def test_sparsification_is_drawn_and_written(
         ("--farthest -3.5", "--farthest -3.5: expected more than 0 metres"),
         ("--average image", "Expected a typing.Literal['pixels', 'images']"),
         ("--sparsification curves.pdf", "--sparsification curves.pdf: expected a .png file"),
+        ("--window 3", "--window 3: this pipeline needs at least 4"),
     ],
 )
 def test_protocols_that_cannot_be(
