@@ -1,5 +1,6 @@
 """The card of a dataset, made from its folder and its shards."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -108,7 +109,8 @@ def dataset_card(
         format_version=metadata["format_version"],
         least=min(summary.values("strength"), default=None),
         models=len(summary.values("fingerprint")),
-        made=_made(summary, metadata.get("versions", {}) if alone else {}),
+        made=_made(summary, links, metadata.get("versions", {}) if alone else {}),
+        makers=_makers(summary, links),
         example=_example(summary),
         quality=_quality(summary),
         command=_command(folder, maker) if alone else None,
@@ -180,7 +182,17 @@ def _licence_texts(summary: Summary) -> dict[str, list[str]]:
     return owners
 
 
-def _made(summary: Summary, versions: Mapping[str, str]) -> list[tuple[str, object]]:
+def _makers(summary: Summary, links: Links) -> list[Markdown]:
+    """The checkpoints that made rows, if there are several, with the number of their rows."""
+    rows: Counter[str] = Counter()
+    for (name, digest), count in summary.checkpoints.items():
+        known = links.model if digest and digest == links.checkpoint else None
+        rows[name or known or f"checkpoint {str(digest)[:12]}"] += count
+    shown = [Markdown(f"{link(name)} ({counted(n, 'row')})") for name, n in rows.most_common()]
+    return shown if len(shown) > 1 else []
+
+
+def _made(summary: Summary, links: Links, versions: Mapping[str, str]) -> list[tuple[str, object]]:
     """List how the rows were made: names and values."""
     facts: list[tuple[str, object]] = []
     for source in summary.sources.values():
@@ -189,8 +201,9 @@ def _made(summary: Summary, versions: Mapping[str, str]) -> list[tuple[str, obje
         licence = f", licence {escape(source.licence)}" if source.licence else ""
         rows = f"{counted(source.rows, 'row')} from {counted(len(source.images), 'image')}"
         facts.append(("source", Markdown(f"{shown}: {rows}{licence}")))
-    for key in ("base", "checkpoint"):
-        facts += [(key, link(value)) for value in summary.values(key)]
+    facts += [("base", link(value)) for value in summary.values("base")]
+    makers = _makers(summary, links) or map(link, summary.values("checkpoint"))
+    facts += [("checkpoint", maker) for maker in makers]
     for name in SHOWN:
         known = {*summary.values(name)} - {""}  # zero counts as a value
         if known and (summary.kinds["created"] or name not in CREATION_FIELDS):

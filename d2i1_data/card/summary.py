@@ -43,6 +43,8 @@ class Summary:
         kinds: number of rows that are `real`, `labelled` (real images with predicted labels) and
             `created`.
         sources: rows by source and licence.
+        checkpoints: number of rows that each checkpoint made, by its id on the Hub, None if it was
+            a folder, and its fingerprint.
         scores: measured scores by task and name.
         notes: how often each change was made to the data of the source.
         base_licences: licences of the bases; None stands for an unknown one.
@@ -54,6 +56,7 @@ class Summary:
     provenance: dict[str, Counter[Any]] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
     sources: dict[tuple[Any, Any], SourceCounts] = field(default_factory=dict)
+    checkpoints: Counter[tuple[str | None, str | None]] = field(default_factory=Counter)
     scores: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
     base_licences: set[str | None] = field(default_factory=set)
@@ -106,6 +109,8 @@ def _add_provenance(summary: Summary, own: Mapping[str, pa.ChunkedArray]) -> Non
     changed = pc.and_(predicted, pc.greater(own["strength"], 0).fill_null(False))
     count, created = pc.sum(predicted).as_py() or 0, pc.sum(changed).as_py() or 0
     summary.kinds.update(real=len(predicted) - count, labelled=count - created, created=created)
+    makers = zip(own["checkpoint"].to_pylist(), own["fingerprint"].to_pylist(), strict=True)
+    summary.checkpoints.update(maker for maker in makers if any(maker))
     keys = ("source_dataset", "licence", "source_id")
     groups = pa.table({name: own[name] for name in keys}).group_by(list(keys))
     for row in groups.aggregate([([], "count_all")]).to_pylist():

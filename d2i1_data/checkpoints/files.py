@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checks import parse_json
-from ..diff2in1.saving import HASHES, LORA_FILE, hash_file
+from ..diff2in1.saving import HASHES, LORA_FILE, TRAINING, hash_file
 from ..errors import InputError
-from .training_record import TRAINING
 
 # the files that are downloaded from the Hub; the repository of a base may have more
 WANTED = ["model_index.json", "*.py", "*/*.json", "*/*.txt", "*/*.py", "*/*.safetensors"]

@@ -11,9 +11,9 @@ from typing import Any
 from ..checks import parse_json
 from ..dataset.files import write_json
 from ..dataset.typed_json import from_json, to_json
+from ..diff2in1.saving import TRAINING
 from ..errors import InputError
 
-TRAINING = "training.json"
 FLAG = re.compile("--[a-z0-9_]+")
 
 

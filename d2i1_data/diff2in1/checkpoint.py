@@ -64,6 +64,15 @@ class Base:
         return cls(name, revision, variant)
 
     @property
+    def name(self) -> str:
+        """Its id on the Hub, or the name of its folder or file. A run writes a folder `pipeline`,
+        so that one has the name of the run."""
+        path = Path(self.path)
+        if not path.exists():
+            return self.path
+        return path.resolve().parent.name if path.name == "pipeline" else path.name
+
+    @property
     def is_file(self) -> bool:
         """Whether everything is in one file."""
         return self.path.endswith(".safetensors")

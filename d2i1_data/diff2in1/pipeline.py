@@ -188,7 +188,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             unet=parts.unet,
             scheduler=DDIMScheduler.from_config(parts.scheduler.config),
             perception=perception,
-            base=Path(base.path).name if Path(base.path).exists() else base.path,
+            base=base.name,
             base_revision=base.revision,
             base_variant=base.variant,
         )

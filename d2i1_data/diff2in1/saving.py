@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,15 @@ from typing import Any
 import diffusers
 from diffusers import DiffusionPipeline
 from diffusers.utils import convert_unet_state_dict_to_peft, logging
-from huggingface_hub import create_repo
+from huggingface_hub import create_repo, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
 from .checkpoint import check_keys
 from .join import join_modules
 
 FORMAT_VERSION = 1  # format of the folder of a pipeline or adapter, in its model_index.json
 INDEX, CODE = "model_index.json", "pipeline.py"
+TRAINING = "training.json"  # how the pipeline was trained
 HASHES = "hashes.json"  # file -> sha256, for every file that `save_pretrained` writes
 LORA_FILE = "pytorch_lora_weights.safetensors"
 TOP_FILES = (INDEX, CODE, LORA_FILE)
@@ -71,9 +74,28 @@ def load_lora(pipe: DiffusionPipeline, adapter: str) -> None:
     check_keys("the LoRA", loaded - names, names - loaded)
 
 
+def keep_facts(pipe: DiffusionPipeline, folder: Path) -> None:
+    """Copy the training record of the pipeline that was loaded: its card shows licence and results.
+
+    Args:
+        pipe: the pipeline. A new one has no record.
+        folder: gets the record.
+    """
+    loaded = Path(getattr(pipe.perception.config, "_name_or_path", "")).parent
+    file, repository = loaded / TRAINING, str(pipe.config.get("_name_or_path"))
+    if not file.is_file() and loaded.parent.name == "snapshots":  # diffusers did not fetch it
+        try:
+            file = Path(hf_hub_download(repository, TRAINING, revision=loaded.name))
+        except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+            return
+    if file.is_file() and file.resolve() != (folder / TRAINING).resolve():
+        shutil.copyfile(file, folder / TRAINING)
+
+
 def write_code(pipe: DiffusionPipeline, folder: Path) -> None:
-    """Write the code of a saved pipeline beside it, and an index that names its classes."""
+    """Write the code of a saved pipeline, its training record, and an index of its classes."""
     (folder / CODE).write_text(join_modules(type(pipe).__module__))
+    keep_facts(pipe, folder)
     write_index(folder, perception=["diff2in1", type(pipe.perception).__name__])
 
 

@@ -8,9 +8,8 @@ from pathlib import Path
 from ..card import Links, model_card
 from ..checkpoints.bases import WEIGHED
 from ..checkpoints.files import check_hashes, read_index
-from ..checkpoints.training_record import TRAINING
 from ..dataset.preview import PREVIEW
-from ..diff2in1.saving import CODE, HASHES, INDEX
+from ..diff2in1.saving import CODE, HASHES, INDEX, TRAINING
 from ..diff2in1.saving import LORA_FILE as LORA
 from ..errors import InputError
 from ..hub import Changes, Content, RemoteState, Repository

@@ -14,11 +14,12 @@ from huggingface_hub import ModelCard
 from d2i1_data.card import Links, model_card
 from d2i1_data.checkpoints.files import fingerprint
 from d2i1_data.checkpoints.pipelines import open_pipeline
-from d2i1_data.checkpoints.training_record import TRAINING
-from d2i1_data.diff2in1.saving import HASHES
+from d2i1_data.diff2in1 import Base, Diff2in1Pipeline
+from d2i1_data.diff2in1.saving import HASHES, TRAINING
 from d2i1_data.errors import InputError
 from d2i1_data.sources.rooms import CLASSES, Rooms
 from d2i1_train.acts import ACTS
+from tests.hub import Hub
 from tests.made import run
 from tests.pages import HOSTILE, Page, snippets
 
@@ -66,6 +67,31 @@ def edited(folder: Path, to: Path, name: str, **fields: Any) -> Path:
     content = json.loads((to / name).read_text())
     (to / name).write_text(json.dumps({**content, **fields}))
     return to
+
+
+@pytest.mark.parametrize("way", ["folder", "hub"])
+def test_a_loaded_pipeline_keeps_its_facts(hub: Hub, tuned: Path, tmp_path: Path, way: str) -> None:
+    """Licence, results and training: saved again, and pushed, from a folder and from the Hub."""
+    name = str(tuned / "pipeline")
+    if way == "hub":
+        name = "alice/first"
+        run("publish", "--pipeline", tuned / "pipeline", "--repo_id", name)
+    pipe = Diff2in1Pipeline.from_pretrained(name)
+    pipe.save_pretrained(tmp_path / "again")
+    before = (tuned / "pipeline" / TRAINING).read_bytes()
+    assert (tmp_path / "again" / TRAINING).read_bytes() == before
+    pipe.push_to_hub("alice/again")
+    files = hub.files("alice/again")
+    assert files[TRAINING] == before
+    card = ModelCard(files["README.md"].decode())
+    assert card.data.to_dict()["license"] == "creativeml-openrail-m"
+    assert "## Training" in card.text
+
+
+def test_a_base_of_our_own_has_the_name_of_its_run(tiny_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_base, tmp_path / "base-streets" / "pipeline")
+    assert Base(str(tmp_path / "base-streets" / "pipeline")).name == "base-streets"
+    assert (Base(str(tiny_base)).name, Base("user/base").name) == ("base", "user/base")
 
 
 def test_the_card_states_minimum_versions(improved: Path, tuned: Path) -> None:

@@ -68,6 +68,27 @@ def made(create: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) 
 # --- facts ---
 
 
+def test_rows_of_several_checkpoints_name_all_of_them(tmp_path: Path) -> None:
+    """After an append; one of them was a folder when it created, and was published since."""
+    own, more, unknown = "a" * 64, "b" * 64, "c" * 64
+    makers = ((None, own), ("user/more", more), (None, unknown))
+    folders = [
+        make_dataset(tmp_path / str(n), checkpoint=name, fingerprint=digest)
+        for n, (name, digest) in enumerate(makers)
+    ]
+    links = Links(name="user/data", model="user/own", checkpoint=own)
+    alone = dataset_card(folders[0], links)
+    assert "Made with [user/own](https://huggingface.co/user/own)." in alone
+    shards = [shard_path(folder, 0) for folder in folders]
+    text = dataset_card(folders[0], links, [*shards, shards[1]])
+    named = [f"[user/{name}](https://huggingface.co/user/{name})" for name in ("more", "own")]
+    listed = [f"{named[0]} (4 rows)", f"{named[1]} (2 rows)"]
+    listed.append(f"<code>checkpoint {unknown[:12]}</code> (2 rows)")
+    assert f"Made with {', '.join(listed)}." in text and "Model:" not in text
+    for one in listed:
+        assert f"| checkpoint | {one} |" in text
+
+
 def test_the_card_states_minimum_versions(made: Path) -> None:
     assert re.search(r"It needs datasets \d+\.\d+ or newer\.", (made / "README.md").read_text())
 
