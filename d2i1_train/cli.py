@@ -87,6 +87,8 @@ def run_act(act: Act, arguments: Sequence[str]) -> int:
 def _silence_libraries() -> None:
     """Hide the progress bars of file loading, and warnings that do not concern the user."""
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # it lists a schema for a damaged shard; our error names the shard
+    logging.getLogger("datasets.packaged_modules.parquet.parquet").setLevel(logging.CRITICAL)
     import datasets
     import diffusers.utils.logging
     import transformers.utils.logging

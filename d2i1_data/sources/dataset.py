@@ -69,7 +69,10 @@ class Dataset(Source):
         identities = self.column("id")
         if identities.null_count:
             raise InputError(f"dataset {path}: {identities.null_count} rows have no id")
-        self.ids = [str(identity) for identity in identities.to_pylist()]
+        try:
+            self.ids = [str(identity) for identity in identities.to_pylist()]
+        except ValueError as error:
+            raise InputError(f"dataset {path}: ids: {error}") from error
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -107,13 +110,13 @@ class Dataset(Source):
         return self.stored_schema.complete(row)
 
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
-        row = self.stored(index)
         try:
+            row = self.stored(index)
             sample = self.stored_schema.from_row(row, tasks, self.max_pixels)
             for name, target in sample.targets.items():
                 self._check(name, stored_bytes(row[name]), target, sample.size)
         except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"dataset {self.name}: row {row['id']!r}: {error}") from error
+            raise InputError(f"dataset {self.name}: row {self.ids[index]!r}: {error}") from error
         return sample
 
     def _check(

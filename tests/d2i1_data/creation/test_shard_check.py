@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from d2i1_data.dataset.shards import read_shard_record
@@ -121,3 +122,18 @@ def test_every_command_says_which_shard_is_broken(
         message = d2i1(*line, code=2)
         assert f"{made / SECOND}: not a complete shard" in message, line
         assert message.startswith(f"d2i1 {line[0]}: error: ") and message.count("\n") == 1, line
+
+
+def test_a_shard_of_an_earlier_version_must_be_readable(
+    made: Path, command: tuple[object, ...]
+) -> None:
+    """It has no hash."""
+    before = shards(made)
+    table = pq.read_table(made / SECOND)
+    pq.write_table(table, made / SECOND, use_dictionary=False, compression="none")
+    run(*command)
+    earlier = shards(made)[SECOND]
+    assert earlier != before[SECOND]  # it is kept
+    (made / SECOND).write_bytes(earlier.replace(b"a street with", b"a str\xff\xfft with"))
+    run(*command)
+    assert shards(made) == before
