@@ -1,8 +1,9 @@
 """Run: one stage of training, with its processes, optimiser, logs and checkpoints."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,7 @@ class Run:
             self.step = self.counters.step
             if optimizer_file and self.step == 0:
                 load_optimizer(self.optimizer, optimizer_file)
+            held.enter_context(_silent_writers())
             self._open_trackers()
             self.held = held.pop_all()
 
@@ -362,6 +364,22 @@ class Run:
         self.loader.close()
         for tracker in self.accelerator.trackers:
             tracker.finish()
+
+
+@contextmanager
+def _silent_writers() -> Iterator[None]:
+    """Hide the tracebacks of threads that cannot write. TensorBoard raises the error again here."""
+    before = threading.excepthook
+
+    def hook(error: Any) -> None:
+        if not issubclass(error.exc_type, OSError):
+            before(error)
+
+    threading.excepthook = hook
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _run_record(name: str, settings: TrainSettings) -> RunRecord:

@@ -215,7 +215,8 @@ class CheckpointSettings:
     checkpoints_total_limit: int | None = None
     """Keep only this many of the newest checkpoints. None keeps all."""
     resume_from_checkpoint: str | None = None
-    """Continue a run: `latest`, or a checkpoint-N of output_dir."""
+    """Continue a run: `latest` (the newest intact checkpoint), or a checkpoint-N of output_dir. All
+    settings that decide the trained weights must be those of the run."""
 
     def check(self) -> None:
         """Refuse impossible values."""
