@@ -53,13 +53,14 @@ def test_a_full_disk_keeps_what_is_complete(
     assert (folder / "checkpoint-2").is_dir()
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_full_disk_of_logs_prints_no_traceback(
     d2i1: D2i1, tiny_base: Path, tmp_path: Path, full: Callable[[int], None]
 ) -> None:
     flags = ("--report_to", "tensorboard", "--logging_steps", 1, "--checkpointing_steps", 90)
     warm = ("warm-up", "--base", tiny_base, *WARM, *HOST, "--width", 16, *flags)
-    full(4000)
-    error = d2i1(*warm, "--max_train_steps", 30, "--output_dir", tmp_path / "run", code=2)
+    full(2500)
+    error = d2i1(*warm, "--max_train_steps", 60, "--output_dir", tmp_path / "run", code=2)
     assert "complete files stay" in error and "Traceback" not in error
 
 
