@@ -65,12 +65,13 @@ class Base:
 
     @property
     def name(self) -> str:
-        """Its id on the Hub, or the name of its folder or file. A run writes a folder `pipeline`,
-        so that one has the name of the run."""
+        """Its id on the Hub, or the name of its folder or file; for the folder `pipeline` of a run
+        that of the run."""
         path = Path(self.path)
         if not path.exists():
             return self.path
-        return path.resolve().parent.name if path.name == "pipeline" else path.name
+        run = path.parent.name if path.name == "pipeline" else ""
+        return run or path.name
 
     @property
     def is_file(self) -> bool:

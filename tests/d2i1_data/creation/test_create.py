@@ -17,6 +17,7 @@ from d2i1_data.checkpoints.files import fingerprint
 from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_data.creation.plan import noise_seed
 from d2i1_data.dataset.sample import Sample, image_sha256
+from d2i1_data.diff2in1.saving import HASHES
 from d2i1_data.sources import open_rows, open_source, random_subset
 from d2i1_data.sources.rooms.render import CLASSES
 from tests.made import SEVEN, contents, run, samples, shards
@@ -81,7 +82,7 @@ def test_provenance_says_how_a_sample_was_made(created: Path, pipeline: Path) ->
 
 
 def test_strength_is_the_checkpoints_unless_given(pipeline: Path, tmp_path: Path) -> None:
-    copy = shutil.copytree(pipeline, tmp_path / "pipeline")
+    copy = shutil.copytree(pipeline, tmp_path / "pipeline", ignore=shutil.ignore_patterns(HASHES))
     index = json.loads((copy / "model_index.json").read_text())
     (copy / "model_index.json").write_text(json.dumps(index | {"default_strength": 0.3}))
     for flags, strength in (((), 0.3), (("--strength", 0.7), 0.7)):

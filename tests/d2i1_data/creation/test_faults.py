@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from d2i1_data.dataset.files import locked
 from d2i1_data.dataset.record import read_record
+from d2i1_data.diff2in1.saving import HASHES
 from d2i1_data.sources import random_subset
 from d2i1_data.sources.rooms import Rooms
 from tests.made import SEVEN, run, samples, shards
@@ -23,7 +24,7 @@ D2i1 = Callable[..., str]
 
 def spoil(pipeline: Path, folder: Path, part: str, name: str) -> Path:
     """A copy of a pipeline in which one weight is NaN."""
-    shutil.copytree(pipeline, folder)
+    shutil.copytree(pipeline, folder, ignore=shutil.ignore_patterns(HASHES))
     (file,) = (folder / part).glob("*.safetensors")
     tensors = load_file(file)
     tensors[name].view(-1)[0] = torch.nan
@@ -64,7 +65,7 @@ def test_one_poisoned_sample_among_sound_ones(pipeline: Path, photos: Path, tmp_
     photos.write_text(source)
     command = ("create", "--source", f"folder:{photos}", "--num_inference_steps", 2)
     run(*command, "--pipeline", pipeline, "--output_dir", tmp_path / "sound")
-    broken = shutil.copytree(pipeline, tmp_path / "broken")
+    broken = shutil.copytree(pipeline, tmp_path / "broken", ignore=shutil.ignore_patterns(HASHES))
     from transformers import CLIPTokenizer
 
     tokenizer = CLIPTokenizer.from_pretrained(pipeline / "tokenizer")
@@ -161,7 +162,7 @@ def test_a_changed_checkpoint_does_not_continue(
     folder = create(tmp_path / "made")
     (folder / "data/train-00001.parquet").unlink()
     before = shards(folder)
-    other = shutil.copytree(pipeline, tmp_path / "pipeline")
+    other = shutil.copytree(pipeline, tmp_path / "pipeline", ignore=shutil.ignore_patterns(HASHES))
     (file,) = (other / "perception").glob("*.safetensors")
     tensors = load_file(file)
     next(iter(tensors.values())).view(-1)[0] += 1

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from d2i1_data.diff2in1.saving import HASHES
 from d2i1_data.sources.dataset import Dataset
 from d2i1_data.tasks import TASKS
 from tests.made import run
@@ -24,7 +25,7 @@ ALL = ("--rows", 6)
 @pytest.fixture
 def made(pipeline: Path, photos: Path, tmp_path: Path) -> Path:
     """Six samples from six photographs, in two shards; the checkpoint is a copy."""
-    shutil.copytree(pipeline, tmp_path / "pipeline")
+    shutil.copytree(pipeline, tmp_path / "pipeline", ignore=shutil.ignore_patterns(HASHES))
     command = ("create", "--pipeline", tmp_path / "pipeline", "--source", f"folder:{photos}")
     size = ("--num_inference_steps", 2, "--shard_size", 4, "--batch_size", 3)
     run(*command, *size, "--output_dir", tmp_path / "made")
