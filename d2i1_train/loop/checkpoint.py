@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from d2i1_data.checkpoints.training_record import read_training
-from d2i1_data.checks import check_format
+from d2i1_data.checks import check_format, parse_json
 from d2i1_data.dataset.files import move_into_place, temporary_path, write_json
 from d2i1_data.errors import InputError
 
@@ -61,7 +61,7 @@ def read_counters(path: Path) -> Counters:
     """
     file = path / COUNTERS
     try:
-        content = json.loads(file.read_text())
+        content = parse_json(file.read_bytes())
         check_format(content["format_version"], FORMAT_VERSION, str(path))
         found = Counters(**content)
         if not all(type(value) is int for value in astuple(found)):
