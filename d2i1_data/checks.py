@@ -53,22 +53,6 @@ def require_positive(settings: Any, *names: str) -> None:
             raise InputError(f"--{name} {value}: expected at least 1")
 
 
-def require_seed(settings: Any, *names: str) -> None:
-    """Refuse seeds that 64 bits cannot hold. None is accepted.
-
-    Args:
-        settings: any settings.
-        names: names of the settings to check.
-
-    Raises:
-        InputError: if a seed is too large or too small.
-    """
-    for name in names:
-        value = getattr(settings, name)
-        if value is not None and not -(2**63) <= value < 2**63:
-            raise InputError(f"--{name} {value}: expected at least -2^63, below 2^63")
-
-
 def parse_json(text: str | bytes) -> Any:
     """The content of a JSON file, which may come from a stranger.
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..checks import MAX_PIXELS, require_positive, require_seed
+from ..checks import MAX_PIXELS, require_positive
 from ..errors import InputError
 from .ways import Way, read_prompts, read_strength, read_ways
 
@@ -148,7 +148,6 @@ class CreateSettings(VarietySettings, LabelSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "num_samples", "variants", "num_inference_steps")
-        require_seed(self, "seed")
         if self.num_samples is not None and self.variants > 1:
             raise InputError(
                 "--variants has no effect with --num_samples: give samples per image, or in total"

@@ -263,7 +263,7 @@ def test_a_folder_that_cannot_be_written(photos: Path, d2i1: D2i1) -> None:
 @pytest.mark.parametrize(
     ("flag", "value", "expected"),
     [
-        ("--seed", 10**22, "--seed 10000000000000000000000: expected at least -2^63, below 2^63"),
+        ("--seed", 10**22, f"--seed {10**22}: expected at most {2**63 - 1}"),
         ("--num_samples", 10**12, "1,000,000,000,000 samples: expected at most 10,000,000"),
         ("--variants", 10**12, "3,000,000,000,000 samples: expected at most 10,000,000"),
     ],
