@@ -361,8 +361,8 @@ def test_auto_alpha_leaves_the_warm_up_a_share_of_15_percent(
         (("--belief_views", "[]"), "--belief_views []: expected at least one view, each once"),
         (("--belief_views", "[image, image]"), "expected at least one view, each once"),
         (("--created_weight", -1), "--created_weight -1.0: expected at least 0"),
-        (("--created_batch_size", -1), "--created_batch_size -1: expected at least 0"),
-        (("--real_batch_size", -1), "--real_batch_size -1: expected at least 0"),
+        (("--created_batch_size", -1), "--created_batch_size -1: expected 0 to 65536"),
+        (("--real_batch_size", -1), "--real_batch_size -1: expected 0 to 65536"),
         (("--real_batch_size", 0), "--real_batch_size and --created_batch_size are both 0"),
         (("--created", "none", "--mix", "union"), "--mix union needs a --created dataset"),
         (
