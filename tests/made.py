@@ -3,10 +3,13 @@
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
 
 from d2i1_data.dataset.sample import Sample
 from d2i1_data.dataset.schema import Schema
-from d2i1_data.dataset.shards import shard_path, write_metadata, write_shard
+from d2i1_data.dataset.shards import dataset_shards, shard_path, write_metadata, write_shard
 from d2i1_data.sources import open_source
 from d2i1_data.sources.dataset import Dataset
 from d2i1_data.tasks import Task
@@ -33,6 +36,11 @@ def contents(folder: Path) -> dict[str, bytes]:
 def shards(folder: Path) -> dict[str, bytes]:
     """The shards of a dataset by their paths."""
     return {name: data for name, data in contents(folder).items() if name.endswith(".parquet")}
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a dataset as its shards store them."""
+    return [row for shard in dataset_shards(folder) for row in pq.read_table(shard).to_pylist()]
 
 
 def samples(folder: Path) -> list[Sample]:

@@ -25,6 +25,7 @@ from typing import Any
 from tests.environment import HOME, HUB
 
 # isort: split
+import matplotlib
 import torch
 
 from d2i1_train.cli import main
@@ -110,7 +111,8 @@ def fuzz(draws: range, show: bool) -> dict[str, Any]:
         make_files(intact)
         (Path(place) / SECRET).write_text("secret")
         ours = [str(work), HOME, str(ROOT), sys.prefix, sys.base_prefix, "/proc", "/sys", "/dev"]
-        watch = Watch([os.path.realpath(one) for one in [*ours, "/usr/lib", "/usr/share", "/etc"]])
+        others = [matplotlib.get_cachedir(), "/usr/lib", "/usr/share", "/etc"]
+        watch = Watch([os.path.realpath(one) for one in [*ours, *others]])
         for name, door in DOORS.items():  # with intact files every command works
             shutil.copytree(intact, work)
             wrong, line = run(door, work, watch)

@@ -1,5 +1,6 @@
 """Commands that read files, each with the files that it reads."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ name: photos
 licence: cc0-1.0
 root: photos
 columns: {image: image, depth: {folder: depth, scale: 1000}, semseg: semseg, normals: normals}
-classes: {semseg: {names: [wall, floor, box], ignore: [255]}}
+classes: {semseg: CLASSES}
 caption: {template: "a room"}
 """
 WARM_UP = """\
@@ -70,15 +71,17 @@ def make_files(folder: Path) -> None:
         folder: an empty folder. The commands run inside it.
     """
     shutil.copytree(FORMATS, folder, dirs_exist_ok=True)
-    (folder / "photos.yaml").write_text(SOURCE)
+    classes = Rooms.tasks["semseg"].family.config()
+    known = {key: classes[key] for key in ("names", "palette")}
+    (folder / "photos.yaml").write_text(SOURCE.replace("CLASSES", json.dumps(known)))
     (folder / "settings.yaml").write_text(WARM_UP)
     rooms, draw = Rooms("train", size=(16, 16)), np.random.default_rng(0)
     for n in range(3):
         sample = rooms[n]
         depth = (1000 * sample.targets["depth"]).astype(np.uint16)
         normals = (127.5 * (sample.targets["normals"] + 1)).astype(np.uint8)
-        classes = draw.integers(0, 3, sample.image.shape[:2], np.uint8)
-        maps = {"depth": depth, "normals": normals, "semseg": classes}
+        labels = draw.integers(0, len(known["names"]), sample.image.shape[:2], np.uint8)
+        maps = {"depth": depth, "normals": normals, "semseg": labels}
         for name, pixels in {"image": sample.image, **maps}.items():
             file = folder / "photos" / name / f"{n}.png"
             file.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from d2i1_data.creation.plan import Item, read_plan
 from d2i1_data.creation.producers import Creator, make_producer
 from d2i1_data.creation.recombination import split_caption
 from d2i1_data.creation.settings import CreateSettings
-from tests.made import SEVEN, contents, run, samples, shards
+from tests.made import SEVEN, contents, rows, run, samples
 
 D2i1 = Callable[..., str]
 WAYS = [
@@ -92,7 +92,7 @@ def test_strengths_and_captions_follow_the_ways(
 def test_one_way_changes_nothing(create: Callable[..., Path], tmp_path: Path) -> None:
     plain = create(tmp_path / "plain", "--strength", "[0.2, 0.9]", "--prompt", "[a, b]")
     same = "[{strength: [0.2, 0.9], prompt: [a, b]}]"
-    assert shards(create(tmp_path / "same", "--ways", same)) == shards(plain)
+    assert rows(create(tmp_path / "same", "--ways", same)) == rows(plain)
     facts = json.loads((plain / "plan.json").read_text())
     assert not {"ways", "captions", "max_source_samples"} & {*facts}
 

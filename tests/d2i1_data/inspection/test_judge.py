@@ -160,7 +160,7 @@ def test_other_images_are_refused(labelled: Path, tmp_path: Path, d2i1: Callable
     message = d2i1("judge", labelled, "--source", "rooms:val", "--keep", 80, *flags, code=2)
     assert "expected a share between 0 and 1" in message
     message = d2i1("judge", tmp_path / "none", "--source", "rooms:val", *flags, code=2)
-    assert "no diff2in1.json there" in message
+    assert "none: no such folder, and not a Hub id" in message
     assert not (tmp_path / "f.json").exists()
 
 

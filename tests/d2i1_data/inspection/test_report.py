@@ -445,12 +445,12 @@ def test_wrong_input_is_told_in_one_line(
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "diff2in1.json").write_text("{}")
     wrong = {
-        "no diff2in1.json there": (tmp_path / "gone",),
+        "gone: no such folder, and not a Hub id": (tmp_path / "gone",),
         "not a metadata file of ours": (tmp_path / "other",),
         "is a file; --output_dir needs a folder": (created, "--output_dir", tmp_path / "file"),
         f"{tmp_path}/file is a file": (created, "--output_dir", tmp_path / "file" / "page"),
         "none of its 6 images": (created, "--source", f"folder:{photos}"),
-        "no such folder": (created, "--pipeline", "gone"),
+        "pipeline gone: no such folder": (created, "--pipeline", "gone"),
         "expected at least 1": (created, "--max_samples", 0),
     }
     for message, arguments in wrong.items():
