@@ -161,7 +161,10 @@ def build(kind: type[T], content: Any, where: str) -> T:
     except TypeError as error:
         form = allowed[str(error).partition(":")[0]]
         expected = form.__name__ if isinstance(form, type) else form
-        raise InputError(f"{where}: {error}, expected {expected}") from error
+        # YAML takes the words no, yes, on and off for truth values
+        is_word = str(error).endswith(("got False", "got True"))
+        quoted = '; put words such as "no" and "yes" in quotes' if is_word else ""
+        raise InputError(f"{where}: {error}, expected {expected}{quoted}") from error
 
 
 def read_column(name: str, value: Any, file: str) -> Column:

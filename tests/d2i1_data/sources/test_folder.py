@@ -226,6 +226,10 @@ BAD_FOLDERS = {
         settings(columns={"image": "image", "semseg": {"folder": "label", "unknown": "void"}}),
         ["columns: semseg: unknown: got 'void'", "numbers or [red, green, blue]"],
     ),
+    "a class called no": (
+        settings(classes={"semseg": {"names": [False, "car", "sky"]}}),
+        ["classes: semseg: names: got False", 'put words such as "no" and "yes" in quotes'],
+    ),
     "a palette out of range": (
         settings(classes={"semseg": {"names": NAMES, "palette": [[0] * 3, [0, 0, 300], [1] * 3]}}),
         ["photos.yaml: classes: semseg", "[0, 0, 300]", "0 to 255"],
