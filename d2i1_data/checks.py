@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Sequence
 from string import Formatter
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from .errors import InputError
 
@@ -51,6 +51,21 @@ def require_positive(settings: Any, *names: str) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: expected at least 1")
+
+
+def require_choices(settings: Any) -> None:
+    """Refuse values that are none of the choices of their setting. A stored plan may hold any.
+
+    Args:
+        settings: any settings.
+
+    Raises:
+        InputError: if a setting of type `Literal` has another value.
+    """
+    for name, hint in get_type_hints(type(settings)).items():
+        value, choices = getattr(settings, name), get_args(hint)
+        if get_origin(hint) is Literal and value not in choices:
+            raise InputError(f"--{name} {value}: expected one of {', '.join(choices)}")
 
 
 def parse_json(text: str | bytes) -> Any:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..checks import MAX_PIXELS, require_positive
+from ..checks import MAX_PIXELS, require_choices, require_positive
 from ..errors import InputError
 from .ways import Way, read_prompts, read_strength, read_ways
 
@@ -94,6 +94,7 @@ class LabelSettings(LabellingSettings, WriteSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "batch_size", "threads")
+        require_choices(self)
 
 
 @dataclass(kw_only=True)

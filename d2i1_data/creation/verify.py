@@ -86,7 +86,7 @@ def _as_made(folder: Path, plan: Plan, settings: VerifySettings) -> LabelSetting
     given["subset_seed"] = facts.get("subset_seed")  # without it, the first rows or all were used
     try:
         return kind(**{**given, **places, "on_bad_row": "skip", "output_dir": str(folder)})
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError, InputError) as error:
         raise InputError(f"{folder / PLAN} is no plan of ours: {error}") from error
 
 

@@ -6,15 +6,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from d2i1_data.creation.settings import LabelSettings
 from d2i1_data.dataset.files import locked
 from d2i1_data.dataset.record import read_record
 from d2i1_data.diff2in1.saving import HASHES
+from d2i1_data.errors import InputError
 from d2i1_data.sources import random_subset
 from d2i1_data.sources.rooms import Rooms
 from tests.made import SEVEN, run, samples, shards
@@ -297,3 +300,9 @@ def test_images_without_labels(photos: Path, tmp_path: Path) -> None:
     found = samples(tmp_path / "made")
     assert len(found) == 6 and not any(sample.targets for sample in found)
     assert (tmp_path / "made/preview.png").is_file()
+
+
+@pytest.mark.parametrize("value", ["float8", [[]], None])
+def test_choices_are_checked_in_python_too(value: Any) -> None:
+    with pytest.raises(InputError, match=r"^--precision .*: expected one of float32, bfloat16"):
+        LabelSettings(pipeline="p", source="rooms:val", output_dir="o", precision=value)
