@@ -31,6 +31,7 @@ real_batch_size: 2
 """
 PHOTOS = ("--source", "folder:photos.yaml", "--resolution", "16")
 OUT = ("--output_dir", "out")
+SHORT = ("--max_train_steps", 1, "--real_batch_size", 2)  # a damaged file may ask for hours
 
 
 class Door(NamedTuple):
@@ -60,7 +61,7 @@ DOORS = {
     "self-improve": Door(
         (*IMPROVE, "--max_train_steps", 1, "--output_dir", "out"), (*DATASET, *PIPELINE)
     ),
-    "settings": Door(("warm-up", "--config", "settings.yaml", *OUT), ("settings.yaml",)),
+    "settings": Door(("warm-up", "--config", "settings.yaml", *SHORT, *OUT), ("settings.yaml",)),
 }
 
 
