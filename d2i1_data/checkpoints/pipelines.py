@@ -3,7 +3,7 @@
 from typing import Any
 
 from ..diff2in1 import Base, Diff2in1Pipeline
-from ..diff2in1.saving import check_format
+from ..diff2in1.saving import check_index
 from ..errors import InputError
 from .bases import find_base
 from .files import check_hashes, fetch, loading, read_index
@@ -28,7 +28,7 @@ def open_pipeline(name: str, base: Base | None = None, **parts: Any) -> Diff2in1
             " train one with d2i1 warm-up"
         )
     try:
-        check_format(index, f"pipeline {name}")
+        check_index(index, f"pipeline {name}")
     except ValueError as error:
         raise InputError(str(error)) from error
     check_hashes(folder, unused=[part for part, given in parts.items() if given is None])

@@ -46,7 +46,7 @@ from .registry import find_host, find_host_class
 from .saving import (
     FORMAT_VERSION,
     CardWriter,
-    check_format,
+    check_index,
     check_no_lora,
     load_lora,
     push_folder,
@@ -67,12 +67,10 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             "lora" or "full"), it partly forgets how to create.
         scheduler: noise levels of the base.
         perception: the host.
-        base_unet: the base's own U-Net, for creation. `from_pretrained(..., base_unet=None)` leaves
-            it out.
+        base_unet: the base's own U-Net, for creation; `base_unet=None` leaves it out.
         base: name or Hub id of the base, with `base_revision` and `base_variant`.
         trained_unet: the trained part of the U-Net: "none", "lora" or "full".
-        default_create_with: this and the other `default_` settings are saved with the checkpoint.
-            A call uses them for arguments that are None.
+        default_create_with: calls use the `default_` settings for arguments that are None.
         format_version: format version of the folder that the pipeline is loaded from.
     """
 
@@ -102,7 +100,6 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         format_version: int = FORMAT_VERSION,
     ) -> None:
         super().__init__()
-        check_format({"format_version": format_version}, "pipeline")
         self.register_modules(
             vae=vae,
             text_encoder=text_encoder,
@@ -125,6 +122,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             default_processing_resolution=default_processing_resolution,
             format_version=FORMAT_VERSION,
         )
+        check_index({**self.config, "format_version": format_version}, "pipeline")
         self.vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)
         self.stride = self.vae_scale_factor * 2 ** (len(unet.config.block_out_channels) - 1)
 
@@ -164,7 +162,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             ValueError: if its host is unknown or its format is newer.
         """
         config = cls.load_config(adapter)
-        check_format(config, f"adapter {adapter}")
+        check_index(config, f"adapter {adapter}")
         host = find_host_class(config["perception"][1])
         if host is None:
             raise ValueError(f"{adapter}: unknown host {config['perception'][1]}")

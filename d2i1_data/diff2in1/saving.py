@@ -23,18 +23,24 @@ HASHES = "hashes.json"  # file -> sha256, for every file that `save_pretrained` 
 LORA_FILE = "pytorch_lora_weights.safetensors"
 TOP_FILES = (INDEX, CODE, LORA_FILE)
 LORA_NAME = "diff2in1"  # name of the trained LoRA; users may load other LoRAs beside it
+DEFAULTS = {  # of a pipeline: above the first number, up to the second; of this type
+    "default_strength": (0, 1, float),
+    "default_num_inference_steps": (0, 1000, int),
+    "default_guidance_scale": (0, 1000, float),
+    "default_processing_resolution": (-1, 8192, int),
+}
 CardWriter = Callable[[Path, str], None]  # writes README.md; arguments are folder and repository
 
 
-def check_format(index: Mapping[str, Any], place: str) -> None:
+def check_index(index: Mapping[str, Any], place: str) -> None:
     """Check that this version can open a pipeline or an adapter.
 
     Args:
-        index: the content of `model_index.json`, or a part with `format_version`.
+        index: the content of `model_index.json`.
         place: names the pipeline or adapter in the message.
 
     Raises:
-        ValueError: if its format is newer.
+        ValueError: if its format is newer, or a default is no number or out of range.
     """
     version = index.get("format_version", FORMAT_VERSION)
     if not isinstance(version, int) or version > FORMAT_VERSION:
@@ -42,6 +48,13 @@ def check_format(index: Mapping[str, Any], place: str) -> None:
             f"{place}: format version {version!r}, this version of diff2in1 opens up to"
             f" {FORMAT_VERSION}: update the package"
         )
+    for name, (low, high, kind) in DEFAULTS.items():
+        value = index.get(name)
+        is_number = isinstance(value, int | kind) and not isinstance(value, bool)
+        if value is not None and not (is_number and low < value <= high):
+            raise ValueError(
+                f"{place}: {name} {value!r}: expected a number above {low}, at most {high}"
+            )
 
 
 def check_no_lora(pipe: DiffusionPipeline) -> None:

@@ -96,6 +96,24 @@ def test_a_folder_states_its_format(tiny_pipe: Diff2in1Pipeline, tmp_path: Path)
     assert index["format_version"] == FORMAT_VERSION == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("default_processing_resolution", 10**30),
+        ("default_strength", 0),
+        ("default_strength", "much"),
+        ("default_num_inference_steps", 2.5),
+        ("default_guidance_scale", float("nan")),
+    ],
+)
+def test_impossible_defaults_are_refused(
+    tiny_pipe: Diff2in1Pipeline, name: str, value: object
+) -> None:
+    parts = {**tiny_pipe.components, name: value}
+    with pytest.raises(ValueError, match=f"{name} .*: expected a number above"):
+        Diff2in1Pipeline(**parts)
+
+
 @pytest.mark.parametrize("version", [2, "1", None])
 def test_a_newer_format_is_refused(
     tiny_pipe: Diff2in1Pipeline, tmp_path: Path, version: object
