@@ -38,6 +38,8 @@ def run_jobs(jobs: Sequence[Job], workers: int, threads: int) -> Iterator[Job]:
     Raises:
         InputError: if a job raises it. Jobs that run then are finished, no other job is started.
     """
+    if not jobs:
+        return
     if workers == 1:
         import torch
 

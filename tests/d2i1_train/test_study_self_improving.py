@@ -186,6 +186,7 @@ def test_number_of_processes_changes_nothing(d2i1: Command, plan: Path, tmp_path
     more = ("--workers", 2, "--output_dir", tmp_path / "other")
     d2i1("study", "--config", plan, *more)
     assert scores(tmp_path / "study") == scores(tmp_path / "other")
+    d2i1("study", "--config", plan, *more)  # nothing is left to do
     tables = [(tmp_path / name / "table.md").read_text() for name in ("study", "other")]
     assert tables[0] == tables[1]
 
