@@ -54,11 +54,12 @@ def plot_curves(results: list[Result], file: Path) -> None:
     panels = {name: curves for name, curves in found.items() if curves}
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure((4 * columns + 0.3, 3 * rows + 0.8), layout="constrained")
+    arms = list(dict.fromkeys(arm for curves in panels.values() for arm, _ in curves))
+    lines = math.ceil(len(arms) / columns)  # of the legend
+    figure = Figure((4 * columns + 0.3, 3 * rows + 0.2 * lines + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for panel in list(axes)[len(panels) :]:
         panel.remove()
-    arms = list(dict.fromkeys(arm for curves in panels.values() for arm, _ in curves))
     for panel, (name, curves) in zip(figure.axes, panels.items(), strict=True):
         for (arm, theta), curve in curves.items():
             label = arm if theta == THETA_C else None
@@ -71,8 +72,9 @@ def plot_curves(results: list[Result], file: Path) -> None:
         panel.set_xlabel("step", fontsize=8)
         panel.tick_params(labelsize=8)
         panel.spines[["top", "right"]].set_visible(False)
-    lines, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(lines, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=7)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    legend = figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=7)
+    legend.set_frame_on(False)
     caption = "solid: theta_C; dashed: theta_E; mean over seeds"
     figure.suptitle(caption, fontsize=8, color="0.3")
     with atomic_file(file) as temporary:
