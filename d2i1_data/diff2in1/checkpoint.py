@@ -1,5 +1,6 @@
 """A base: the Stable Diffusion checkpoint that hosts are mounted on."""
 
+import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,14 +173,29 @@ def check_complete(name: str, part: nn.Module) -> None:
 
 
 def check_parts(parts: Mapping[str, Any]) -> None:
-    """Check the parts of a pipeline: their weights, and the tokenizer.
+    """Check the parts of a pipeline: their weights and configs, and the tokenizer.
 
     Raises:
-        ValueError: if weights are missing or left over, or the tokenizer is another one.
+        ValueError: if weights are missing or left over, a number of a config is none, or the
+            tokenizer is another one.
     """
     for name, part in parts.items():
         check_stored(name, part)
+        if isinstance(part, UNet2DConditionModel | AutoencoderKL):
+            check_config(name, part)
     check_tokenizer(parts["tokenizer"], parts["text_encoder"])
+
+
+def check_config(name: str, part: ModelMixin) -> None:
+    """Check the numbers in a config of diffusers, which builds models from values of any type.
+
+    Raises:
+        ValueError: if a value is a text or an object where its default is a number.
+    """
+    for key, parameter in inspect.signature(type(part).__init__).parameters.items():
+        value = part.config.get(key)
+        if isinstance(parameter.default, int | float) and isinstance(value, str | Mapping):
+            raise ValueError(f"{name}: {key} {value!r}: expected a number")
 
 
 def check_stored(name: str, part: nn.Module) -> None:

@@ -44,6 +44,11 @@ def flip(file: Path) -> None:
     file.write_bytes(data)
 
 
+def change(file: Path, **values: object) -> None:
+    """Change values of a JSON file."""
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
 def rename(file: Path, to: Callable[[str], str | None]) -> None:
     """Give the weights of a file other names; None drops one."""
     tensors = {to(name): tensor for name, tensor in load_file(file).items()}
@@ -138,6 +143,8 @@ DAMAGES: list[tuple[str, Damage]] = [
     ("unet/config.json", cut),
     ("unet/config.json", lambda file: file.write_text("[" * 100_000)),
     ("unet/config.json", lambda file: file.write_text('{"block_out_channels": "many"}')),
+    ("unet/config.json", lambda file: change(file, freq_shift={"a": 1})),
+    ("vae/config.json", lambda file: change(file, scaling_factor="much")),
     (f"unet/{WEIGHTS}", cut),
     (f"unet/{WEIGHTS}", pickle),
     ("text_encoder/config.json", lambda file: file.write_text("[]")),
