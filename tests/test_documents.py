@@ -149,7 +149,8 @@ def streets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder, rng = tmp_path_factory.mktemp("streets"), np.random.default_rng(0)
     pixels = np.arange(24 * 32).reshape(24, 32)
     labels = {"label": (pixels % 3).astype(np.uint8), "depth": (pixels + 500).astype(np.uint16)}
-    for place in ("streets", "home", "camvid"):
+    labels["normal"] = np.full((24, 32, 3), (128, 128, 255), np.uint8)
+    for place in ("streets", "home", "camvid", "redkitchen"):
         for split in ("train", "val"):
             parts = folder / "data" / place / split
             for part in ("image", *labels):
