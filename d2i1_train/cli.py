@@ -25,8 +25,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: the act and its flags; None takes those of this process.
 
     Returns:
-        The exit code: 0 if all went well; 2 for wrong input or too little memory, with an error of
-        one line; 1 if another process of the run ended; 130 if the user stopped the act.
+        The exit code: 0 if all went well; 2 for wrong input, for a file that the system refuses,
+        and for too little memory, with an error of one line; 1 if another process of the run ended;
+        130 if the user stopped the act.
     """
     name, *rest = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help"):
@@ -41,24 +42,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name not in ACTS:
             raise InputError(f"no act {name!r}{nearest(name, list(ACTS))}; see d2i1 --help")
         return run_act(ACTS[name], rest)
-    except InputError as error:
-        print(f"d2i1 {name}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         print(f"d2i1 {name}: stopped", file=sys.stderr)
         return 130
-    except (RuntimeError, MemoryError) as error:
-        if _is_out_of_memory(error):
-            reason = " ".join(str(error).split())[:200]
-            advice = "give smaller images, batches or widths"
-            print(f"d2i1 {name}: error: not enough memory: {advice} ({reason})", file=sys.stderr)
-            return 2
-        if not _is_process_lost(error):
-            raise
-        resumes = any(f.name == "resume_from_checkpoint" for f in fields(ACTS[name].settings))
+    except (InputError, OSError, RuntimeError, MemoryError) as error:
+        message, code = _explain(error, name)
+        print(f"d2i1 {name}: error: {' '.join(message.split())}", file=sys.stderr)
+        return code
+
+
+def _explain(error: Exception, act: str) -> tuple[str, int]:
+    """What an error says to the user, and the exit code. A bug of ours is raised again."""
+    if isinstance(error, InputError):
+        return str(error), 2
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename!s:.200}: {error.strerror}", 2
+    if isinstance(error, RuntimeError | MemoryError) and _is_out_of_memory(error):
+        return f"not enough memory: give smaller images, batches or widths ({error!s:.200})", 2
+    if isinstance(error, RuntimeError) and _is_process_lost(error):
+        resumes = any(f.name == "resume_from_checkpoint" for f in fields(ACTS[act].settings))
         advice = LOST.format(RESUME if resumes else "the same command")
-        print(f"d2i1 {name}: error: {advice} ({str(error).splitlines()[0]})", file=sys.stderr)
-        return 1
+        return f"{advice} ({str(error).splitlines()[0]})", 1
+    raise error
 
 
 def run_act(act: Act, arguments: Sequence[str]) -> int:

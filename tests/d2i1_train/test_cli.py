@@ -93,6 +93,7 @@ WRONG: dict[str, Callable[[Path, Path], object]] = {
         ("config deep", f"{WARM} --config {{tmp}}/mine.yaml", "mine.yaml: not readable as YAML"),
         ("", f"{WARM} --config no-such", "no such file; presets are"),
         ("", f"{WARM} --config {'a' * 999}", "no such file; presets are"),
+        ("", f"{WARM} --base {'a' * 999}", "aaa: File name too long"),
         ("", f"{WARM} --max_train_stepz 3", "did you mean --max_train_steps?"),
         ("", f"{WARM} --max_train 3", "did you mean --max_train_steps?"),
         ("", "warmup --output_dir {tmp}/out", "no act 'warmup', did you mean warm-up?"),
