@@ -19,7 +19,7 @@ from ..dataset.preview import PREVIEW, preview
 from ..dataset.record import read_json, read_run
 from ..dataset.sample import Sample
 from ..dataset.schema import METADATA, SCORES, Schema, read_schema
-from ..dataset.shards import PLAN, dataset_shards, readable
+from ..dataset.shards import PLAN, dataset_shards, readable, row_batches
 from ..tasks import Task
 from . import command, licence
 from .links import Links
@@ -62,7 +62,7 @@ def write_card(folder: Path) -> None:
     samples: list[Sample] = []
     for shard in dataset_shards(folder):
         with readable(shard), pq.ParquetFile(shard) as file:
-            for group in islice(file.iter_batches(PREVIEWS), PREVIEWS):
+            for group in islice(row_batches(file, PREVIEWS), PREVIEWS):
                 rows = group.to_pylist()[: PREVIEWS - len(samples)]
                 samples += map(schema.from_row, rows)
         if len(samples) == PREVIEWS:

@@ -80,8 +80,10 @@ def summarize(shards: Sequence[Shard], schema: Schema) -> Summary:
     parts: dict[tuple[str, str], list[pa.ChunkedArray]] = {}
     whole = Schema.of(schema.tasks).arrow
     for shard in shards:
-        with readable(shard):
-            table = pq.ParquetFile(shard).read(columns=["quality", "provenance"])
+        with readable(shard), pq.ParquetFile(shard) as file:
+            table = file.schema_arrow.empty_table()  # pyarrow 18 reads no shard without rows
+            if file.metadata.num_rows:
+                table = file.read(columns=["quality", "provenance"])
             own = {name: take_column(table, f"provenance.{name}", whole) for name in PROVENANCE}
             _add_provenance(summary, own)
             for task in schema.tasks:

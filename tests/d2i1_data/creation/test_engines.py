@@ -85,8 +85,7 @@ def shards_at(folder: Path) -> dict[str, int]:
 @pytest.fixture(scope="module")
 def ray() -> Iterator[None]:
     """A Ray cluster of two CPUs."""
-    import ray
-
+    ray = pytest.importorskip("ray")
     one_thread = {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
     environment = {"env_vars": {**one_thread, "PYTHONPATH": os.pathsep.join(sys.path)}}
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
