@@ -18,6 +18,7 @@ from .presets.files import find_settings_file, read_settings_file
 Settings = TypeVar("Settings")
 LISTS = {  # placeholders of help texts -> functions that give the text for them
     "{sources}": "d2i1_data.sources.registry:source_forms",
+    "{origins}": "d2i1_data.sources.registry:origins",
     "{labelled_sources}": "d2i1_data.sources.registry:labelled_source_forms",
     "{exporters}": "d2i1_data.export.registry:exporter_forms",
 }

@@ -64,6 +64,9 @@ class WriteSettings(SourceSettings, EngineSettings):
 class ImportSettings(WriteSettings):
     """Write real data as a dataset in our schema."""
 
+    source: str
+    """Source of the images: {sources}. You get published data sets yourself: {origins}."""
+
 
 @dataclass(kw_only=True)
 class LabellingSettings:

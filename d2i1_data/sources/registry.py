@@ -33,6 +33,13 @@ RECORDS = (
         is_file=True,
         images=False,
     ),
+    SourceKind(
+        "nyuv2",
+        "d2i1_data.sources.nyuv2:Nyuv2",
+        "NYU Depth V2, the labelled part: depth, 40 or 13 classes, normals in any packing",
+        place="DIR",
+        origin="from cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html, which asks to cite the paper",
+    ),
 )
 SOURCES = {record.name: record for record in RECORDS}
 
@@ -63,7 +70,19 @@ def labelled_source_forms() -> str:
     return ", ".join(kind.form for kind in SOURCES.values() if kind.images)
 
 
+def origins() -> str:
+    """Where users get the published data sets, and under which terms, for help."""
+    known = (f"{kind.name} {kind.origin}" for kind in SOURCES.values() if kind.origin)
+    return f"{'; '.join(known)}; see docs/datasets.md"
+
+
 def source_table() -> str:
     """The table of the docs."""
     rows = ((f"`{kind.form}`", kind.help) for kind in SOURCES.values())
     return as_markdown(("source", "what it reads"), rows)
+
+
+def origin_table() -> str:
+    """The table of the published data sets of the docs."""
+    rows = ((f"`{kind.form}`", kind.origin) for kind in SOURCES.values() if kind.origin)
+    return as_markdown(("source", "where to get it, and its terms"), rows)

@@ -37,6 +37,7 @@ class SourceKind:
         is_file: whether the place is a file. Cards then show only the last part of its path.
         quality: whether its samples have scores. The class then also takes `min_quality`.
         images: False if it has only captions. A resolution must then be given.
+        origin: for a published data set, where users get it and under which terms.
     """
 
     name: str
@@ -47,6 +48,7 @@ class SourceKind:
     is_file: bool = False
     quality: bool = False
     images: bool = True
+    origin: str = ""
 
     @property
     def form(self) -> str:

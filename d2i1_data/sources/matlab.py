@@ -1,0 +1,113 @@
+"""MATLAB files: version 7.3 is HDF5 and read by h5py, older ones by scipy (the extra `import`)."""
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+
+def need(library: str, file: Path) -> Any:
+    """Import a library of the extra `import`.
+
+    Args:
+        library: its module.
+        file: the file that needs it, for the error.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    try:
+        return import_module(library)
+    except ImportError as error:
+        name = library.partition(".")[0]
+        raise InputError(f"{file} needs {name}: pip install 'diff2in1[import]'") from error
+
+
+def read_mat(file: Path, name: str) -> NDArray[Any]:
+    """A variable of a MATLAB file up to version 7, such as an array, a cell or a struct.
+
+    Raises:
+        InputError: if there is no such file or variable, or it cannot be read.
+    """
+    if not file.is_file():
+        raise InputError(f"no such file: {file}")
+    loadmat = need("scipy.io", file).loadmat
+    try:
+        content = loadmat(file, variable_names=[name])
+    except Exception as error:  # damaged files raise errors of many kinds
+        raise InputError(f"{file}: not readable as a MATLAB file up to version 7") from error
+    if name not in content:
+        raise InputError(f"{file}: has no variable {name!r}")
+    value: NDArray[Any] = content[name]
+    return value
+
+
+class Hdf5:
+    """A MATLAB file of version 7.3. It is opened for each reading, so that processes can share it.
+
+    MATLAB stores columns first: what is `height x width x 3 x count` there is `count x 3 x width x
+    height` here.
+
+    Args:
+        file: the file.
+
+    Raises:
+        InputError: if there is no such file, or h5py is not installed.
+    """
+
+    def __init__(self, file: Path) -> None:
+        if not file.is_file():
+            raise InputError(f"no such file: {file}")
+        need("h5py", file)
+        self.file = file
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a variable, the last dimension of MATLAB first.
+
+        Raises:
+            InputError: if it cannot be read.
+        """
+        shape: tuple[int, ...] = self._read(name, lambda stored, _: stored.shape)
+        return shape
+
+    def item(self, name: str, index: int) -> NDArray[Any]:
+        """One item along the last dimension of MATLAB, in MATLAB's order: height before width.
+
+        Raises:
+            InputError: if it cannot be read.
+        """
+        item: NDArray[Any] = self._read(name, lambda stored, _: np.asarray(stored[index]).T)
+        return item
+
+    def texts(self, name: str, indices: list[int]) -> list[str]:
+        """Some of the texts of a cell array.
+
+        Raises:
+            InputError: if they cannot be read.
+        """
+
+        def read(stored: Any, file: Any) -> list[str]:
+            references = np.asarray(stored).ravel()
+            return ["".join(map(chr, file[references[i]][()].ravel())) for i in indices]
+
+        texts: list[str] = self._read(name, read)
+        return texts
+
+    def _read(self, name: str, take: Any) -> Any:
+        h5py = need("h5py", self.file)
+        try:
+            with h5py.File(self.file, "r") as file:
+                if name not in file:
+                    raise InputError(f"{self.file}: has no variable {name!r}")
+                return take(file[name], file)
+        except InputError:
+            raise
+        except Exception as error:  # damaged files raise errors of many kinds
+            why = " ".join(str(error).split())
+            raise InputError(
+                f"{self.file}: {name} not readable as MATLAB 7.3 (HDF5): {why}"
+            ) from error
