@@ -171,7 +171,7 @@ class Nyuv2(Official):
         assert self.normals is not None
         packing = self.normals.packing
         pixels = self.colours(self.file(NORMALS.name, index))
-        known = pixels.any(-1)
+        known = np.asarray(pixels.any(-1), bool)
         if packing.mask:
             mask = self.values(self.normals.file(packing.mask, self.numbers[index]))
             if mask.shape != known.shape:
@@ -179,7 +179,7 @@ class Nyuv2(Official):
                     f"{self.file(NORMALS.name, index)}: its mask has shape {mask.shape}, expected"
                     f" {known.shape}"
                 )
-            known = mask > 0
+            known = mask.astype(bool)
         if packing.dense:
             known = np.ones_like(known)
         return to_ours(decode(pixels), self.axes, known)
