@@ -1,6 +1,7 @@
 """MATLAB files: version 7.3 is HDF5 and read by h5py, older ones by scipy (the extra `import`)."""
 
-from importlib import import_module
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,21 @@ from numpy.typing import NDArray
 from ..errors import InputError
 
 
-def need(library: str, file: Path) -> Any:
-    """Import a library of the extra `import`.
+@contextmanager
+def needed(library: str, file: Path) -> Iterator[None]:
+    """Say which extra a file needs, if an import inside fails.
 
     Args:
-        library: its module.
-        file: the file that needs it, for the error.
+        library: the name of the library.
+        file: the file that needs it.
 
     Raises:
         InputError: if it is not installed.
     """
     try:
-        return import_module(library)
+        yield
     except ImportError as error:
-        name = library.partition(".")[0]
-        raise InputError(f"{file} needs {name}: pip install 'diff2in1[import]'") from error
+        raise InputError(f"{file} needs {library}: pip install 'diff2in1[import]'") from error
 
 
 def read_mat(file: Path, name: str) -> NDArray[Any]:
@@ -35,7 +36,8 @@ def read_mat(file: Path, name: str) -> NDArray[Any]:
     """
     if not file.is_file():
         raise InputError(f"no such file: {file}")
-    loadmat = need("scipy.io", file).loadmat
+    with needed("scipy", file):
+        from scipy.io import loadmat
     try:
         content = loadmat(file, variable_names=[name])
     except Exception as error:  # damaged files raise errors of many kinds
@@ -62,7 +64,8 @@ class Hdf5:
     def __init__(self, file: Path) -> None:
         if not file.is_file():
             raise InputError(f"no such file: {file}")
-        need("h5py", file)
+        with needed("h5py", file):
+            import h5py  # noqa: F401
         self.file = file
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -98,7 +101,8 @@ class Hdf5:
         return texts
 
     def _read(self, name: str, take: Any) -> Any:
-        h5py = need("h5py", self.file)
+        import h5py
+
         try:
             with h5py.File(self.file, "r") as file:
                 if name not in file:
