@@ -70,11 +70,21 @@ class Official(Source):
         """Labels without captions. The terms of these data sets are no licence of the Hub."""
         return Schema.real(self.tasks, captions=False, licence=False)
 
+    def check_pairs(self) -> None:
+        for index in range(len(self)):
+            for task in self.tasks:
+                self._require(self.file(task, index))
+        super().check_pairs()
+
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         identity, image = self.ids[index], self.image(index)
         targets = {name: self._checked(name, index, image.shape[:2]) for name in tasks}
         provenance = Provenance("real", self.name, identity, image_sha256(image))
         return Sample(identity, image, targets, None, provenance)
+
+    def _require(self, file: Path) -> None:
+        if not file.is_file():
+            raise InputError(f"{self.name}: no such file: {file}")
 
     def _checked(self, name: str, index: int, size: tuple[int, ...]) -> NDArray[np.generic]:
         """A label at the size of its image."""
@@ -122,9 +132,32 @@ class Official(Source):
             raise InputError(f"{file}: has shape {pixels.shape}, expected height x width x 3")
         return pixels
 
+    def class_numbers(self, file: Path, most: int, also: int | None = None) -> NDArray[np.uint8]:
+        """The class numbers of a label file, [H, W].
+
+        Args:
+            file: a picture with numbers, or with a palette.
+            most: the largest number.
+            also: another number that may occur.
+
+        Raises:
+            InputError: if the file is something else, or holds another number.
+        """
+        pixels = self.values(file)
+        if pixels.ndim != 2 or pixels.dtype.kind not in "iub":
+            raise InputError(
+                f"{file}: has shape {pixels.shape} of {pixels.dtype}, expected class numbers,"
+                " height x width"
+            )
+        found = np.unique(pixels)
+        wrong = found[((found < 0) | (found > most)) & (found != also)]
+        if len(wrong):
+            allowed = f"0 to {most}" + ("" if also is None else f" and {also}")
+            raise InputError(f"{file}: holds class number {wrong[0]}, allowed are {allowed}")
+        return pixels.astype(np.uint8)
+
     def _picture(self, file: Path) -> Picture:
-        if not file.is_file():
-            raise InputError(f"{self.name}: no such file: {file}")
+        self._require(file)
         with naming(file):
             return open_picture(file, self.max_pixels)
 

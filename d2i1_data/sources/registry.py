@@ -40,6 +40,13 @@ RECORDS = (
         place="DIR",
         origin="from cs.nyu.edu/~fergus/datasets/nyu_depth_v2.html, which asks to cite the paper",
     ),
+    SourceKind(
+        "ade20k",
+        "d2i1_data.sources.ade20k:Ade20k",
+        "ADE20K as the scene parsing benchmark packs it: 150 classes; splits train, val",
+        place="DIR",
+        origin="from sceneparsing.csail.mit.edu, for non-commercial research",
+    ),
 )
 SOURCES = {record.name: record for record in RECORDS}
 
