@@ -18,7 +18,6 @@ from ..tasks import SEMSEG
 from .official import Official
 from .source import fingerprint
 
-ARCHIVE = "ADEChallengeData2016"
 FOLDERS = {"train": "training", "val": "validation"}
 # one of the names of each class in objectInfo150.txt, without the blanks that some have there
 NAMES = """
@@ -70,8 +69,7 @@ class Ade20k(Official):
 
     def __init__(self, place: str, choice: str | None = None) -> None:
         super().__init__(place, choice)
-        if (self.root / ARCHIVE).is_dir():
-            self.root /= ARCHIVE
+        self.enter("ADEChallengeData2016")
         names = [name.strip() for name in " ".join(NAMES.split()).split(",")]
         self.tasks = {
             SEMSEG.name: SEMSEG.with_classes(names, [*map(bytes.fromhex, COLOURS.split())])

@@ -47,6 +47,11 @@ class Official(Source):
             raise InputError(f"{self.name}: no such folder: {place}")
         self.split, self.chosen = read_choice(choice, self.splits, self.options, self.name)
 
+    def enter(self, *names: str) -> None:
+        """Make the first of these folders the root, if the root holds one."""
+        inner = (self.root / name for name in names)
+        self.root = next((folder for folder in inner if folder.is_dir()), self.root)
+
     @abstractmethod
     def file(self, column: str, index: int) -> Path:
         """The file that holds the image, or the label of a task."""

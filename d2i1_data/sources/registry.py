@@ -47,6 +47,22 @@ RECORDS = (
         place="DIR",
         origin="from sceneparsing.csail.mit.edu, for non-commercial research",
     ),
+    SourceKind(
+        "nyud-mt",
+        "d2i1_data.sources.nyud_mt:NyudMt",
+        "NYUD-MT: normals, depth, 40 classes, edges, in all three packings; splits train, val",
+        place="DIR",
+        origin="from the README of github.com/prismformore/Multi-Task-Transformer, under the terms"
+        " of NYUv2",
+    ),
+    SourceKind(
+        "pascal-context",
+        "d2i1_data.sources.pascal_context:PascalContext",
+        "PASCAL-Context for several tasks: 21 classes, parts of people, saliency, normals, edges",
+        place="DIR",
+        origin="from the README of github.com/prismformore/Multi-Task-Transformer, under the terms"
+        " of PASCAL VOC and Flickr",
+    ),
 )
 SOURCES = {record.name: record for record in RECORDS}
 
