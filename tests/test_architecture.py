@@ -44,6 +44,7 @@ ALLOWED_BELOW = {
     "safetensors",
 }
 ALLOWED_BELOW |= sys.stdlib_module_names
+FOREIGN_NAMES = {("d2i1_data.sources.pascal_context", "LabelMap")}  # a variable in its files
 MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 
 MODULES = {
@@ -256,6 +257,8 @@ def test_family_names_stay_home(name: str) -> None:
         return
     names = {*FAMILIES, *(family.__name__ for family in FAMILIES.values())}
     for constant in used_strings(parsed(name)):
+        if (name, constant.value) in FOREIGN_NAMES:
+            continue
         words = {word.strip() for word in constant.value.split(",")}
         assert not words & names, f"{name}:{constant.lineno} says {constant.value!r}"
     for node in ast.walk(parsed(name)):

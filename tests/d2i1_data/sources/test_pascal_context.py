@@ -105,11 +105,10 @@ def test_edges_are_lines_between_labels(tmp_path: Path) -> None:
     # lost: scikit-image 0.26 gives the same)
     assert edges.sum(1).tolist() == [0, 2, 2, 2, 2, 2]
     assert edges[:, 2:4].sum() == edges[:, 5:7].sum() == 5
-    labels = np.zeros((7, 7), np.uint16)
-    labels[3, 3] = 9
-    cross = np.zeros((7, 7))
-    cross[3, 2:5] = cross[2:5, 3] = 1
-    np.testing.assert_array_equal(label_edges(labels), cross)  # a cross is as thin as can be
+    labels, ring = np.zeros((7, 9), np.uint16), np.zeros((7, 9))
+    labels[2:5, 2:7] = 9
+    ring[[2, 5], 3:6] = ring[3:5, [2]] = ring[3:5, [6]] = 1
+    np.testing.assert_array_equal(label_edges(labels), ring)
     assert label_edges(np.tile(np.arange(8), (5, 1)))[:, 1:-1].max() == 0  # an even rise
 
 
