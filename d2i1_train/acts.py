@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from d2i1_data.app.settings import AppSettings
+from d2i1_data.captioning.settings import CaptionSettings
 from d2i1_data.creation.settings import (
     CreateSettings,
     ImportSettings,
@@ -61,6 +62,7 @@ RECORDS = (
     Act("demo", "d2i1_train.demo:demo", DemoSettings, "demo.py"),
     Act("base", "d2i1_train.scratch.base:base", BaseSettings, "base.py"),
     Act("import", "d2i1_data.creation.create:import_source", ImportSettings, "import_source.py"),
+    Act("caption", "d2i1_data.captioning.caption:caption", CaptionSettings),
     Act("warm-up", "d2i1_train.warm_up:warm_up", WarmUpSettings, "warm_up.py"),
     Act("create", "d2i1_data.creation.create:create", CreateSettings, "create.py"),
     Act("create --verify", "d2i1_data.creation.verify:verify", VerifySettings, "create.py"),

@@ -29,7 +29,7 @@ ROOMS = (
     ("sources",),
     ("card",),
     ("creation",),
-    ("inspection", "export"),
+    ("captioning", "inspection", "export"),
     ("publish",),
     ("app",),
 )

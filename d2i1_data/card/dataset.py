@@ -250,6 +250,8 @@ def _command(folder: Path, maker: str | None) -> str | None:
     values["--source"] = command.public_source(values["--source"], plan.get("source"))
     if "--pipeline" in values:
         values["--pipeline"] = maker or plan.get("checkpoint") or Path(values["--pipeline"]).name
+    if "--captions" in values:
+        values["--captions"] = Path(values["--captions"]).name
     values["--output_dir"] = folder.resolve().name
     return command.shell_command(run.act, [*chain.from_iterable(values.items())])
 

@@ -1,7 +1,7 @@
 """Files of a checkpoint: fetch them from the Hub, and compute their fingerprint."""
 
 import hashlib
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,21 +14,26 @@ from ..errors import InputError
 WANTED = ["model_index.json", "*.py", "*/*.json", "*/*.txt", "*/*.py", "*/*.safetensors"]
 WANTED += [LORA_FILE, TRAINING, HASHES]
 MESSAGE = 300  # characters of the message of a library that are shown
+PLAIN = ["*.json", "*.txt", "*.model", "*.safetensors"]  # of a model of transformers alone
 UNWANTED = ["*.fp16.*", "*.non_ema.*", "safety_checker/*", "checkpoint-*", "best/*"]
 
 
-def fetch(name: str, kind: str) -> Path:
+def fetch(name: str, kind: str, files: Sequence[str] = WANTED, revision: str | None = None) -> Path:
     """The folder of a checkpoint, downloaded if it is on the Hub.
 
     Args:
         name: a local folder or a Hub id.
-        kind: "pipeline" or "base", for messages.
+        kind: what it is, such as "pipeline", for messages.
+        files: patterns of the files to download.
+        revision: branch, tag or commit on the Hub.
 
     Raises:
-        InputError: if there is no such folder and no such repository.
+        InputError: if there is no such folder and no such repository, or a folder has a revision.
     """
     path = Path(name).expanduser()
     if path.is_dir():
+        if revision is not None:
+            raise InputError(f"{kind} {name}: is a folder, which has no revision {revision!r}")
         return path
     check_id(name, kind)
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -36,7 +41,7 @@ def fetch(name: str, kind: str) -> Path:
     from ..hub import snapshot
 
     try:
-        return snapshot(name, WANTED, unwanted=UNWANTED)
+        return snapshot(name, files, revision=revision, unwanted=UNWANTED)
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise not_found(kind, name, error) from error
 
@@ -131,5 +136,5 @@ def fingerprint(folder: Path) -> str:
     left_out = (folder / TRAINING, folder / HASHES)
     for file in sorted(file for file in files if file not in left_out):
         digest.update(file.relative_to(folder).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+        digest.update(bytes.fromhex(hash_file(file)))
     return digest.hexdigest()

@@ -19,6 +19,9 @@ class SourceSettings:
     `seed` is. Fewer are part of more. null takes the first images."""
     resolution: str | None = None
     """Longer side (512), or height x width (480x640). None keeps the sizes of the images."""
+    captions: str | None = None
+    """Captions by id, in place of those of the source: a file whose lines have the form
+    {"id": "...", "caption": "..."}, such as `d2i1 caption` writes."""
     max_pixels: int = MAX_PIXELS
     """Refuse images with more pixels than this. A small file can hold a huge image."""
     on_bad_row: Literal["stop", "skip"] = "stop"
@@ -189,6 +192,8 @@ class VerifySettings:
     """New place of the source, if it was moved since run.json was written."""
     pipeline: str | None = None
     """New place of the pipeline, if it was moved since run.json was written."""
+    captions: str | None = None
+    """New place of the captions, if they were moved since run.json was written."""
     seed: int = 0
     """Seed of the choice of rows."""
 

@@ -79,6 +79,7 @@ def _as_made(folder: Path, plan: Plan, settings: VerifySettings) -> LabelSetting
         places[name] = getattr(settings, name) or (run.settings.get(name) if run else None)
         if places[name] is None:
             raise InputError(f"{folder} has no {RUN} that says where its {name} is: use --{name}")
+    places["captions"] = settings.captions or (run.settings.get("captions") if run else None)
     kind = CreateSettings if plan.facts["act"] == "create" else LabelSettings
     names = {field.name for field in fields(kind)}
     facts = {IN_SETTINGS.get(key, key): value for key, value in plan.facts.items()}

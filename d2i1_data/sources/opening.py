@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..registry import load
+from .captions import CaptionedSource
 from .registry import SOURCES, parse_spec
 from .resize import ResizedSource, parse_resolution
 from .source import Rows, Source
@@ -18,6 +19,7 @@ def open_source(
     resolution: str | None = None,
     min_quality: Mapping[str, float] | None = None,
     max_pixels: int | None = None,
+    captions: str | None = None,
 ) -> Source:
     """Open the source that a `--source` names.
 
@@ -26,6 +28,7 @@ def open_source(
         resolution: see `parse_resolution`; None keeps the resolution of the source.
         min_quality: `TASK.SCORE` -> least value; only rows that reach all these values are kept.
         max_pixels: larger images are refused; None takes the default of `Source`.
+        captions: file with the captions, see `read_captions`; None keeps those of the source.
 
     Raises:
         InputError: if the spec is wrong, or its file, folder or Hub id cannot be read.
@@ -40,6 +43,8 @@ def open_source(
     options = {"min_quality": min_quality} if kind.quality else {}
     source: Source = load(kind.target)(*parsed.arguments, **options)
     source.max_pixels = max_pixels or source.max_pixels
+    if captions is not None:
+        source = CaptionedSource(source, captions)
     size = parse_resolution(resolution)
     return source if size is None else ResizedSource(source, size)
 
@@ -52,6 +57,7 @@ def open_rows(
     min_quality: Mapping[str, float] | None = None,
     subset_seed: int | None = 0,
     max_pixels: int | None = None,
+    captions: str | None = None,
 ) -> Rows:
     """Open a source and choose its rows.
 
@@ -63,11 +69,12 @@ def open_rows(
         min_quality: see `open_source`.
         subset_seed: decides which rows are chosen.
         max_pixels: see `open_source`.
+        captions: see `open_source`.
 
     Raises:
         InputError: if the source cannot be opened, or no row is usable.
     """
-    source = open_source(spec, resolution, min_quality, max_pixels)
+    source = open_source(spec, resolution, min_quality, max_pixels, captions)
     return source.usable_rows(limit, on_bad_row, subset_seed)
 
 

@@ -23,7 +23,7 @@ from .settings import TrainSettings
 
 MANIFEST = "manifest.json"
 COUNTERS = "counters.json"  # a checkpoint has this file
-PLACES = ("pipeline", "base", "base_config", "created")
+PLACES = ("pipeline", "base", "base_config", "created", "captions")
 Facts = Mapping[str, Any]  # name -> value
 
 

@@ -53,6 +53,7 @@ def open_training_rows(settings: TrainSettings) -> Rows:
         settings.on_bad_row,
         subset_seed=settings.subset_seed,
         max_pixels=settings.max_pixels,
+        captions=settings.captions,
     )
 
 

@@ -46,6 +46,9 @@ class DataSettings:
     """Decides which samples `max_train_samples`, `max_created_samples` and `num_validation_samples`
     choose: always the same for one source, whatever `seed` is. Fewer are part of more. null takes
     the first samples."""
+    captions: str | None = None
+    """Captions by id for the denoising loss, in place of those of the source: a file whose lines
+    have the form {"id": "...", "caption": "..."}, such as `d2i1 caption` writes."""
     max_pixels: int = MAX_PIXELS
     """Refuse images with more pixels than this. A small file can hold a huge image."""
     on_bad_row: Literal["stop", "skip"] = "stop"
@@ -283,6 +286,8 @@ class TrainSettings(
 
     def __post_init__(self) -> None:
         require_positive(self, "max_train_steps")
+        if not self.denoise_weight:  # nothing else in training reads a caption
+            refuse_without(self, ["captions"], "--denoise_weight")
         require_between(self, 0, LARGEST, "real_batch_size")
         for group in type(self).__mro__:
             if "check" in vars(group):

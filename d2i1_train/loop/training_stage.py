@@ -28,7 +28,7 @@ from d2i1_data.sources import Rows, parse_spec
 from ..settings import LORA_SETTINGS, SelfImproveSettings, WarmUpSettings
 from .settings import ONE_CYCLE_SETTINGS, PRIVATE, TrainSettings
 
-PLACES = ("pipeline", "base_config")
+PLACES = ("pipeline", "base_config", "captions")
 
 
 class StageFacts(NamedTuple):

@@ -29,7 +29,8 @@ from .vae import encode_all, fit_vae
 
 # settings that do not change the trained weights
 FREE = {"output_dir", "evaluate", "checkpointing_steps", "resume_from_checkpoint"}
-FREE |= {"dataloader_num_workers", "source"}  # the hash of the samples stands for the source
+FREE |= {"dataloader_num_workers"}
+FREE |= {"source", "captions"}  # the hash of the samples stands for them
 
 
 def base(settings: BaseSettings) -> None:
@@ -100,7 +101,7 @@ def gather(settings: BaseSettings) -> tuple[Tensor, list[str]]:
     Raises:
         InputError: if a sample has no caption, or images differ in size.
     """
-    source = open_source(settings.source, resolution=settings.resolution)
+    source = open_source(settings.source, settings.resolution, captions=settings.captions)
     chosen = random_subset(len(source), settings.max_train_samples, settings.subset_seed)
     loader: DataLoader[Sample] = DataLoader(
         source,  # type: ignore[arg-type]  # a Source has the same methods as a Dataset

@@ -29,7 +29,7 @@ def evaluate_base(settings: BaseSettings) -> dict[str, Any]:
         The content of quality.json.
     """
     pipe = _mount(str(settings.evaluate))
-    source = open_source(settings.source, settings.resolution)
+    source = open_source(settings.source, settings.resolution, captions=settings.captions)
     generation = Generation(source, HELD_OUT, pipe.stride, settings.seed)
     images = generation.images
     again = torch.cat([reconstruct(pipe.vae, p.to(pipe.device)).cpu() for p in images.split(50)])

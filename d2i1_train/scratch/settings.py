@@ -65,6 +65,9 @@ class BaseSettings(AutoencoderSettings, DenoiserSettings):
     """Score this base (a name, folder or Hub id) on the source instead of training one."""
     resolution: str | None = None
     """Longer side (512), or height x width (480x640). None keeps the sizes of the images."""
+    captions: str | None = None
+    """Captions by id, in place of those of the source: a file whose lines have the form
+    {"id": "...", "caption": "..."}, such as `d2i1 caption` writes."""
     max_train_samples: int | None = None
     """Use only this many samples of the source, chosen at random. None takes all."""
     subset_seed: int | None = 0

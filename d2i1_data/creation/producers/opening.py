@@ -18,7 +18,8 @@ def make_producer(settings: WriteSettings) -> Producer:
     Raises:
         InputError: if the source or the pipeline cannot be used with these settings.
     """
-    source = open_source(settings.source, settings.resolution, max_pixels=settings.max_pixels)
+    most, captions = settings.max_pixels, settings.captions
+    source = open_source(settings.source, settings.resolution, max_pixels=most, captions=captions)
     if not isinstance(settings, LabelSettings):
         return Importer(source, settings)
     denoises = isinstance(settings, CreateSettings) and settings.create_with != "theta"
