@@ -1,4 +1,4 @@
-"""The YAML file of the source `folder:`, read and checked."""
+"""The YAML files that describe data, read and checked."""
 
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -18,38 +18,55 @@ MOST = 1_000_000  # bytes of a YAML file
 
 @dataclass(frozen=True)
 class Column:
-    """The folder of a column's files, and how they are stored.
+    """Where the files of a column are, and how they are stored.
 
-    scale: the stored value of one unit; of images with 16 or 32 bits, of white. unknown: stored
-    values, or colours, that mean unknown. values: stored value -> what it means. upright: whether
-    labels of turned photographs lie as people see the photograph, or as its file stores it.
+    folder: their folder. column: or, their column in the manifest or the data set. scale: the
+    stored value of one unit; of images with 16 or 32 bits, of white. unknown: stored values, or
+    colours, that mean unknown. values: stored value -> what it means. upright: whether labels of
+    turned photographs lie as people see the photograph, or as its file stores it. axes: the
+    direction that each channel of a vector points to, see `axes.Axes`.
     """
 
-    folder: str
+    folder: str | None = None
+    column: str | None = None
     scale: float | None = None
     unknown: Any = None
     values: dict[str, float] = field(default_factory=dict)
     upright: bool | None = None
+    axes: str | None = None
+
+    @property
+    def place(self) -> str:
+        """The folder or column."""
+        return str(self.folder if self.folder is not None else self.column)
 
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a label map."""
+    """The classes of a label map.
 
-    names: list[str]
+    names: the classes of the source. palette: their colours; with `stored`, those of the stored
+    classes. ignore: stored ids that mean unknown. stored: names of the stored ids, if they differ.
+    remap: stored name or id -> name or id in `names`; None is unknown. See `remap.py`.
+    """
+
+    names: list[str] | None = None
     palette: list[list[int]] | None = None
     ignore: list[int] = field(default_factory=list)
+    stored: list[str] | None = None
+    remap: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Caption:
-    """Captions: text files in a folder, or a template that names the classes of a column.
+    """Captions: text files in a folder, a column of texts, or a template that names classes.
 
-    of: the column. at_least: the template names a class that covers at least this share of the
-    known pixels.
+    of: the column of the classes. at_least: the template names a class that covers at least this
+    share of the known pixels.
     """
 
     folder: str | None = None
+    column: str | None = None
     template: str | None = None
     of: str = "semseg"
     at_least: float = 0.01
@@ -61,20 +78,44 @@ class Caption:
 
 
 @dataclass(frozen=True)
+class Manifest:
+    """A table with a row for each sample.
+
+    file: its file. id: the column of the ids; the default is the path of the image without its
+    ending. split: the column that names the split of a row.
+    """
+
+    file: str
+    id: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Layout:
-    """The content of the YAML file; `folder.py` describes it."""
+    """What all YAML files have; `docs/your_data.md` describes it."""
 
     columns: dict[str, Any]
     name: str = "folder"
     licence: str | None = None
-    root: str = "."
     classes: dict[str, Any] = field(default_factory=dict)
-    split: Any = "*"
     caption: dict[str, Any] | None = None
+    camera: dict[str, Any] | None = None
 
 
-def read_layout(file: str, split: str | None) -> Layout:
-    """Read the YAML file.
+@dataclass(frozen=True, kw_only=True)
+class FolderLayout(Layout):
+    """The YAML file of the source `folder:`."""
+
+    root: str = "."
+    split: Any = "*"
+    manifest: Any = None
+
+
+L = TypeVar("L", bound=Layout)
+
+
+def read_folder_layout(file: str, split: str | None) -> FolderLayout:
+    """Read the YAML file of the source `folder:`.
 
     Args:
         file: the YAML file, or a folder of images without labels.
@@ -84,17 +125,46 @@ def read_layout(file: str, split: str | None) -> Layout:
         InputError: if there is no such file, or its content is wrong.
     """
     if Path(file).is_dir():
-        return Layout(columns={"image": "."}, name=Path(file).resolve().name, root=".")
-    if not Path(file).is_file():
-        raise InputError(f"no such file: {file}")
-    layout = build(Layout, _fill(_load(Path(file)), split, file), file)
+        return FolderLayout(columns={"image": "."}, name=Path(file).resolve().name)
+    layout = read_layout(FolderLayout, file, split)
     if not isinstance(layout.split, str | list):
         raise InputError(f"{file}: split: got {layout.split!r}, expected a text or a list of ids")
+    return layout
+
+
+def read_layout(kind: type[L], file: str, split: str | None) -> L:
+    """Read a YAML file that describes data.
+
+    Args:
+        kind: what it describes.
+        file: the YAML file.
+        split: replaces `{split}` in the file.
+
+    Raises:
+        InputError: if there is no such file, or its content is wrong.
+    """
+    if not Path(file).is_file():
+        raise InputError(f"no such file: {file}")
+    layout = build(kind, _fill(_load(Path(file)), split, file), file)
     if "image" not in layout.columns:
         raise InputError(f"{file}: columns: no `image` among {', '.join(layout.columns)}")
     if layout.caption is not None:
         _check_caption(layout, build(Caption, layout.caption, f"{file}: caption"), file)
     return layout
+
+
+def read_manifest_keys(layout: FolderLayout, file: str) -> Manifest | None:
+    """The manifest that a YAML file names; None without.
+
+    Raises:
+        InputError: if a key is wrong, or a column of a manifest is named and there is none.
+    """
+    if layout.manifest is None:
+        if layout.caption and "column" in layout.caption:
+            raise InputError(f"{file}: caption: `column` needs a `manifest`")
+        return None
+    content = {"file": layout.manifest} if isinstance(layout.manifest, str) else layout.manifest
+    return build(Manifest, content, f"{file}: manifest")
 
 
 def _load(file: Path) -> Any:
@@ -114,8 +184,8 @@ def _load(file: Path) -> Any:
 
 
 def _check_caption(layout: Layout, caption: Caption, file: str) -> None:
-    if (caption.template is None) == (caption.folder is None):
-        raise InputError(f"{file}: caption: give either `template` or `folder`")
+    if [caption.template, caption.folder, caption.column].count(None) != 2:
+        raise InputError(f"{file}: caption: give either `template` or `folder` or `column`")
     if caption.template is not None:
         check_template(caption.template, ("classes",), f"{file}: caption")
     of = caption.of
@@ -167,14 +237,24 @@ def build(kind: type[T], content: Any, where: str) -> T:
         raise InputError(f"{where}: {error}, expected {expected}{quoted}") from error
 
 
-def read_column(name: str, value: Any, file: str) -> Column:
-    """Read one of the `columns`, a folder or a mapping.
+def read_column(name: str, value: Any, file: str, place: str) -> Column:
+    """Read one of the `columns`, a text or a mapping.
+
+    Args:
+        name: its name.
+        value: its value.
+        file: the YAML file, for errors.
+        place: the key that a text stands for, `folder` or `column`.
 
     Raises:
         InputError: if it is wrong.
     """
     where = f"{file}: columns: {name}"
-    column = Column(value) if isinstance(value, str) else build(Column, value, where)
+    column = build(Column, {place: value} if isinstance(value, str) else value, where)
+    if getattr(column, place) is None:
+        raise InputError(f"{where}: {place!r} is missing")
+    if column.folder is not None and column.column is not None:
+        raise InputError(f"{where}: give {place!r} only")
     if column.scale is not None and not 0 < column.scale < float("inf"):
         raise InputError(f"{where}: scale: got {column.scale}, expected a number above 0")
     return column

@@ -15,6 +15,7 @@ from ..checks import MAX_PIXELS
 from ..dataset.files import write_json
 from ..dataset.sample import Sample
 from ..errors import InputError
+from .camera import Axes, Camera
 
 if TYPE_CHECKING:
     from ..dataset.schema import Schema
@@ -32,7 +33,9 @@ class Source(ABC):
     samples (see `fingerprint`); a plan recognises the source by it. Images are not part of it.
     has_images: False for a source of captions; its images are one blank pixel until a resolution
     is given. max_pixels: larger images are refused. notes: how often each change was made to the
-    data, such as resizing maps. strays: id -> why, for labels without an image.
+    data, such as resizing maps. strays: id -> why, for labels without an image. camera: took the
+    images; None if unknown. axes: task -> directions of the stored vectors, if they differ from
+    ours; `read` has turned them.
     """
 
     name: str
@@ -40,8 +43,10 @@ class Source(ABC):
     fingerprint: str
     has_images: bool = True
     max_pixels: int = MAX_PIXELS
+    camera: Camera | None = None
 
     def __init__(self) -> None:
+        self.axes: dict[str, Axes] = {}
         self.notes: dict[str, int] = {}
         self.strays: dict[str, str] = {}
         self._noted: set[tuple[str, str]] = set()

@@ -112,7 +112,8 @@ class Family(ABC):
 
     name: its name in configs and in `FAMILIES`. channels: C, the number of channels of a map.
     unknown: value of unknown pixels. unsure: the meaning of its uncertainty, as cards word it.
-    dtype: dtype of a map as a tensor. in_metres: whether values are distances. encoding: fields of
+    dtype: dtype of a map as a tensor. in_metres: whether values are distances. axes: the directions
+    that its channels point to; empty if its values are no directions. encoding: fields of
     `Encoding` that files of others may need (see `from_file`). own_encoding: those that a file of
     `to_png` needs there. names, palette: names and colours of its classes; empty without classes.
     """
@@ -123,6 +124,7 @@ class Family(ABC):
     unsure: ClassVar[str]
     dtype: ClassVar[torch.dtype] = torch.float32
     in_metres: ClassVar[bool] = False
+    axes: ClassVar[tuple[str, ...]] = ()
     encoding: ClassVar[tuple[str, ...]] = ()
     own_encoding: ClassVar[Mapping[str, Any]] = {}
     names: tuple[str, ...] = ()

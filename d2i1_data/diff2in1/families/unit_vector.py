@@ -25,6 +25,7 @@ class UnitVector(Family):
     unknown = 0.0
     unsure = "the expected angular error as a share of 90°"
     raw_channels = 4
+    axes = ("right", "up", "viewer")
     encoding = ("unknown",)
 
     def to_tensor(self, array: NDArray[np.generic]) -> Tensor:
@@ -134,7 +135,8 @@ class UnitVector(Family):
     def from_file(self, pixels: NDArray[np.generic], encoding: Encoding) -> NDArray[np.generic]:
         if pixels.ndim != 3:
             return pixels
-        return np.where(encoding.is_unknown(pixels)[..., None], 0, self.from_pixels(pixels))
+        vectors = _units(pixels) if pixels.dtype.kind == "f" else self.from_pixels(pixels)
+        return np.where(encoding.is_unknown(pixels)[..., None], 0, vectors)
 
     def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
         pixels = np.round((np.asarray(array, np.float32) + 1) * 127.5).astype(np.uint8)
@@ -151,3 +153,16 @@ class UnitVector(Family):
         }
         colours = self.colorize(np.array([[*facing.values()]], np.float32))[0].tolist()
         return Legend([(tuple(c), where) for c, where in zip(colours, facing, strict=True)], [])
+
+
+def _units(stored: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Float vectors [H, W, 3] with length 1, or 0. Resizing may have changed their length a little.
+
+    Raises:
+        ValueError: if they seem to be colours.
+    """
+    vectors = stored.astype(np.float32)
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    if (vectors >= 0).all() and length.max() > 1.1:
+        raise ValueError(f"float values from 0 to {vectors.max():g}, expected -1 to 1")
+    return np.divide(vectors, length, out=np.zeros_like(vectors), where=length != 0)

@@ -401,3 +401,15 @@ def test_depth_too_far_to_store_is_counted(photos: Path) -> None:
     for _ in range(2):
         assert len(list(source)) == 6
     assert source.notes == {"depth pixels too far to store, unknown": 21}
+
+
+def test_links_to_folders_are_followed_without_end(photos: Path) -> None:
+    home = photos.parent
+    (home / "image").rename(home / "shots")
+    (home / "label").rename(home / "maps")
+    for part, place in (("image", "shots"), ("label", "maps")):
+        (home / part).mkdir()
+        (home / part / "scene").symlink_to(home / place)
+        (home / place / "back").symlink_to(home / part)  # leads to the same files again
+        (home / place / "self").symlink_to(home / place / "self")
+    assert [sample.id for sample in Folder(str(photos))] == [f"scene/{n}" for n in range(6)]
