@@ -13,7 +13,8 @@ from ..diff2in1.families import Encoding
 from ..diff2in1.pictures import Picture, open_picture, to_rgb, to_values, turn
 from ..errors import InputError
 from ..tasks import TASKS, Task
-from .camera import Camera, read_axes
+from .axes import read_axes, to_ours
+from .camera import Camera
 from .layout import Caption, Classes, Column, Layout, build, read_column, read_encoding
 from .remap import Remap, read_remap
 from .resize import nearest
@@ -101,7 +102,8 @@ class Described(Source):
             if getattr(column, key) not in (None, {}) and key not in takes:
                 raise InputError(f"{where}: a {kind} has no {key}, allowed are {', '.join(takes)}")
         if column.axes is not None:
-            self.axes[name] = read_axes(column.axes, f"{where}: axes")
+            read_axes(column.axes, where)
+            self.axes = column.axes
         return read_encoding(column, self.classes.get(name), where)
 
     def open(self, file: Path | bytes, where: object) -> Picture:
@@ -179,8 +181,8 @@ class Described(Source):
         if name in self.remaps:
             return self.remaps[name].decode(stored, family, encoding)
         target = family.from_file(stored, encoding)
-        turned = name in self.axes and target.ndim == 3
-        return self.axes[name].to_ours(target) if turned else target
+        axes = self.columns[name].axes
+        return to_ours(target, axes) if axes and target.ndim == 3 else target
 
     def upright(self, name: str, index: int, label: Picture, image: Picture, where: str) -> Image:
         """A label in the orientation in which people see its image.

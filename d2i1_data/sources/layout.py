@@ -24,7 +24,7 @@ class Column:
     stored value of one unit; of images with 16 or 32 bits, of white. unknown: stored values, or
     colours, that mean unknown. values: stored value -> what it means. upright: whether labels of
     turned photographs lie as people see the photograph, or as its file stores it. axes: the
-    direction that each channel of a vector points to, see `axes.Axes`.
+    channels of normals, see `axes.py`.
     """
 
     folder: str | None = None

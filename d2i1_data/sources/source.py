@@ -15,7 +15,7 @@ from ..checks import MAX_PIXELS
 from ..dataset.files import write_json
 from ..dataset.sample import Sample
 from ..errors import InputError
-from .camera import Axes, Camera
+from .camera import Camera
 
 if TYPE_CHECKING:
     from ..dataset.schema import Schema
@@ -34,8 +34,8 @@ class Source(ABC):
     has_images: False for a source of captions; its images are one blank pixel until a resolution
     is given. max_pixels: larger images are refused. notes: how often each change was made to the
     data, such as resizing maps. strays: id -> why, for labels without an image. camera: took the
-    images; None if unknown. axes: task -> directions of the stored vectors, if they differ from
-    ours; `read` has turned them.
+    images; None if unknown. axes: how normals are stored, see `axes.py`; empty for our way. `read`
+    has turned them.
     """
 
     name: str
@@ -44,9 +44,9 @@ class Source(ABC):
     has_images: bool = True
     max_pixels: int = MAX_PIXELS
     camera: Camera | None = None
+    axes: str = ""
 
     def __init__(self) -> None:
-        self.axes: dict[str, Axes] = {}
         self.notes: dict[str, int] = {}
         self.strays: dict[str, str] = {}
         self._noted: set[tuple[str, str]] = set()
