@@ -182,7 +182,9 @@ class Described(Source):
             return self.remaps[name].decode(stored, family, encoding)
         target = family.from_file(stored, encoding)
         axes = self.columns[name].axes
-        return to_ours(target, axes) if axes and target.ndim == 3 else target
+        if not axes or target.ndim != 3:
+            return target
+        return to_ours(target.astype(np.float32), axes)
 
     def upright(self, name: str, index: int, label: Picture, image: Picture, where: str) -> Image:
         """A label in the orientation in which people see its image.
