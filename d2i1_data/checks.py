@@ -60,10 +60,13 @@ def require_choices(settings: Any) -> None:
         settings: any settings.
 
     Raises:
-        InputError: if a setting of type `Literal` has another value.
+        InputError: if a setting of type `Literal`, or `Literal | None`, has another value.
     """
     for name, hint in get_type_hints(type(settings)).items():
-        value, choices = getattr(settings, name), get_args(hint)
+        value, parts = getattr(settings, name), get_args(hint)
+        if len(parts) == 2 and type(None) in parts and value is not None:
+            hint = parts[0]
+        choices = get_args(hint)
         if get_origin(hint) is Literal and value not in choices:
             raise InputError(f"--{name} {value}: expected one of {', '.join(choices)}")
 

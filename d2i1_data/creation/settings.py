@@ -132,6 +132,9 @@ class VarietySettings:
     create_with: Literal["base", "theta"] | None = None
     """If the U-Net was trained, create with the U-Net of the base, or with the trained one (theta).
     None takes the default of the checkpoint."""
+    scheduler: Literal["ddim", "euler", "dpm++", "unipc"] | None = None
+    """Create with this scheduler of diffusers. None takes that of the checkpoint, which is DDIM
+    unless somebody saved it with another."""
     compile: bool = False
     """Compile the U-Net that creates."""
 

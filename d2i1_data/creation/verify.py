@@ -15,6 +15,7 @@ from ..dataset.record import RUN, read_run
 from ..dataset.sample import Provenance, Quality, Sample
 from ..dataset.schema import Schema
 from ..dataset.shards import PLAN, library_versions, read_shard_record, shard_path
+from ..diff2in1.schedulers import find_scheduler_name
 from ..errors import InputError
 from .plan import Plan, list_differences, read_plan
 from .producers import Job, Labeller, Skipped, make_producer
@@ -84,6 +85,8 @@ def _as_made(folder: Path, plan: Plan, settings: VerifySettings) -> LabelSetting
     names = {field.name for field in fields(kind)}
     facts = {IN_SETTINGS.get(key, key): value for key, value in plan.facts.items()}
     given = {key: value for key, value in facts.items() if key in names}
+    if "scheduler" in given:  # a plan has the name of its class
+        given["scheduler"] = find_scheduler_name(given["scheduler"])
     given["subset_seed"] = facts.get("subset_seed")  # without it, the first rows or all were used
     try:
         return kind(**{**given, **places, "on_bad_row": "skip", "output_dir": str(folder)})

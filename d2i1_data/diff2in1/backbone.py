@@ -19,7 +19,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 TOKENIZING = threading.Lock()  # because padding and truncation are a state of fast tokenizers
 
 
-def has_zero_snr(scheduler: DDIMScheduler) -> bool:
+def has_zero_snr(scheduler: Any) -> bool:
     """Whether the last timestep is pure noise (Lin et al. 2023, arXiv 2305.08891)."""
     return float(scheduler.alphas_cumprod[-1]) < 1e-6  # Stable Diffusion 1.x: 0.0047
 
@@ -38,7 +38,7 @@ class Backbone:
     vae: AutoencoderKL
     text_encoder: CLIPTextModel
     tokenizer: CLIPTokenizer
-    scheduler: DDIMScheduler
+    scheduler: Any
 
     @classmethod
     def of(cls, pipe: Any) -> "Backbone":
@@ -107,7 +107,14 @@ class Backbone:
         """
         if self.prediction_type == "epsilon":
             return noise
-        return self.scheduler.get_velocity(latents, noise, t)
+        return self.noise_levels.get_velocity(latents, noise, t)
+
+    @property
+    def noise_levels(self) -> DDIMScheduler:
+        """The scheduler as one of DDIM, which adds noise at any timestep; others remember steps."""
+        if isinstance(self.scheduler, DDIMScheduler):
+            return self.scheduler
+        return DDIMScheduler.from_config(self.scheduler.config)
 
     def split_output(self, output: Tensor, latents: Tensor, abar: Tensor) -> tuple[Tensor, Tensor]:
         """Turn the output of the U-Net into noise and clean latents.

@@ -5,7 +5,7 @@ Letters in shape comments: B batch, C channels, H W pixels, h w latent pixels, S
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from diffusers import DiffusionPipeline, UNet2DConditionModel
@@ -14,9 +14,11 @@ from torch import Tensor
 
 from .backbone import has_zero_snr
 from .conditioning import Conditioning
-from .ddim import denoise, timesteps
-from .images import pad_to_stride, to_batches
+from .ddim import timesteps
+from .denoising import StepEnd, denoise
+from .images import pad_to_stride
 from .saving import LORA_NAME
+from .schedulers import check_scheduler, make_sampler
 
 LabelsFrom = Literal["latent", "last_step", "image"]
 CreateWith = Literal["base", "theta"]
@@ -39,13 +41,15 @@ def check_creation(pipe: DiffusionPipeline, labels_from: str, create_with: str) 
         raise ValueError(f"create_with {create_with!r}: expected base or theta")
     if labels_from == "last_step" and pipe.perception.has_own_conditioning:
         raise ValueError("labels_from='last_step' needs a host that reads the caption's context")
+    check_scheduler(pipe.scheduler)
+    check_freeu(pipe, labels_from, create_with)
     if create_with == "theta" or pipe.config.trained_unet == "none":
         return
     if labels_from == "last_step":
         raise ValueError("labels_from='last_step' reads theta's features: create with 'theta'")
     loras = set(getattr(pipe.unet, "peft_config", None) or ())
-    if loras - {LORA_NAME}:
-        others = ", ".join(sorted(loras - {LORA_NAME}))
+    if ignored := (loras | pipe.fused_loras) - {LORA_NAME}:
+        others = ", ".join(sorted(ignored))
         raise ValueError(f"create_with='base' ignores your LoRA {others}: create with 'theta'")
     if pipe.base_unet is None and not loras:
         raise ValueError(
@@ -54,48 +58,31 @@ def check_creation(pipe: DiffusionPipeline, labels_from: str, create_with: str) 
         )
 
 
-def read_canvas(
-    pipe: DiffusionPipeline, image: Any, height: int | None, width: int | None
-) -> tuple[tuple[int, int], Tensor | None]:
-    """The size of the created images, and the images that they start from.
+def check_freeu(pipe: DiffusionPipeline, labels_from: str, create_with: str) -> None:
+    """Check that FreeU, if it is on, changes the images that are created and nothing else.
 
     Args:
         pipe: the pipeline.
-        image: see `images.to_batches`; None to create from prompts alone.
-        height: height of the created images in pixels, only without an image.
-        width: width of the created images in pixels, only without an image.
+        labels_from: see `Diff2in1Pipeline.__call__`.
+        create_with: see there.
 
-    Returns:
-        (H, W), and images `[B, 3, H, W]` in [-1, 1] or None.
+    Raises:
+        ValueError: if it would change labels, or not change the images.
     """
-    if image is None:
-        own = pipe.unet.config.sample_size
-        own = (own, own) if isinstance(own, int) else own
-        height, width = (
-            wanted or side * pipe.vae_scale_factor
-            for wanted, side in zip((height, width), own, strict=True)
-        )
-        return (height, width), None
-    if height is not None or width is not None:
-        raise ValueError("height and width have no effect with an image, which has its own size")
-    batches = to_batches(image)
-    sizes = sorted({(batch.shape[2], batch.shape[3]) for batch in batches})
-    if len(sizes) != 1:
+    if not has_freeu(pipe.unet):
+        return
+    if labels_from == "last_step":
+        raise ValueError("labels_from='last_step' reads features without FreeU: use 'latent'")
+    separate = create_with == "base" and pipe.config.trained_unet != "none"
+    if separate and pipe.base_unet is not None and not has_freeu(pipe.base_unet):
         raise ValueError(
-            f"images of sizes {sizes}: expected one size in a call that creates images"
+            "create_with='base' ignores the FreeU of unet: call pipe.enable_freeu, which sets both"
         )
-    return sizes[0], torch.cat(batches).to(pipe._execution_device)
 
 
-def encode_images(pipe: DiffusionPipeline, image: Any) -> list[Tensor]:
-    """Encode images of any sizes as scaled latents `[C, h, w]`. Images are extended to the stride.
-
-    Args:
-        pipe: the pipeline.
-        image: see `images.to_batches`.
-    """
-    batches = [pad_to_stride(batch, pipe.stride) for batch in to_batches(image)]
-    return [pipe.encode_image(batch.to(pipe._execution_device))[0] for batch in batches]
+def has_freeu(unet: UNet2DConditionModel) -> bool:
+    """Whether FreeU is on (Si et al. 2023, arXiv 2309.11497)."""
+    return any(getattr(block, "b1", None) for block in unet.up_blocks)
 
 
 class Denoising(NamedTuple):
@@ -103,7 +90,7 @@ class Denoising(NamedTuple):
 
     num_inference_steps: int | None = None
     guidance_scale: float | None = None
-    negative_prompt: str = ""
+    negative_prompt: str | list[str] | Conditioning = ""
     create_with: CreateWith = "base"
 
 
@@ -111,71 +98,98 @@ class Denoising(NamedTuple):
 def create_latents(
     pipe: DiffusionPipeline,
     start: Tensor | tuple[int, int],
-    prompts: list[str],
+    prompts: list[str] | Conditioning,
     strengths: list[float],
     generator: torch.Generator | list[torch.Generator] | None = None,
     how: Denoising | None = None,
     return_pyramid: bool = False,
+    on_step_end: StepEnd | None = None,
 ) -> tuple[Tensor, tuple[Tensor, ...] | None]:
     """Create images as scaled latents.
 
     Args:
         pipe: the pipeline.
         start: images `[B, 3, H, W]` in [-1, 1], or the size (H, W) to create without images.
-        prompts: one prompt per image.
+        prompts: one prompt per image, or their conditioning.
         strengths: one strength per image.
         generator: one generator, or one per image.
         how: settings of denoising; None takes the defaults of the checkpoint.
         return_pyramid: also return the pyramid of the last call.
+        on_step_end: see `denoise`.
 
     Returns:
         Latents `[B, C, h, w]` of images extended to the stride, and the pyramid or None.
     """
-    config, count, how = pipe.config, len(prompts), how or Denoising()
+    config, how = pipe.config, how or Denoising()
     steps, guidance = how.num_inference_steps, how.guidance_scale
     steps = config.default_num_inference_steps if steps is None else steps
     guidance = config.default_guidance_scale if guidance is None else guidance
+    count = prompts.batch_size if isinstance(prompts, Conditioning) else len(prompts)
     images = count if isinstance(start, tuple) else len(start)
-    listed = generator if isinstance(generator, list) else [generator] * images
-    for name, values in (("prompts", prompts), ("strengths", strengths), ("generators", listed)):
-        if len(values) != images:
-            raise ValueError(f"{len(values)} {name} for {images} images")
+    generators = len(generator) if isinstance(generator, list) else images
+    given = {"prompts": count, "strengths": len(strengths), "generators": generators}
+    for name, number in given.items():
+        if number != images:
+            raise ValueError(f"{number} {name} for {images} images")
 
-    # 1. Conditioning: the prompts, and the negative prompt if there is guidance
-    conditioning = pipe.encode_prompt(prompts)
+    # 1. Conditioning: the prompts, and the negative prompts if there is guidance
+    conditioning = encode_prompts(pipe, prompts)
     if guidance != 1:
-        negative = pipe.encode_prompt([how.negative_prompt] * count)
-        conditioning = Conditioning.cat([conditioning, negative])
+        negative = how.negative_prompt
+        negative = [negative] * count if isinstance(negative, str) else negative
+        conditioning = join_negative(conditioning, encode_prompts(pipe, negative))
 
     # 2. Partial noising at the first timestep
     train_steps = pipe.scheduler.config.num_train_timesteps
     spacing = (steps, train_steps, has_zero_snr(pipe.scheduler))
     schedule = torch.tensor([timesteps(s, *spacing) for s in strengths]).T  # [S, B]
+    sampler = make_sampler(pipe.backbone, schedule)
     device = conditioning.text.device
+    latents = None
     if isinstance(start, tuple):
         if min(strengths) < 1:
             raise ValueError(f"strength {min(strengths)} without an image: expected 1")
         h, w = (-(-side // pipe.stride) * pipe.stride for side in start)
         factor, channels = pipe.vae_scale_factor, pipe.unet.config.in_channels
         shape = (count, channels, h // factor, w // factor)
-        latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
     else:
         latents = pipe.encode_image(pad_to_stride(start, pipe.stride)).float()
-        noise = randn_tensor(latents.shape, generator=generator, device=device, dtype=torch.float32)
-        latents = pipe.scheduler.add_noise(latents, noise, schedule[0].to(device))
+        shape = tuple(latents.shape)
+    noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
+    noisy = sampler.begin(latents, noise)
 
     # 3. Denoising
     with creation_unet(pipe, how.create_with) as unet:
         return denoise(
             unet,
-            pipe.backbone,
-            latents,
-            schedule,
+            sampler,
+            noisy,
             conditioning,
             guidance,
             return_pyramid=return_pyramid,
             progress=pipe.progress_bar,
+            on_step_end=on_step_end,
         )
+
+
+def encode_prompts(pipe: DiffusionPipeline, prompts: list[str] | Conditioning) -> Conditioning:
+    """The conditioning of prompts, which may be encoded already."""
+    if isinstance(prompts, Conditioning):
+        return prompts
+    encoded: Conditioning = pipe.encode_prompt(prompts)
+    return encoded
+
+
+def join_negative(positive: Conditioning, negative: Conditioning) -> Conditioning:
+    """The conditioning of B prompts and then of their B negative prompts.
+
+    Raises:
+        ValueError: if they differ in shape.
+    """
+    shapes = [tuple(part.text.shape) for part in (positive, negative)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"prompts of shape {shapes[0]}, negative prompts of shape {shapes[1]}")
+    return Conditioning.cat([positive, negative])
 
 
 @contextmanager

@@ -1,17 +1,11 @@
-"""Partial noising and deterministic DDIM denoising, on the paper's schedule.
+"""The paper's schedule, and the deterministic step of DDIM.
 
 Song et al. 2021 (arXiv 2010.02502), eq. 12 with eta = 0; Diff-2-in-1, Sec. 3: T = 600, 50 calls.
 """
 
-from collections.abc import Callable, Iterable
-
-import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from .backbone import Backbone
-from .conditioning import Conditioning
-from .one_pass import one_pass
 
 
 def timesteps(
@@ -41,49 +35,6 @@ def timesteps(
     if zero_snr:
         return [last - 1 - i * last // steps for i in range(steps)]
     return [min(train_steps - 1, 1 + i * last // steps) for i in reversed(range(steps))]
-
-
-def denoise(
-    unet: UNet2DConditionModel,
-    backbone: Backbone,
-    latents: Tensor,
-    schedule: Tensor,
-    conditioning: Conditioning,
-    guidance: float,
-    *,
-    return_pyramid: bool = False,
-    progress: Callable[[Tensor], Iterable[Tensor]] = iter,
-) -> tuple[Tensor, tuple[Tensor, ...] | None]:
-    """Denoise latents from the first timestep of a schedule to 0.
-
-    Args:
-        unet: the U-Net to denoise with.
-        backbone: backbone of the same base.
-        latents: noisy scaled latents `[B, C, h, w]`. They are float32 between the calls.
-        schedule: the `timesteps` of every sample, `[S, B]`.
-        conditioning: conditioning of B prompts. With guidance, of 2 B prompts: the negative prompts
-            come last.
-        guidance: scale of classifier-free guidance; it has no effect with B prompts.
-        return_pyramid: also return the pyramid of the last call.
-        progress: wraps the schedule to show progress.
-
-    Returns:
-        Scaled latents `[B, C, h, w]`, and the pyramid or None.
-    """
-    pyramid, copies = None, conditioning.batch_size // len(latents)
-    for t, t_next in zip(progress(schedule), [*schedule[1:], None], strict=False):
-        doubled = torch.cat([latents] * copies).to(unet.dtype)
-        times = torch.cat([t] * copies).to(latents.device)
-        if t_next is None and return_pyramid:
-            output, pyramid, _ = one_pass(unet, doubled, times, conditioning)
-            pyramid = tuple(level[: len(latents)] for level in pyramid)
-        else:
-            output = unet(doubled, times, **conditioning.unet_arguments()).sample
-        if copies > 1:
-            conditional, unconditional = output.float().chunk(2)
-            output = unconditional + guidance * (conditional - unconditional)
-        latents = ddim_step(backbone, output.float(), t, t_next, latents)
-    return latents, pyramid
 
 
 def ddim_step(

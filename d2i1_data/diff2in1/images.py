@@ -3,6 +3,7 @@
 Letters in shape comments: B batch, H W pixels. Tensors are [B, 3, H, W] in [-1, 1].
 """
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,39 +13,61 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from .pictures import to_rgb
+from .pictures import read_picture, to_rgb, upper_bits
 
 
 def to_batches(images: Any) -> list[Tensor]:
     """Convert images to tensors `[1, 3, H, W]` in [-1, 1], one for each image.
 
     Args:
-        images: a PIL image; an array `[H, W, 3]` or `[B, H, W, 3]`, uint8 or float in [0, 1]; a
-            tensor `[3, H, W]` or `[B, 3, H, W]` in [0, 1]; or a list of these.
+        images: a path or URL; a PIL image; an array `[H, W, 3]`, `[B, H, W, 3]`, or gray `[H, W]`,
+            `[H, W, 1]`, `[B, H, W, 1]`; a tensor `[3, H, W]`, `[B, 3, H, W]`, or gray `[H, W]`,
+            `[1, H, W]`, `[B, 1, H, W]`; or a list of these. Arrays and tensors hold uint8, uint16
+            (65535 is white), or floats in [0, 1].
 
     Raises:
         TypeError: if the images are of another type.
-        ValueError: if a shape or values are wrong.
+        ValueError: if a file cannot be read, or a shape or values are wrong.
     """
     if isinstance(images, list | tuple):
         return [batch for image in images for batch in to_batches(image)]
+    if isinstance(images, str | Path):
+        images = read_picture(images)
     if isinstance(images, Image.Image):
         images = to_rgb(images)
     if isinstance(images, np.ndarray):
-        images = torch.from_numpy(np.array(images))
-        if images.ndim not in (3, 4) or images.shape[-1] != 3:
-            raise ValueError(f"image array of shape {tuple(images.shape)}: expected [..., H, W, 3]")
-        images = images.movedim(-1, -3)
-        images = images.float() / 255 if images.dtype == torch.uint8 else images
+        images = _from_array(images)
     if not isinstance(images, Tensor):
-        raise TypeError(f"expected PIL images, arrays or tensors, got {type(images).__name__}")
-    if images.ndim not in (3, 4) or images.shape[-3] != 3:
-        raise ValueError(f"image tensor of shape {tuple(images.shape)}: expected [..., 3, H, W]")
+        kind = type(images).__name__
+        raise TypeError(f"expected paths, URLs, PIL images, arrays or tensors, got {kind}")
+    images = images[None] if images.ndim == 2 else images
+    if images.ndim not in (3, 4) or images.shape[-3] not in (1, 3):
+        raise ValueError(
+            f"image tensor of shape {tuple(images.shape)}: expected [..., 3, H, W], or gray [H, W]"
+        )
+    if images.dtype == torch.uint16:
+        images = torch.from_numpy(upper_bits(images.cpu().numpy()))
+    images = images.float() / 255 if images.dtype == torch.uint8 else images
     if images.min() < 0 or images.max() > 1:
-        raise ValueError("image tensor: expected floats in [0, 1] or uint8 arrays")
+        raise ValueError("image tensor: expected floats in [0, 1], uint8 or uint16")
     # always use one memory layout, because convolutions round differently in another
+    images = images.expand(*images.shape[:-3], 3, -1, -1)
     images = (images.float() * 2 - 1).contiguous()
     return list(images.view(-1, *images.shape[-3:]).split(1))
+
+
+def _from_array(array: NDArray[np.generic]) -> Tensor:
+    """An array with channels last as a tensor with channels first.
+
+    Raises:
+        ValueError: if it has no channels of colours or gray.
+    """
+    if array.ndim != 2 and (array.ndim not in (3, 4) or array.shape[-1] not in (1, 3)):
+        raise ValueError(
+            f"image array of shape {array.shape}: expected [..., H, W, 3], or gray [H, W]"
+        )
+    tensor = torch.from_numpy(upper_bits(array) if array.dtype == np.uint16 else np.array(array))
+    return tensor if array.ndim == 2 else tensor.movedim(-1, -3)
 
 
 def pad_to_stride(images: Tensor, stride: int) -> Tensor:

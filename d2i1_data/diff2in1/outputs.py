@@ -44,6 +44,11 @@ class Diff2in1Output(BaseOutput):  # type: ignore[misc]
     expected_error: dict[str, list[Any]]
 
 
+def as_returned(output: Diff2in1Output, return_dict: bool) -> Any:
+    """An output, or the tuple of its fields if `return_dict` is False."""
+    return output if return_dict else output.to_tuple()
+
+
 def check_output_type(output_type: str, allowed: Iterable[str]) -> None:
     """Check the `output_type` of a call.
 

@@ -1,6 +1,8 @@
 """Pictures: the one way in for image files, and the one rule that makes 8-bit RGB of them."""
 
+import http.client
 import io
+import urllib.request
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,9 @@ from PIL import Image
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 PILLOW_LIMIT = 178_956_970  # pixels; Pillow refuses larger images
+DOWNLOAD_BYTES = 500_000_000  # of a file behind an address
+DOWNLOAD_SECONDS = 30  # without an answer
+SMALLEST_WHITE = 4096  # in 16 bits; images of up to 12 bits must say what white is
 DEEP_MODES = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")  # one channel of 16 or 32 bits
 TURNS = {  # EXIF orientation -> what makes the picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,6 +69,33 @@ def open_picture(
     except Exception as error:  # Pillow's decoders raise errors of many kinds for broken files
         raise ValueError(f"not a readable image; expected {', '.join(FORMATS)}") from error
     raise ValueError(problem)
+
+
+def read_picture(place: str | Path) -> Image.Image:
+    """Read an image file from a path or from an address that begins with http:// or https://.
+
+    Raises:
+        ValueError: if there is none, or it is no image; the message begins with the place.
+    """
+    try:
+        if str(place).startswith(("http://", "https://")):
+            return open_picture(_download(str(place))).image
+        if not (path := Path(place).expanduser()).is_file():
+            raise ValueError("no such file; expected a path, http:// or https://")
+        return open_picture(path).image
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+
+
+def _download(address: str) -> bytes:
+    try:
+        with urllib.request.urlopen(address, timeout=DOWNLOAD_SECONDS) as answer:
+            content: bytes = answer.read(DOWNLOAD_BYTES + 1)
+    except (OSError, ValueError, http.client.HTTPException) as error:  # no host, 404, no address
+        raise ValueError(f"cannot be downloaded: {error}") from error
+    if len(content) > DOWNLOAD_BYTES:
+        raise ValueError(f"more than {DOWNLOAD_BYTES:,} bytes")
+    return content
 
 
 def _decode(picture: Any, max_side: int | None) -> Picture | None:
@@ -119,14 +151,29 @@ def to_rgb(image: Image.Image, white: float | None = None) -> NDArray[np.uint8]:
 def _eight_bits(image: Image.Image, white: float | None) -> NDArray[np.uint8]:
     values = np.asarray(image)
     low, high, floats = values.min().item(), values.max().item(), image.mode == "F"
-    if white is None and not floats and 0 < high < 4096:
-        raise ValueError(f"16 bits a pixel, but its largest value is {high}; white is 65535")
+    if white is None and not floats:
+        _check_white(high)
     most = white or (1 if floats else 65535)
     if not (low >= 0 and high <= most):  # also NaN
         raise ValueError(f"values from {low:g} to {high:g}; 0 is black and {most:g} white")
     if not floats and most == 65535:
-        return (values >> 8).astype(np.uint8)  # as Pillow reads colours of 16 bits
+        return (values >> 8).astype(np.uint8)
     return np.round(values * (255 / most)).astype(np.uint8)
+
+
+def upper_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """The upper 8 of 16 bits, as Pillow reads colours of 16 bits.
+
+    Raises:
+        ValueError: if the values are so small that white can hardly be 65535.
+    """
+    _check_white(values.max().item())
+    return (values >> 8).astype(np.uint8)
+
+
+def _check_white(high: float) -> None:
+    if 0 < high < SMALLEST_WHITE:
+        raise ValueError(f"16 bits a pixel, but its largest value is {high}; white is 65535")
 
 
 def to_values(image: Image.Image) -> NDArray[np.generic]:

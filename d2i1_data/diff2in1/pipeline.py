@@ -3,8 +3,7 @@
 Letters in shape comments: B batch, C R channels, H W pixels, h w latent pixels.
 """
 
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +12,7 @@ from diffusers import (
     DDIMScheduler,
     DiffusionPipeline,
     ModelMixin,
+    SchedulerMixin,
     UNet2DConditionModel,
 )
 from diffusers.loaders import StableDiffusionLoraLoaderMixin
@@ -28,8 +28,6 @@ from .creation import (
     LabelsFrom,
     check_creation,
     create_latents,
-    encode_images,
-    read_canvas,
 )
 from .images import to_batches, to_uint8
 from .outputs import (
@@ -37,24 +35,28 @@ from .outputs import (
     PREDICTED_TYPES,
     Diff2in1Output,
     OutputType,
+    as_returned,
     check_output_type,
     finish_images,
     finish_maps,
 )
 from .prediction import perceive, predict_maps
 from .registry import find_host, find_host_class
+from .request import (
+    check_copies,
+    encode_images,
+    read_callback,
+    read_request,
+)
 from .saving import (
     FORMAT_VERSION,
-    CardWriter,
+    SavedWithCode,
     check_index,
-    check_no_lora,
     load_lora,
-    push_folder,
-    write_code,
 )
 
 
-class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
+class Diff2in1Pipeline(SavedWithCode, DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
     """A Stable Diffusion base with a perception model that reads the features of its U-Net.
 
     `pipe(image, prompt)` creates a labelled variation of an image, `pipe.predict(image)` labels it.
@@ -65,7 +67,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         tokenizer: tokenizer of the base.
         unet: the U-Net of theta, which perceives. If it was trained for perception (`trained_unet`
             "lora" or "full"), it partly forgets how to create.
-        scheduler: noise levels of the base.
+        scheduler: noise levels of the base, and how it creates: one of `schedulers.SCHEDULERS`.
         perception: the host.
         base_unet: the base's own U-Net, for creation; `base_unet=None` leaves it out.
         base: name or Hub id of the base, with `base_revision` and `base_variant`.
@@ -76,8 +78,6 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
 
     model_cpu_offload_seq = "text_encoder->base_unet->unet->perception->vae"
     _optional_components: ClassVar = ["base_unet"]
-    card_writer: ClassVar[CardWriter | None] = None
-    """Writes the card that is pushed. `from d2i1_data import Diff2in1Pipeline` sets it."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         text_encoder: CLIPTextModel,
         tokenizer: CLIPTokenizer,
         unet: UNet2DConditionModel,
-        scheduler: DDIMScheduler,
+        scheduler: SchedulerMixin,
         perception: ModelMixin,
         base_unet: UNet2DConditionModel | None = None,
         base: str | None = None,
@@ -201,21 +201,44 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         """How the base encodes text and images, and what its U-Net predicts."""
         return Backbone.of(self)
 
+    def enable_freeu(self, s1: float, s2: float, b1: float, b2: float) -> None:
+        """Create with FreeU, as in diffusers. It does not change predictions.
+
+        Args:
+            s1: factor of the skip features in the first stage of the U-Net.
+            s2: the same in the second stage.
+            b1: factor of the backbone features in the first stage.
+            b2: the same in the second stage.
+        """
+        for unet in filter(None, (self.unet, self.base_unet)):
+            unet.enable_freeu(s1=s1, s2=s2, b1=b1, b2=b2)
+
+    def disable_freeu(self) -> None:
+        """Create without FreeU."""
+        for unet in filter(None, (self.unet, self.base_unet)):
+            unet.disable_freeu()
+
     @torch.no_grad()
     def __call__(
         self,
-        image: Any,
+        image: Any = None,
         prompt: str | list[str] = "",
         strength: float | list[float] | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        negative_prompt: str = "",
+        negative_prompt: str | list[str] = "",
         generator: torch.Generator | list[torch.Generator] | None = None,
         labels_from: LabelsFrom = "latent",
         create_with: CreateWith | None = None,
         height: int | None = None,
         width: int | None = None,
         output_type: OutputType = "pil",
+        num_images_per_prompt: int = 1,
+        prompt_embeds: Tensor | None = None,
+        negative_prompt_embeds: Tensor | None = None,
+        return_dict: bool = True,
+        callback_on_step_end: Callable[[Any, int, Tensor, dict[str, Tensor]], Any] | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> Diff2in1Output:
         """Create a labelled variation of each image.
 
@@ -230,8 +253,8 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             num_inference_steps: U-Net calls between T and 0, T / steps apart, the last at t = 1
                 (paper: 50). Diffusers' image-to-image makes only int(steps * strength) calls.
             guidance_scale: scale of classifier-free guidance; 1 is no guidance (paper).
-            negative_prompt: prompt that guidance leads away from.
-            generator: one generator, or one per image.
+            negative_prompt: one prompt that guidance leads away from, or one per image.
+            generator: one generator, or one per created image.
             labels_from: "latent" makes one more pass, over the final latents at t = 0. "last_step"
                 uses the features of the last denoising call (paper; no extra cost). "image" encodes
                 the 8-bit image again, and so gives the same labels as `predict`.
@@ -240,6 +263,13 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
             height: height in pixels, only without an image; None is the base's.
             width: width in pixels, only without an image; None is the base's.
             output_type: "pil", "np", "pt" or "latent", see `Diff2in1Output`.
+            num_images_per_prompt: number of variations of each image, which are neighbours.
+            prompt_embeds: output of the text encoder `[1 or B, L, D]` instead of a prompt.
+            negative_prompt_embeds: the same instead of a negative prompt.
+            return_dict: False gives a tuple of the fields of the output.
+            callback_on_step_end: function of pipeline, step, timestep and a dict of tensors, called
+                after each step. Latents in the dict that it returns replace those of the call.
+            callback_on_step_end_tensor_inputs: tensors in that dict; there is only "latents".
 
         Raises:
             ValueError: if a value is unknown, or this pipeline cannot create in this way.
@@ -248,42 +278,62 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         """
         # 1. Settings of the call, or else of the checkpoint
         check_output_type(output_type, CREATED_TYPES)
-        maps_type: OutputType = "pt" if output_type == "latent" else output_type
         if strength is None:
             strength = 1.0 if image is None else self.config.default_strength
         create_with = create_with or self.config.default_create_with
         check_creation(self, labels_from, create_with)
+        check_copies(num_images_per_prompt, strength)
         if strength == 0:
-            labelled = self.predict(image, output_type=maps_type)
-            images = encode_images(self, image) if output_type == "latent" else labelled.images
-            return Diff2in1Output(**{**labelled, "images": images})
-        size, pixels = read_canvas(self, image, height, width)
-        count = len(prompt) if isinstance(prompt, list) else 1 if pixels is None else len(pixels)
+            output = self.predict(
+                image, output_type="pt" if output_type == "latent" else output_type
+            )
+            if output_type == "latent":
+                output["images"] = encode_images(self, image)
+            return as_returned(output, return_dict)
+        tensor_inputs = callback_on_step_end_tensor_inputs
+        positive, negative = (prompt, prompt_embeds), (negative_prompt, negative_prompt_embeds)
+        request = read_request(
+            self, image, (height, width), positive, negative, strength, num_images_per_prompt
+        )
 
         # 2. Latents by partial noising and denoising
         latents, pyramid = create_latents(
             self,
-            pixels if pixels is not None else size,
-            [prompt] * count if isinstance(prompt, str) else prompt,
-            [strength] * count if isinstance(strength, int | float) else strength,
+            request.start,
+            request.prompts,
+            request.strengths,
             generator,
-            Denoising(num_inference_steps, guidance_scale, negative_prompt, create_with),
+            Denoising(num_inference_steps, guidance_scale, request.negative, create_with),
             return_pyramid=labels_from == "last_step",
+            on_step_end=read_callback(self, callback_on_step_end, tensor_inputs),
         )
 
         # 3. Decoding, then labels
+        output = self._finish(latents, pyramid, request.size, labels_from, output_type)
+        return as_returned(output, return_dict)
+
+    def _finish(
+        self,
+        latents: Tensor,
+        pyramid: tuple[Tensor, ...] | None,
+        size: tuple[int, int],
+        labels_from: LabelsFrom,
+        output_type: OutputType,
+    ) -> Diff2in1Output:
+        """Decode and label created latents `[B, C, h, w]`; see `__call__`."""
+        maps_type: OutputType = "pt" if output_type == "latent" else output_type
         images = list(latents)
         if output_type != "latent" or labels_from == "image":
             created = self.decode_latents(latents)[..., : size[0], : size[1]]  # [B, 3, H, W]
         if output_type != "latent":
             images = finish_images(created.split(1), output_type)
         if labels_from == "image":
-            labelled = self.predict(list(to_uint8(created)), output_type=maps_type)
-            return Diff2in1Output(**{**labelled, "images": images})
-        raw = perceive(self, latents, size, pyramid)
-        maps = finish_maps(self.perception.families, raw, maps_type)
+            maps: Any = self.predict(list(to_uint8(created)), output_type=maps_type)
+        else:
+            raw = perceive(self, latents, size, pyramid)
+            maps = finish_maps(self.perception.families, raw, maps_type)
         self.maybe_free_model_hooks()
-        return Diff2in1Output(images=images, **maps)
+        return Diff2in1Output(**{**maps, "images": images})
 
     @torch.no_grad()
     def predict(
@@ -294,6 +344,7 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
         window: int | None = None,
         batch_size: int = 8,
         output_type: OutputType = "pil",
+        return_dict: bool = True,
     ) -> Diff2in1Output:
         """Label images of any size. The same input gives the same output.
 
@@ -309,16 +360,18 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
                 None predicts the whole image at once.
             batch_size: number of images, all of one size, in one pass.
             output_type: "pil", "np" or "pt", see `Diff2in1Output`.
+            return_dict: False gives a tuple of the fields of the output.
 
         Raises:
-            ValueError: if the output type is unknown.
+            ValueError: if an image or the output type cannot be used.
         """
         check_output_type(output_type, PREDICTED_TYPES)
         batches = to_batches(image)
         how = (processing_resolution, flip, window, batch_size)
         maps = predict_maps(self, batches, output_type, *how)
         self.maybe_free_model_hooks()
-        return Diff2in1Output(images=finish_images(batches, output_type), **maps)
+        images = finish_images(batches, output_type)
+        return as_returned(Diff2in1Output(images=images, **maps), return_dict)
 
     def perception_conditioning(self) -> Conditioning:
         """Conditioning of the empty prompt, a batch of one, for hosts without their own."""
@@ -335,63 +388,3 @@ class Diff2in1Pipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # ty
     def decode_latents(self, latents: Tensor) -> Tensor:
         """Decode scaled latents `[B, C, h, w]` to images `[B, 3, H, W]`, roughly in [-1, 1]."""
         return self.backbone.decode_latents(latents)
-
-    def save_pretrained(  # type: ignore[override]
-        self,
-        save_directory: str | Path,
-        *options: Any,
-        push_to_hub: bool = False,
-        repo_id: str | None = None,
-        private: bool | None = None,
-        token: str | None = None,
-        commit_message: str | None = None,
-        create_pr: bool = False,
-        **more: Any,
-    ) -> None:
-        """Write the pipeline. The code of pipeline and host is written as one file each.
-
-        The folder loads with this package, or without it with `custom_pipeline` and
-        `trust_remote_code=True`. An adapter must be fused first.
-
-        Args:
-            save_directory: the folder to write.
-            options: `safe_serialization` and `variant`, as in diffusers.
-            push_to_hub: push the complete folder with a card. Unlike this method, `d2i1 publish`
-                tries again after errors of the network.
-            repo_id: repository to push to; None takes the name of the folder.
-            private: whether a new repository is private. This and token, commit_message and
-                create_pr are as in diffusers.
-            more: further options of diffusers.
-
-        Raises:
-            ValueError: if an adapter is not fused.
-        """
-        check_no_lora(self)
-        super().save_pretrained(save_directory, *options, **more)
-        folder = Path(save_directory)
-        write_code(self, folder)
-        if push_to_hub:
-            name = repo_id or folder.name
-            push_folder(self, folder, name, private, token, commit_message, create_pr)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        commit_message: str | None = None,
-        private: bool | None = None,
-        token: str | None = None,
-        create_pr: bool = False,
-        safe_serialization: bool = True,
-        variant: str | None = None,
-        subfolder: str | None = None,
-    ) -> str:
-        """Push the files of `save_pretrained` with a card, and return the URL of the commit.
-
-        Diffusers' own method would push an empty card and no code.
-        """
-        if subfolder:
-            raise ValueError(f"subfolder {subfolder!r}: a pipeline loads from the top only")
-        with TemporaryDirectory() as temporary:
-            self.save_pretrained(temporary, safe_serialization, variant)
-            folder = Path(temporary)
-            return push_folder(self, folder, repo_id, private, token, commit_message, create_pr)

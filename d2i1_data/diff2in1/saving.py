@@ -5,7 +5,8 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar
 
 import diffusers
 from diffusers import DiffusionPipeline
@@ -181,3 +182,73 @@ def push_folder(
     else:
         write_card(folder, name)
     return str(pipe._upload_folder(folder, name, token, commit_message, create_pr))
+
+
+class SavedWithCode:
+    """The part of a pipeline that saves and pushes it with its code.
+
+    It is no `DiffusionPipeline` itself, because diffusers looks for the only one in a file of code.
+    """
+
+    card_writer: ClassVar[CardWriter | None] = None
+    """Writes the card that is pushed. `from d2i1_data import Diff2in1Pipeline` sets it."""
+
+    def save_pretrained(
+        self,
+        save_directory: str | Path,
+        *options: Any,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str | None = None,
+        create_pr: bool = False,
+        **more: Any,
+    ) -> None:
+        """Write the pipeline. The code of pipeline and host is written as one file each.
+
+        The folder loads with this package, or without it with `custom_pipeline` and
+        `trust_remote_code=True`. An adapter must be fused first.
+
+        Args:
+            save_directory: the folder to write.
+            options: `safe_serialization` and `variant`, as in diffusers.
+            push_to_hub: push the complete folder with a card. Unlike this method, `d2i1 publish`
+                tries again after errors of the network.
+            repo_id: repository to push to; None takes the name of the folder.
+            private: whether a new repository is private. This and token, commit_message and
+                create_pr are as in diffusers.
+            more: further options of diffusers.
+
+        Raises:
+            ValueError: if an adapter is not fused.
+        """
+        check_no_lora(self)
+        super().save_pretrained(save_directory, *options, **more)  # type: ignore[misc]
+        folder = Path(save_directory)
+        write_code(self, folder)
+        if push_to_hub:
+            name = repo_id or folder.name
+            push_folder(self, folder, name, private, token, commit_message, create_pr)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        commit_message: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        create_pr: bool = False,
+        safe_serialization: bool = True,
+        variant: str | None = None,
+        subfolder: str | None = None,
+    ) -> str:
+        """Push the files of `save_pretrained` with a card, and return the URL of the commit.
+
+        Diffusers' own method would push an empty card and no code.
+        """
+        if subfolder:
+            raise ValueError(f"subfolder {subfolder!r}: a pipeline loads from the top only")
+        with TemporaryDirectory() as temporary:
+            self.save_pretrained(temporary, safe_serialization, variant)
+            folder = Path(temporary)
+            return push_folder(self, folder, repo_id, private, token, commit_message, create_pr)

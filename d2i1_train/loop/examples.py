@@ -273,7 +273,7 @@ class Examples:
 
     def _noised(self, example: Example, generator: torch.Generator) -> Example:
         """Add noisy latents for the denoising loss. The noise level is drawn uniformly."""
-        scheduler = self.pipe.scheduler
+        scheduler = self.pipe.backbone.noise_levels
         levels = scheduler.config.num_train_timesteps
         t = torch.randint(levels, (1,), generator=generator)
         original = example.latents if example.original is None else example.original

@@ -36,9 +36,13 @@ class Generation:
         count: largest number of samples.
         stride: images are padded to multiples of the stride.
         seed: seed of the probe.
+        calls: number of U-Net calls for each image.
     """
 
-    def __init__(self, held_out: Source, count: int, stride: int, seed: int = 0) -> None:
+    def __init__(
+        self, held_out: Source, count: int, stride: int, seed: int = 0, calls: int = CALLS
+    ) -> None:
+        self.calls = calls
         count = min(count, len(held_out))
         samples = [held_out[i] for i in trange(count, desc="held out")]
         pixels = [torch.from_numpy(np.array(s.image)).permute(2, 0, 1) for s in samples]
@@ -111,7 +115,7 @@ class Generation:
                 batch,
                 list(captions[start : start + BATCH]),
                 strength=strength,
-                num_inference_steps=CALLS,
+                num_inference_steps=self.calls,
                 guidance_scale=guidance,
                 generator=[seeded("evaluate", n) for n in names],
                 create_with=create_with,

@@ -49,6 +49,7 @@ class Creator(Labeller):
     ) -> None:
         from ...diff2in1.creation import Denoising, check_creation
         from ...diff2in1.ddim import timesteps
+        from ...diff2in1.schedulers import choose_scheduler
 
         super().__init__(pipe, source, settings, checkpoint)
 
@@ -56,6 +57,7 @@ class Creator(Labeller):
             value = getattr(settings, name)
             return pipe.config[f"default_{name}"] if value is None else value
 
+        choose_scheduler(pipe, settings.scheduler)
         strength, steps = chosen("strength"), chosen("num_inference_steps")
         guidance, create_with = chosen("guidance_scale"), chosen("create_with")
         if not source.has_images and settings.strength is None:

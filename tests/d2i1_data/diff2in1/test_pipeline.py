@@ -192,19 +192,20 @@ def test_predict_takes_pictures_arrays_and_tensors(tiny_pipe: Diff2in1Pipeline) 
 @pytest.mark.parametrize(
     ("image", "error"),
     [
-        (np.zeros((8, 8), np.uint8), ValueError),
         (np.zeros((3, 8, 8), np.uint8), ValueError),
+        (np.full((8, 8), 4095, np.uint16), ValueError),
         (torch.zeros(8, 8, 3), ValueError),
         (torch.full((3, 8, 8), 255.0), ValueError),
         (torch.full((3, 8, 8), -1.0), ValueError),
-        ("photo.png", TypeError),
+        ("photo.png", ValueError),
+        (7, TypeError),
     ],
-    ids=["grey", "channels_first_array", "channels_last_tensor", "bytes", "signed", "path"],
+    ids=["channels_first", "12_bits", "channels_last_tensor", "bytes", "signed", "path", "number"],
 )
 def test_predict_refuses_other_images(
     tiny_pipe: Diff2in1Pipeline, image: Any, error: type[Exception]
 ) -> None:
-    with pytest.raises(error, match="expected"):
+    with pytest.raises(error, match=r"expected|white is 65535"):
         tiny_pipe.predict(image)
 
 
