@@ -101,6 +101,6 @@ class Ade20k(Official):
     def image(self, index: int) -> NDArray[np.uint8]:
         return self.rgb(self.file("image", index), self.ids[index])
 
-    def target(self, task: str, index: int) -> NDArray[np.generic]:
+    def target(self, task: str, index: int, size: tuple[int, int]) -> NDArray[np.generic]:
         """Class ids from 0. In the file 0 is unlabelled; 0 - 1 is 255, which is unknown here."""
         return self.class_numbers(self.file(task, index), 150) - np.uint8(1)

@@ -96,7 +96,7 @@ class NyudMt(Official):
     def image(self, index: int) -> NDArray[np.uint8]:
         return self.rgb(self.file("image", index), self.ids[index])
 
-    def target(self, task: str, index: int) -> NDArray[np.generic]:
+    def target(self, task: str, index: int, size: tuple[int, int]) -> NDArray[np.generic]:
         file = self.file(task, index)
         if task == SEMSEG.name:
             return from_40()[self._numbers(file)]

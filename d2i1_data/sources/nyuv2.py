@@ -152,7 +152,7 @@ class Nyuv2(Official):
             raise InputError(f"{self.mat.file}: images holds {pixels.dtype}, expected uint8")
         return np.ascontiguousarray(pixels)
 
-    def target(self, task: str, index: int) -> NDArray[np.generic]:
+    def target(self, task: str, index: int, size: tuple[int, int]) -> NDArray[np.generic]:
         if task == NORMALS.name:
             return self._read_normals(index)
         assert self.mat is not None  # without it there are only normals

@@ -61,8 +61,14 @@ class Official(Source):
         """The image, [H, W, 3]."""
 
     @abstractmethod
-    def target(self, task: str, index: int) -> NDArray[np.generic]:
-        """The label of a task in the form of its family. It may have another size."""
+    def target(self, task: str, index: int, size: tuple[int, int]) -> NDArray[np.generic]:
+        """The label of a task in the form of its family. It may have another size.
+
+        Args:
+            task: name of the task.
+            index: of the sample.
+            size: height and width of the image.
+        """
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,7 +89,8 @@ class Official(Source):
 
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         identity, image = self.ids[index], self.image(index)
-        targets = {name: self._checked(name, index, image.shape[:2]) for name in tasks}
+        size = image.shape[0], image.shape[1]
+        targets = {name: self._checked(name, index, size) for name in tasks}
         provenance = Provenance("real", self.name, identity, image_sha256(image))
         return Sample(identity, image, targets, None, provenance)
 
@@ -91,13 +98,10 @@ class Official(Source):
         if not file.is_file():
             raise InputError(f"{self.name}: no such file: {file}")
 
-    def _checked(self, name: str, index: int, size: tuple[int, ...]) -> NDArray[np.generic]:
+    def _checked(self, name: str, index: int, size: tuple[int, int]) -> NDArray[np.generic]:
         """A label at the size of its image."""
-        target, family, identity = (
-            self.target(name, index),
-            self.tasks[name].family,
-            self.ids[index],
-        )
+        identity, family = self.ids[index], self.tasks[name].family
+        target = self.target(name, index, size)
         where = f"{self.file(name, index)}: {name} of {identity!r}"
         if problem := family.find_problem(target):
             raise InputError(f"{where} {problem}")
@@ -112,23 +116,35 @@ class Official(Source):
                 f" {size[1]}x{size[0]}"
             )
         self.note(f"{name} resized", identity)
-        return nearest(target, (size[0], size[1]))
+        return nearest(target, size)
 
-    def rgb(self, file: Path, identity: str) -> NDArray[np.uint8]:
+    def rgb(
+        self, file: Path, identity: str, content: Path | bytes | None = None
+    ) -> NDArray[np.uint8]:
         """The pixels of an image file as it stores them, [H, W, 3].
 
         The authors' programs do not turn photographs as camera data say, and their labels fit.
+
+        Args:
+            file: the file.
+            identity: id of the sample.
+            content: the image, if it is only a part of the file.
         """
-        picture = self._picture(file)
+        picture = self._picture(file, content)
         image = turn(picture.image, BACK.get(picture.orientation, picture.orientation))
         if picture.orientation != 1:
             self.note("images kept as their file stores them, not turned", identity)
         with naming(file):
             return to_rgb(image)
 
-    def values(self, file: Path) -> NDArray[np.generic]:
-        """The pixels of a label file as they are stored, [H, W] or [H, W, channels]."""
-        return to_values(self._picture(file).image)
+    def values(self, file: Path, content: bytes | None = None) -> NDArray[np.generic]:
+        """The pixels of a label file as they are stored, [H, W] or [H, W, channels].
+
+        Args:
+            file: the file.
+            content: the label, if it is only a part of the file.
+        """
+        return to_values(self._picture(file, content).image)
 
     def colours(self, file: Path) -> NDArray[np.generic]:
         """The pixels of a label file with three channels, [H, W, 3]."""
@@ -137,18 +153,21 @@ class Official(Source):
             raise InputError(f"{file}: has shape {pixels.shape}, expected height x width x 3")
         return pixels
 
-    def class_numbers(self, file: Path, most: int, also: int | None = None) -> NDArray[np.uint8]:
+    def class_numbers(
+        self, file: Path, most: int, also: int | None = None, content: bytes | None = None
+    ) -> NDArray[np.integer]:
         """The class numbers of a label file, [H, W].
 
         Args:
             file: a picture with numbers, or with a palette.
             most: the largest number.
             also: another number that may occur.
+            content: the label, if it is only a part of the file.
 
         Raises:
             InputError: if the file is something else, or holds another number.
         """
-        pixels = self.values(file)
+        pixels = self.values(file, content)
         if pixels.ndim != 2 or pixels.dtype.kind not in "iub":
             raise InputError(
                 f"{file}: has shape {pixels.shape} of {pixels.dtype}, expected class numbers,"
@@ -159,12 +178,12 @@ class Official(Source):
         if len(wrong):
             allowed = f"0 to {most}" + ("" if also is None else f" and {also}")
             raise InputError(f"{file}: holds class number {wrong[0]}, allowed are {allowed}")
-        return pixels.astype(np.uint8)
+        return pixels.astype(np.uint8 if max(most, also or 0) < 256 else np.int64)
 
-    def _picture(self, file: Path) -> Picture:
+    def _picture(self, file: Path, content: Path | bytes | None = None) -> Picture:
         self._require(file)
         with naming(file):
-            return open_picture(file, self.max_pixels)
+            return open_picture(content or file, self.max_pixels)
 
 
 @contextmanager

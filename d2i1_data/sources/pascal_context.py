@@ -111,12 +111,12 @@ class PascalContext(Official):
     def image(self, index: int) -> NDArray[np.uint8]:
         return self.rgb(self.file("image", index), self.ids[index])
 
-    def target(self, task: str, index: int) -> NDArray[np.generic]:
+    def target(self, task: str, index: int, size: tuple[int, int]) -> NDArray[np.generic]:
         file = self.file(task, index)
         if task == SEMSEG.name:
             return self.class_numbers(file, 20, 255)
         if task == HUMAN_PARSING.name:
-            return self._parts(index)
+            return self._parts(index, size)
         if task == SALIENCY.name:
             return (self.class_numbers(file, 255) > 127).astype(np.float32)
         labels = self._labels(index)
@@ -138,7 +138,7 @@ class PascalContext(Official):
             raise InputError(f"{file}: LabelMap has shape {labels.shape} of {labels.dtype}")
         return labels.astype(np.int64)
 
-    def _parts(self, index: int) -> NDArray[np.uint8]:
+    def _parts(self, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Parts of people. An image without any is unknown, as in the published programs."""
         file = self.file(HUMAN_PARSING.name, index)
         stored = read_mat(file, "anno")
@@ -151,7 +151,7 @@ class PascalContext(Official):
         sizes = {mask.shape for _, mask in masks}
         if len(sizes) > 1 or any(len(size) != 2 for size in sizes):
             raise InputError(f"{file}: masks have sizes {sorted(sizes)}, expected one size")
-        parts = np.zeros(sizes.pop() if sizes else self.image(index).shape[:2], np.uint8)
+        parts = np.zeros(sizes.pop() if sizes else size, np.uint8)
         for name, mask in masks:
             parts[mask.astype(bool)] = PARTS[name]
         return parts if parts.any() else np.full_like(parts, 255)

@@ -63,6 +63,13 @@ RECORDS = (
         origin="from the README of github.com/prismformore/Multi-Task-Transformer, under the terms"
         " of PASCAL VOC and Flickr",
     ),
+    SourceKind(
+        "scannet",
+        "d2i1_data.sources.scannet:Scannet",
+        "ScanNet: exported frames, the 25k subset, .sens files, or FrameNet's normals",
+        place="DIR",
+        origin="from github.com/ScanNet/ScanNet after signing its Terms of Use",
+    ),
 )
 SOURCES = {record.name: record for record in RECORDS}
 
