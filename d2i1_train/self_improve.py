@@ -18,9 +18,11 @@ from .loop.checkpoint import complete_checkpoints
 from .loop.examples import Examples, Use
 from .loop.finish import finish
 from .loop.leak import check_leaks
+from .loop.mix import Mix
 from .loop.optimizer import optimizer_file
 from .loop.reopen import open_trainable
 from .loop.run import Observer, Run, open_training_rows
+from .loop.trained_size import register_size
 from .objective import DENOISE, objective
 from .pseudo_labels import predict_labels, with_pseudo_labels
 from .settings import SelfImproveSettings
@@ -51,6 +53,7 @@ def self_improve(settings: SelfImproveSettings, observer: Observer | None = None
     held_out = check_leaks(settings, rows, created)
     pipe, load_base_unet = open_trainable(settings.pipeline, settings.base)
     common_tasks(pipe, rows.source)
+    register_size(pipe, settings, rows)
     if settings.denoise_weight and pipe.config.trained_unet == "none":
         raise InputError(f"--denoise_weight: the U-Net of {settings.pipeline} is not trained")
     started = settings.resume_from_checkpoint and complete_checkpoints(Path(settings.output_dir))
@@ -149,8 +152,8 @@ def mix_samples(
     pipe: Diff2in1Pipeline,
     theta: Theta,
     conditioning: Conditioning,
-) -> list[tuple[SampleOrder, int]]:
-    """Make the orders of samples that steps draw from.
+) -> Mix:
+    """Make the mix of samples that steps draw from.
 
     Args:
         settings: batch sizes, and whether real and created samples are shuffled together.
@@ -159,9 +162,6 @@ def mix_samples(
         pipe: encodes images and captions.
         theta: theta_E.
         conditioning: the empty prompt, a batch of one.
-
-    Returns:
-        Pairs of an order and the number of its samples in a micro-batch.
     """
     shared, augment = (
         (pipe, theta, conditioning, Cache(settings.cache_dir)),
@@ -183,6 +183,6 @@ def mix_samples(
     created = [Examples(more, *shared, augment=augment, use=created_use) for more in created_rows]
     real_size, created_size, seed = settings.real_batch_size, settings.created_size, settings.seed
     if settings.mix == "union" and created:
-        return [(SampleOrder([real, *created], seed), real_size + created_size)]
+        return Mix([(SampleOrder([real, *created], seed), real_size + created_size)])
     separate = [(real, real_size), *((one, created_size) for one in created)]
-    return [(SampleOrder([one], seed), size) for one, size in separate if size]
+    return Mix([(SampleOrder([one], seed), size) for one, size in separate if size])

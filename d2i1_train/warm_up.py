@@ -10,7 +10,7 @@ from d2i1_data.checkpoints.bases import explained, find_base
 from d2i1_data.dataset.schema import describe_tasks
 from d2i1_data.diff2in1 import HOSTS, Base, Conditioning, Diff2in1Pipeline
 from d2i1_data.errors import InputError
-from d2i1_data.sources import Source, parse_resolution
+from d2i1_data.sources import Source
 from d2i1_data.tasks import TASKS, Task
 
 from .loop.augment import make_augmentation
@@ -19,7 +19,9 @@ from .loop.cache import Cache
 from .loop.examples import Examples, Use
 from .loop.finish import finish
 from .loop.lora import add_lora
+from .loop.mix import Mix
 from .loop.run import Run, open_training_rows
+from .loop.trained_size import register_size
 from .objective import DENOISE, objective
 from .settings import HOST_SETTINGS, WarmUpSettings
 
@@ -47,6 +49,7 @@ def warm_up(settings: WarmUpSettings) -> Path:
     base = find_base(settings.base, settings.revision, settings.variant, settings.base_config)
     base = replace(base, prediction_type=settings.prediction_type)
     pipe = mount(settings, base, tasks)
+    register_size(pipe, settings, rows)
     # after all checks, because it claims the folder
     with Run(settings, "warm-up", pipe, [rows]) as run:
         conditioning = pipe.perception_conditioning()
@@ -55,7 +58,7 @@ def warm_up(settings: WarmUpSettings) -> Path:
         augment, use = make_augmentation(settings), Use(denoise=settings.denoise_weight > 0)
         cache = Cache(settings.cache_dir)
         real = Examples(rows, pipe, run.exploitation, conditioning, cache, augment=augment, use=use)
-        mix = [(SampleOrder([real], settings.seed), settings.real_batch_size)]
+        mix = Mix([(SampleOrder([real], settings.seed), settings.real_batch_size)])
 
         for _ in run.steps():
             for batch in run.batches(mix):
@@ -142,8 +145,5 @@ def mount(settings: WarmUpSettings, base: Base, tasks: dict[str, Task]) -> Diff2
     pipe.register_to_config(
         trained_unet=settings.train_unet, default_create_with=settings.create_with
     )
-    if resolution := parse_resolution(settings.resolution):
-        longer = resolution if isinstance(resolution, int) else max(resolution)
-        pipe.register_to_config(default_processing_resolution=longer)
     pipe.set_progress_bar_config(disable=True)
     return pipe

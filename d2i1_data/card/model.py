@@ -71,6 +71,7 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
         trained_unet=index.get("trained_unet", "none"),
         create_with=index.get("default_create_with", "base"),
         strength=index.get("default_strength", 0.6),
+        resolution=index.get("default_processing_resolution"),
         predicted=[[code(n), Markdown(t.sentence), t.family.unsure] for n, t in tasks.items()],
         stages=[stage.stage for stage in stages],
         training=_training(stages),

@@ -18,7 +18,8 @@ class SourceSettings:
     """Decides which images are chosen if not all are used: always the same for one source, whatever
     `seed` is. Fewer are part of more. null takes the first images."""
     resolution: str | None = None
-    """Longer side (512), or height x width (480x640). None keeps the sizes of the images."""
+    """Longer side (512), shorter side (short:512; the longer side is then at most four times as
+    long), or height x width (480x640). None keeps the sizes of the images."""
     captions: str | None = None
     """Captions by id, in place of those of the source: a file whose lines have the form
     {"id": "...", "caption": "..."}, such as `d2i1 caption` writes."""

@@ -27,6 +27,7 @@ TURNS = {  # EXIF orientation -> what makes the picture upright
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+SIDEWAYS = (5, 6, 7, 8)  # orientations that exchange the sides
 
 
 class Picture(NamedTuple):
@@ -96,6 +97,28 @@ def _download(address: str) -> bytes:
     if len(content) > DOWNLOAD_BYTES:
         raise ValueError(f"more than {DOWNLOAD_BYTES:,} bytes")
     return content
+
+
+def read_size(file: str | Path | bytes) -> tuple[int, int]:
+    """Height and width of an image as `open_picture` gives it. Most files need no decoding.
+
+    Args:
+        file: a file in one of `FORMATS`, or its content.
+
+    Raises:
+        ValueError: if it is no such image.
+    """
+    try:
+        source = io.BytesIO(file) if isinstance(file, bytes) else file
+        with Image.open(source, formats=FORMATS) as picture:
+            width, height = picture.size
+            if width == height or width * height > PILLOW_LIMIT:
+                return height, width
+            # Pillow gives the size of a TIFF upright. For a PNG it looks through the whole file.
+            turned = picture.format != "TIFF" and _orientation(picture) in SIDEWAYS
+    except Exception as error:  # Pillow raises errors of many kinds for broken files
+        raise ValueError(f"not a readable image; expected {', '.join(FORMATS)}") from error
+    return (width, height) if turned else (height, width)
 
 
 def _decode(picture: Any, max_side: int | None) -> Picture | None:

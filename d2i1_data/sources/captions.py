@@ -59,6 +59,9 @@ class CaptionedSource(Source):
     def check_pairs(self) -> None:
         self.source.check_pairs()
 
+    def image_size(self, index: int) -> tuple[int, int]:
+        return self.source.image_size(index)
+
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         identity = self.identity(index)
         if identity not in self.captions:

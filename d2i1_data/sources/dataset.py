@@ -18,7 +18,7 @@ from ..dataset.columns import take_column
 from ..dataset.sample import Sample
 from ..dataset.schema import METADATA, SCORES, Schema, read_schema, stored_bytes
 from ..dataset.shards import check_content, read_shard_record
-from ..diff2in1.pictures import FORMATS
+from ..diff2in1.pictures import FORMATS, read_size
 from ..errors import InputError
 from ..hub import download
 from .source import Source, fingerprint
@@ -66,6 +66,7 @@ class Dataset(Source):
         self.rows = rows.with_format("arrow")  # undecoded
         if min_quality:
             self.rows = self.rows.select(self._reaching(min_quality))
+        self.images = self.rows.select_columns(["image"])
         identities = self.column("id")
         if identities.null_count:
             raise InputError(f"dataset {path}: {identities.null_count} rows have no id")
@@ -118,6 +119,13 @@ class Dataset(Source):
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"dataset {self.name}: row {self.ids[index]!r}: {error}") from error
         return sample
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        (row,) = self.images[index : index + 1].to_pylist()
+        try:
+            return read_size(stored_bytes(row["image"]))
+        except ValueError as error:
+            raise InputError(f"dataset {self.name}: row {self.ids[index]!r}: {error}") from error
 
     def _check(
         self, name: str, png: bytes, target: NDArray[np.generic], size: tuple[int, int]

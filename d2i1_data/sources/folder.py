@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..dataset.sample import Provenance, Sample, image_sha256
-from ..diff2in1.pictures import SUFFIXES, Picture
+from ..diff2in1.pictures import SUFFIXES, Picture, read_size
 from ..errors import InputError
 from .described import Described
 from .layout import FolderLayout, read_folder_layout, read_manifest_keys
@@ -154,6 +154,13 @@ class Folder(Described):
         targets = {name: self._target(name, index, picture) for name in names}
         provenance = Provenance("real", self.name, identity, image_sha256(image), self.licence)
         return Sample(identity, image, targets, self.caption_of(index, targets), provenance)
+
+    def image_size(self, index: int) -> tuple[int, int]:
+        file = self.files["image"][self.ids[index]]
+        try:
+            return read_size(file)
+        except ValueError as error:
+            raise InputError(f"{file}: {error}") from error
 
     def _target(self, name: str, index: int, image: Picture) -> NDArray[np.generic]:
         identity = self.ids[index]

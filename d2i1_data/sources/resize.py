@@ -1,7 +1,7 @@
 """Resize the samples of a source."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,25 +18,44 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]  # height, width
 Box = tuple[int, int, int, int]  # left, top, right, bottom
+SHORT = "short:"  # begins a resolution by the shorter side
+MOST_ASPECT = 4  # of the sides of an image that is resized by its shorter side
 
 
-def parse_resolution(text: str | None) -> int | Size | None:
+@dataclass(frozen=True)
+class Shorter:
+    """A resolution by the shorter side, in pixels. The longer side is at most four times as long.
+
+    Source: mmsegmentation resizes ADE20K to a scale of (2048, 512) in the same way.
+    """
+
+    side: int
+
+
+Resolution = int | Size | Shorter
+
+
+def parse_resolution(text: str | None) -> Resolution | None:
     """Read the text of a `--resolution`.
 
     Args:
-        text: `512` is the longer side; the aspect ratio is kept. `480x640` is height x width;
-            images are first cut to this aspect ratio. None keeps the sizes of the images.
+        text: `512` is the longer side and `short:512` the shorter side; the aspect ratio is kept.
+            `480x640` is height x width; images are first cut to this aspect ratio. None keeps the
+            sizes of the images.
 
     Raises:
         InputError: if the text has another form.
     """
     if text is None:
         return None
-    parts = text.split("x")
+    shorter = text.startswith(SHORT)
+    parts = text.removeprefix(SHORT).split("x")
     sides = [int(part) if part.isdecimal() and len(part) < 9 else 0 for part in parts]
-    if not all(0 < side <= MAX_SIDE for side in sides) or len(sides) > 2:
-        allowed = f"expected a number such as 512, or 480x640, up to {MAX_SIDE}"
+    if not all(0 < side <= MAX_SIDE for side in sides) or len(sides) > (1 if shorter else 2):
+        allowed = f"expected 512 (longer side), short:512 or 480x640, up to {MAX_SIDE}"
         raise InputError(f"resolution {text!r:.60}: {allowed}")
+    if shorter:
+        return Shorter(sides[0])
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
@@ -45,10 +64,10 @@ class ResizedSource(Source):
 
     Args:
         source: the source to resize.
-        resolution: longer side, or height and width, in pixels.
+        resolution: longer side, shorter side, or height and width, in pixels.
     """
 
-    def __init__(self, source: Source, resolution: int | Size) -> None:
+    def __init__(self, source: Source, resolution: Resolution) -> None:
         super().__init__()
         self.source, self.resolution = source, resolution
         self.name, self.tasks, self.notes = source.name, source.tasks, source.notes
@@ -71,6 +90,11 @@ class ResizedSource(Source):
 
     def check_pairs(self) -> None:
         self.source.check_pairs()
+
+    def image_size(self, index: int) -> Size:
+        if isinstance(self.resolution, tuple):
+            return self.resolution
+        return _crop(self.source.image_size(index), self.resolution)[1]
 
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         sample = self.source.read(index, tasks)
@@ -95,11 +119,14 @@ def nearest(pixels: NDArray[np.generic], size: Size) -> NDArray[np.generic]:
     return pixels[rows.astype(int)[:, None], columns.astype(int)]
 
 
-def _crop(size: Size, resolution: int | Size) -> tuple[Box, Size]:
+def _crop(size: Size, resolution: Resolution) -> tuple[Box, Size]:
     """The box that is kept, and the size that it is resized to."""
     height, width = size
-    if isinstance(resolution, int):
-        scale = resolution / max(size)
+    if not isinstance(resolution, tuple):
+        if isinstance(resolution, Shorter):
+            scale = resolution.side * min(1 / min(size), MOST_ASPECT / max(size))
+        else:
+            scale = resolution / max(size)
         return (0, 0, width, height), (max(1, round(height * scale)), max(1, round(width * scale)))
     aspect = resolution[1] / resolution[0]
     h, w = min(height, round(width / aspect)), min(width, round(height * aspect))

@@ -90,6 +90,14 @@ class Source(ABC):
         """A sample without targets. Targets are not read if this can be avoided."""
         return replace(self.read(index, ()), targets={})
 
+    def image_size(self, index: int) -> tuple[int, int]:
+        """Height and width of an image. A source overrides this if it need not decode the image.
+
+        Raises:
+            InputError: if the image cannot be read.
+        """
+        return self.picture(index).size
+
     @property
     def schema(self) -> "Schema":
         """The columns that its samples fill. An imported dataset has these columns only.

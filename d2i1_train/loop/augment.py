@@ -55,6 +55,7 @@ class View(NamedTuple):
     places: tuple[tuple[float, float], ...] = ((0.0, 0.0),)  # of the window in its range, [0, 1)
     max_share: float = 1.0
     colours: Colours | None = None
+    padded: Size | None = None  # what the stride of the base pads is padded further to this size
 
     def frame(
         self, image: Tensor, maps: LabelMaps, families: Mapping[str, Family]

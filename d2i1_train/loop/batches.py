@@ -4,20 +4,19 @@ Checkpoints need no state of this file, because the seed and the step number dec
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from d2i1_data.diff2in1 import Conditioning
-from d2i1_data.errors import InputError
 
 from ..objective import Targets
 from ..perturbation import Perturbation, stack_drawn
 from ..pseudo_labels import ViewInput
 from ..theta import Noised
-from .examples import Example, Examples
+from .examples import Example, Examples, Size
 
 
 def seeded(*parts: object) -> torch.Generator:
@@ -69,39 +68,53 @@ class SampleOrder:
     Args:
         parts: examples of one or several sources, which are shuffled together.
         seed: seed of the permutations and views.
+        members: places of the examples that take part; None takes all.
+        size: height and width that images are padded to; None pads to the stride of the base.
     """
 
-    def __init__(self, parts: Sequence[Examples], seed: int) -> None:
+    def __init__(
+        self,
+        parts: Sequence[Examples],
+        seed: int,
+        members: Collection[int] | None = None,
+        size: Size | None = None,
+    ) -> None:
         self.places = [(part, index) for part in parts for index in range(len(part))]
-        self.parts, self.seed = parts, seed
+        self.parts, self.seed, self.size = parts, seed, size
+        self.members = None if members is None else frozenset(members)
         self.order: tuple[int, list[int]] = (-1, [])
+
+    def __len__(self) -> int:
+        return len(self.places if self.members is None else self.members)
+
+    def part(self, members: Collection[int], size: Size) -> "SampleOrder":
+        """The same order with some of its examples only, padded to a size."""
+        return SampleOrder(self.parts, self.seed, members, size)
+
+    def sizes(self) -> list[Size]:
+        """Height and width of each example, padded to the stride of the base."""
+        return [size for part in self.parts for size in part.sizes()]
+
+    def permutation(self, epoch: int) -> list[int]:
+        """The places of the examples in the order of an epoch."""
+        kinds = [part.use.created for part in self.parts]  # so that kinds have different orders
+        generator = seeded(self.seed, "order", kinds, epoch)
+        order = torch.randperm(len(self.places), generator=generator).tolist()
+        return [n for n in order if self.members is None or n in self.members]
 
     def at(self, position: int) -> Example:
         """The example at a position of the order."""
-        epoch, place = divmod(position, len(self.places))
+        epoch, place = divmod(position, len(self))
         known, order = self.order
         if known != epoch:
-            kinds = [part.use.created for part in self.parts]  # so that kinds have different orders
-            generator = seeded(self.seed, "order", kinds, epoch)
-            order = torch.randperm(len(self.places), generator=generator).tolist()
+            order = self.permutation(epoch)
             self.order = epoch, order
         part, index = self.places[order[place]]
-        return part.draw(index, seeded(self.seed, epoch, part.identity(index)))
+        return part.draw(index, seeded(self.seed, epoch, part.identity(index)), self.size)
 
 
 def stack(examples: Sequence[Example], device: torch.device) -> TrainingBatch:
-    """Stack examples to a batch.
-
-    Raises:
-        InputError: if their sizes differ.
-    """
-    sizes = {tuple(example.inside.shape[1:]) for example in examples}
-    if len(sizes) > 1:
-        found = ", ".join(f"{width}x{height}" for height, width in sorted(sizes))
-        raise InputError(
-            f"images of different sizes in one batch ({found}): give --resolution HEIGHTxWIDTH,"
-            " which cuts all to one aspect ratio and scales them"
-        )
+    """Stack examples of one size to a batch."""
     noised = [example.noised for example in examples if example.noised is not None]
     created = torch.tensor([n for n, example in enumerate(examples) if example.created]).long()
 

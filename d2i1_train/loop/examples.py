@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm import tqdm
 
 from d2i1_data.dataset.sample import Sample, image_sha256
 from d2i1_data.diff2in1 import Conditioning, Diff2in1Pipeline, pyramid_channels
@@ -19,6 +20,8 @@ from ..pseudo_labels import BELIEF_VIEWS, ViewInput
 from ..theta import Noised, Theta
 from .augment import Augmentation, View
 from .cache import Cache
+
+Size = tuple[int, int]  # height, width
 
 SMALL_BASE = 10_000_000  # up to this number of U-Net parameters, pyramids are kept in memory
 MEMORY = 4 * 1024**3  # bytes for kept examples, for each source on each process
@@ -113,7 +116,7 @@ class Examples:
         self.mirrors = augment.flip or "mirror" in self.views
         small = sum(p.numel() for p in theta.unet.parameters()) < SMALL_BASE
         self.keeps_pyramids = small and theta.frozen and augment.recurs
-        self.kept: dict[tuple[int, bool], Example] = {}
+        self.kept: dict[tuple[int, bool, Size | None], Example] = {}
         self.captions: dict[str, Conditioning] = {}
 
     def __len__(self) -> int:
@@ -123,13 +126,31 @@ class Examples:
         """Id of the sample in a row."""
         return self.rows.source.identity(self.rows.usable[index])
 
-    def draw(self, index: int, generator: torch.Generator) -> Example:
-        """Draw an example of a row. The generator decides its view, noise and perturbation."""
-        view = self.augment.draw(generator)
+    def sizes(self) -> list[Size]:
+        """Height and width of the example of each row, padded to the stride of the base."""
+        if self.augment.crop:
+            found = [self.augment.crop] * len(self)
+        else:
+            rows = tqdm(self.rows.usable, "read sizes", unit="image", leave=False, delay=2)
+            found = [self.rows.source.image_size(row) for row in rows]
+        stride = self.pipe.stride
+        return [
+            (-(-height // stride) * stride, -(-width // stride) * stride) for height, width in found
+        ]
+
+    def draw(self, index: int, generator: torch.Generator, size: Size | None = None) -> Example:
+        """Draw an example of a row. The generator decides its view, noise and perturbation.
+
+        Args:
+            index: number of the row.
+            generator: decides all that is drawn.
+            size: height and width that the image is padded to; None pads to the stride of the base.
+        """
+        view = self.augment.draw(generator)._replace(padded=size)
         if self.augment.recurs:
-            example = self.get(index, view.mirrored)
+            example = self.get(index, view.mirrored, size)
             if "mirror" in self.views:
-                other = self.get(index, not view.mirrored)
+                other = self.get(index, not view.mirrored, size)
                 views = {**example.views, "mirror": ViewInput(other.latents, other.pyramid)}
                 example = example._replace(views=views)
         else:
@@ -149,13 +170,14 @@ class Examples:
         return Drawn(weights, patch)
 
     @torch.no_grad()
-    def get(self, index: int, mirrored: bool) -> Example:
-        """The example of a row, mirrored or not."""
-        if (index, mirrored) in self.kept:
-            return self.kept[index, mirrored]
-        example = self._make(index, View(mirrored))
+    def get(self, index: int, mirrored: bool, size: Size | None = None) -> Example:
+        """The example of a row, mirrored or not. size: see `draw`."""
+        key = index, mirrored, size
+        if key in self.kept:
+            return self.kept[key]
+        example = self._make(index, View(mirrored, padded=size))
         if self._fits(index, example):
-            self.kept[index, mirrored] = example
+            self.kept[key] = example
         return example
 
     def _fits(self, index: int, example: Example) -> bool:
@@ -236,10 +258,9 @@ class Examples:
         return tuple(level[0].cpu() for level in levels)
 
     def _padded(self, image: Tensor, view: View) -> Tensor:
-        """Pad an image to the size of the window with mid grey, then to the stride of the base."""
-        height, width = view.crop or image.shape[2:]
-        grey = F.pad(image, (0, width - image.shape[3], 0, height - image.shape[2]))
-        return pad_to_stride(grey, self.pipe.stride)
+        """Pad an image to the size of the window, to the stride of the base, then to its bucket."""
+        whole = pad_to_stride(_grey_padded(image, view.crop), self.pipe.stride)
+        return _grey_padded(whole, view.padded)
 
     def _latents(self, sample: Sample, pixels: Tensor, view: View) -> Tensor:
         """Latents `[C, h, w]`. They come from the cache if the same view can be drawn again."""
@@ -252,7 +273,8 @@ class Examples:
             return encode().cpu()
         image, shape = image_sha256(sample.image), tuple(pixels.shape)
         made_of = (image, shape, view.mirrored, vae.config.scaling_factor)
-        return self.cache.get(vae, made_of, encode)
+        bucket = (view.padded,) if view.padded else ()  # grey where others are reflected
+        return self.cache.get(vae, made_of + bucket, encode)
 
     @torch.no_grad()
     def _caption_conditioning(self, caption: str) -> Conditioning:
@@ -283,3 +305,9 @@ class Examples:
         noisy = scheduler.add_noise(latents, noise, t)
         conditioning = self._caption_conditioning(example.caption)
         return example._replace(noised=Noised(noisy[0], t[0], conditioning, target[0]))
+
+
+def _grey_padded(image: Tensor, size: Size | None) -> Tensor:
+    """Extend an image `[1, 3, H, W]` to a size with mid grey. None changes nothing."""
+    height, width = size or image.shape[2:]
+    return F.pad(image, (0, width - image.shape[3], 0, height - image.shape[2]))

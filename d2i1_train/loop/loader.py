@@ -1,13 +1,9 @@
 """Loading: threads load the examples of the next micro-batch."""
 
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from .batches import SampleOrder
 from .examples import Example
-
-# pairs of an order and the number of its samples in a micro-batch
-Mix = Sequence[tuple[SampleOrder, int]]
+from .mix import Mix
 
 
 class Loader:
@@ -28,14 +24,14 @@ class Loader:
         """Return the examples of a turn, and begin to load those of the next turn.
 
         Args:
-            mix: orders of samples, and how many samples a micro-batch takes of each.
+            mix: the samples of each micro-batch.
             turn: number of the micro-batch.
         """
         if self.pool is None:
-            return [order.at(turn * size + n) for order, size in mix for n in range(size)]
+            return [order.at(place) for order, place in mix.places(turn)]
         for current in (turn, turn + self.stride):
             if current not in self.pending:
-                places = [(order, current * size + n) for order, size in mix for n in range(size)]
+                places = mix.places(current)
                 self.pending[current] = [self.pool.submit(o.at, place) for o, place in places]
         return [future.result() for future in self.pending.pop(turn)]
 

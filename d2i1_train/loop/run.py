@@ -33,8 +33,9 @@ from .checkpoint import (
     save_checkpoint,
     set_aside,
 )
-from .loader import Loader, Mix
+from .loader import Loader
 from .manifest import check_facts, deciding_facts
+from .mix import Mix
 from .optimizer import load_optimizer, make_beta1, make_optimizer, make_schedule
 from .pushing import Pusher
 from .settings import TrainSettings
@@ -220,7 +221,7 @@ class Run:
         samples, however its batch is divided among them.
 
         Args:
-            mix: orders of samples, and how many a micro-batch takes of each.
+            mix: the samples of each micro-batch.
         """
         accumulation = self.settings.gradient_accumulation_steps
         ranks = self.accelerator.num_processes

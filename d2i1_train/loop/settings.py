@@ -280,7 +280,8 @@ class TrainSettings(
     real_batch_size: int = 8
     """Real samples in a micro-batch, on each process."""
     resolution: str | None = None
-    """Longer side (512), or height x width (480x640). None keeps the sizes of the images."""
+    """Longer side (512), shorter side (short:512; the longer side is then at most four times as
+    long), or height x width (480x640). None keeps the sizes of the images."""
     seed: int = 0
     """Decides all random draws."""
 

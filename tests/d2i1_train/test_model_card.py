@@ -182,6 +182,7 @@ def test_the_card_of_a_pipeline(improved: Path) -> None:
     assert "custom_pipeline=name, trust_remote_code=True" in page.words
     assert "while training: rooms val, 2 samples" in page.words
     assert "2 real" in page.words and "4 real, 4 created" in page.words
+    assert "scales images to a longer side of 32 pixels" in page.words  # `--resolution 32`
     assert "More Information Needed" not in page.words and "None" not in page.words
     images = {dict(attributes)["src"] for tag, attributes in page.elements if tag == "img"}
     assert images == {"preview.png"} and (improved / "preview.png").is_file()

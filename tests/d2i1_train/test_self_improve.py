@@ -246,18 +246,17 @@ def test_real_only_arm_draws_the_same_real_samples(loop: Path) -> None:
             source="rooms:train", output_dir="", pipeline="", created=created, real_batch_size=2
         )
         draws.append(mix_samples(settings, real, open_created_rows(settings), *shared))
-    assert [size for _, size in draws[0]] == [2]
-    assert [size for _, size in draws[1]] == [2, 2]
+    orders = [mix.orders for mix in draws]
+    assert [[size for _, size in own] for own in orders] == [[2], [2, 2]]
+    (real_only, _), ((real_too, _), (made, _)) = orders[0][0], orders[1]
     for position in range(12):
-        alone, both = draws[0][0][0].at(position), draws[1][0][0].at(position)
+        alone, both = real_only.at(position), real_too.at(position)
         assert not alone.created and not both.created
         assert torch.equal(alone.latents, both.latents)
         assert torch.equal(alone.targets["semseg"], both.targets["semseg"])
-        assert draws[1][1][0].at(position).created
-    orders = [
-        [draws[0][0][0].at(start + n).latents.sum().item() for n in range(4)] for start in (0, 4)
-    ]
-    assert len(set(orders[0])) == 4 and orders[0] != orders[1]  # every epoch all, in another order
+        assert made.at(position).created
+    epochs = [[real_only.at(start + n).latents.sum().item() for n in range(4)] for start in (0, 4)]
+    assert len(set(epochs[0])) == 4 and epochs[0] != epochs[1]  # every epoch all, in another order
 
 
 def test_real_and_created_samples_are_drawn_in_orders_of_their_own(

@@ -50,6 +50,9 @@ class Rooms(Source):
     def identity(self, index: int) -> str:
         return f"rooms-{self.split}-{index:05d}"
 
+    def image_size(self, index: int) -> tuple[int, int]:
+        return self.size
+
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         identity = self.identity(index)
         seed = hashlib.blake2b(identity.encode(), digest_size=8).digest()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2i1_data.diff2in1.pictures import TURNS, open_picture, to_rgb, to_values
+from d2i1_data.diff2in1.pictures import TURNS, open_picture, read_size, to_rgb, to_values
 
 DEEP = np.linspace(0, 65535, 12 * 8).reshape(12, 8).astype(np.uint16)
 
@@ -67,8 +67,15 @@ def test_every_orientation_is_turned_upright(tmp_path: Path, name: str) -> None:
         lying.save(tmp_path / name, exif=exif, compression="tiff_lzw")
         picture = open_picture(tmp_path / name)
         assert picture.orientation == orientation
+        assert read_size(tmp_path / name) == read_size((tmp_path / name).read_bytes()) == (16, 24)
         difference = np.asarray(picture.image.convert("L")).astype(int) - ramp
         assert np.abs(difference).max() < 12  # JPEG and WEBP change values
+
+
+def test_the_size_of_a_broken_image_is_unknown(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    with pytest.raises(ValueError, match="not a readable image"):
+        read_size(tmp_path / "a.png")
 
 
 def test_a_turned_tiff_that_pillow_scrambles_is_refused(tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from d2i1_data.checkpoints.bases import find_base
+from d2i1_data import Diff2in1Pipeline
 from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_data.inspection.evaluation.measure import bootstrap, mean_over_images, per_image
 from d2i1_data.sources import open_rows
 from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import TASKS, Task
+from d2i1_train.loop.trained_size import register_size
 from d2i1_train.settings import WarmUpSettings
-from d2i1_train.warm_up import mount
 from tests.made import run
 
 NAMES = ("normals", "depth", "semseg")
@@ -245,15 +245,15 @@ def test_skipped_samples_are_listed_with_their_reason(
     assert list(results["tasks"]) == ["depth"]
 
 
-@pytest.mark.parametrize(("resolution", "registered"), [(None, None), ("48", 48), ("32x48", 48)])
-def test_warm_up_registers_the_resolution_it_trains_at(
-    tiny_base: Path, resolution: str | None, registered: int | None
+@pytest.mark.parametrize(
+    ("resolution", "registered"), [(None, 64), ("48", 48), ("32x48", 48), ("short:32", 32)]
+)
+def test_training_registers_the_size_it_trains_at(
+    tiny_pipe: Diff2in1Pipeline, resolution: str | None, registered: int
 ) -> None:
-    settings = WarmUpSettings(
-        source="rooms", output_dir="", base=str(tiny_base), host="light", resolution=resolution
-    )
-    pipe = mount(settings, find_base(settings.base), {"depth": Rooms.tasks["depth"]})
-    assert pipe.config.default_processing_resolution == registered
+    settings = WarmUpSettings(source="rooms", output_dir="", host="light", resolution=resolution)
+    register_size(tiny_pipe, settings, open_rows("rooms", resolution, 3))
+    assert tiny_pipe.config.default_processing_resolution == registered
 
 
 def test_the_registered_resolution_travels_along(improved: Path) -> None:

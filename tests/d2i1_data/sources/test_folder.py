@@ -350,16 +350,25 @@ def test_nothing_usable_is_refused(photos: Path) -> None:
 
 @pytest.mark.parametrize(
     ("resolution", "size"),
-    [("32", (22, 32)), ("10", (7, 10)), ("8x8", (8, 8)), ("28x20", (28, 20)), ("14x40", (14, 40))],
+    [
+        *[("32", (22, 32)), ("10", (7, 10)), ("8x8", (8, 8)), ("28x20", (28, 20))],
+        *[("14x40", (14, 40)), ("short:28", (28, 40)), ("short:7", (7, 10))],
+    ],
 )
 def test_resized(photos: Path, resolution: str, size: tuple[int, int]) -> None:
     plain, source = open_source(f"folder:{photos}"), open_source(f"folder:{photos}", resolution)
     assert (len(source), source.name, source.identity(1)) == (6, "photos", "1")
     sample = source[1]
     assert sample.image.shape == (*size, 3)
+    assert source.image_size(1) == size and plain.image_size(1) == (14, 20)
     assert sample.targets["semseg"].shape == size
     assert set(np.unique(sample.targets["semseg"])) <= set(np.unique(plain[1].targets["semseg"]))
     assert sample.caption == plain[1].caption
+
+
+def test_a_long_image_stays_below_four_times_its_shorter_side(photos: Path) -> None:
+    Image.new("RGB", (200, 14)).save(photos.parent / "image/0.png")
+    assert open_source(f"folder:{photos}", "short:28").image_size(0) == (8, 112)
 
 
 def test_resized_crops_the_middle_without_distortion(photos: Path) -> None:
@@ -374,10 +383,14 @@ def test_resized_crops_the_middle_without_distortion(photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", ["0", "12x", "axb", "1x2x3", "-5", "", "8193", "9" * 5000, "1x99999"]
+    "wrong",
+    [
+        *["0", "12x", "axb", "1x2x3", "-5", "", "8193", "9" * 5000, "1x99999"],
+        *["short:", "short:0", "short:8x8", "short512", "long:8"],
+    ],
 )
 def test_wrong_resolution_is_refused(photos: Path, wrong: str) -> None:
-    with pytest.raises(InputError, match="expected a number such as 512, or 480x640"):
+    with pytest.raises(InputError, match=r"expected 512 \(longer side\), short:512 or 480x640"):
         open_source(f"folder:{photos}", wrong)
 
 
