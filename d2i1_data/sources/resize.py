@@ -52,7 +52,7 @@ def parse_resolution(text: str | None) -> Resolution | None:
     parts = text.removeprefix(SHORT).split("x")
     sides = [int(part) if part.isdecimal() and len(part) < 9 else 0 for part in parts]
     if not all(0 < side <= MAX_SIDE for side in sides) or len(sides) > (1 if shorter else 2):
-        allowed = f"expected 512 (longer side), short:512 or 480x640, up to {MAX_SIDE}"
+        allowed = f"expected a number such as 512, short:512 or 480x640, up to {MAX_SIDE}"
         raise InputError(f"resolution {text!r:.60}: {allowed}")
     if shorter:
         return Shorter(sides[0])
