@@ -1,6 +1,6 @@
 """Evaluation: predictions of a pipeline compared with the labels of a source."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from d2i1_data.inspection.evaluation.measure import (
 from d2i1_data.inspection.evaluation.scored_pixels import ScoredPixels, parse_crop
 from d2i1_data.inspection.evaluation.sparsification import Sparsification, curve, plot
 from d2i1_data.sources import open_rows, parse_spec
+from d2i1_data.tasks import Task
+from d2i1_data.tasks.protocols import find_protocol
 
 from .loop.reopen import open_theta
 from .settings import EvaluateSettings
@@ -36,7 +38,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     Raises:
         InputError: if the pipeline or the source cannot be used.
     """
-    scored_pixels = ScoredPixels(parse_crop(settings.crop), settings.farthest)
+    parse_crop(settings.crop)  # before the models are opened
     limit, on_bad_row = settings.max_samples, settings.on_bad_row
     least, seed = settings.min_quality, settings.subset_seed
     rows = open_rows(settings.source, None, limit, on_bad_row, least, seed, settings.max_pixels)
@@ -44,6 +46,8 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
     pipe = open_theta(settings.pipeline, settings.theta).to(state.device)
     settings.check_window(pipe.stride)
     tasks = common_tasks(pipe, rows.source)
+    settings, tasks = _follow_protocol(settings, tasks)
+    scored_pixels = ScoredPixels(parse_crop(settings.crop), settings.farthest)
     scored_pixels.check(tasks)
     mine = rows._replace(usable=rows.usable[state.process_index :: state.num_processes])
     options = {name: getattr(settings, name) for name in PREDICTION}
@@ -87,3 +91,15 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, results)
     return results
+
+
+def _follow_protocol(
+    settings: EvaluateSettings, tasks: dict[str, Task]
+) -> tuple[EvaluateSettings, dict[str, Task]]:
+    """The settings that a protocol completes, and the tasks that it scores."""
+    if settings.protocol is None:
+        return replace(settings, average=settings.average or "pixels"), tasks
+    protocol = find_protocol(settings.protocol, tasks)
+    given = {name: getattr(settings, name) for name in ("crop", "farthest", "average")}
+    own = {name: getattr(protocol, name) if one is None else one for name, one in given.items()}
+    return replace(settings, **own), {protocol.task.name: tasks[protocol.task.name]}

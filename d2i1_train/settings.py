@@ -11,6 +11,10 @@ from d2i1_data.inspection.settings import PredictionSettings
 from .loop.settings import TrainSettings
 
 BeliefViewName = Literal["image", "mirror", "larger"]  # of `pseudo_labels.BELIEF_VIEWS`
+# the names in d2i1_data.tasks.protocols, which needs torch
+Protocols = Literal[
+    "nyu-depth", "bae-normals", "idisc-normals", "geonet-normals", "marigold-normals"
+]
 HOST_SETTINGS = ("width", "norm", "protocol")  # passed to the host if they are given
 WARM_UP_SHARE = 0.15  # of the released code: 0.998 to the power of 950 updates
 LORA_SETTINGS = ("rank", "lora_alpha", "lora_dropout", "lora_layers", "use_rslora")
@@ -258,15 +262,19 @@ class SelfImproveSettings(CreatedSettings, TeachingSettings, FollowSettings, Tra
 class ScoringSettings:
     """Scoring"""
 
+    protocol: Protocols | None = None
+    """How a published program scores one task. It sets crop, farthest and average; these flags
+    override it. Only its task is scored."""
     crop: str | None = None
     """Score only these rows and columns of the truth. 45:471,41:601 scores rows 45 to 470 and
     columns 41 to 600, which is usual for depth of NYUv2."""
     farthest: float | None = None
     """Distance in metres. Truth beyond it counts as unknown, and predictions are clipped to it
     (depth of NYUv2: 10)."""
-    average: Literal["pixels", "images"] = "pixels"
+    average: Literal["pixels", "images"] | None = None
     """`pixels` computes metrics over the pixels of all images. `images` averages the metrics of
-    single images, without images that have no known pixel (iDisc, VPD's depth)."""
+    single images, without images that have no known pixel (iDisc, VPD's depth). None takes that of
+    the protocol; without one, pixels."""
     sparsification: str | None = None
     """A .png file for a figure. It shows how the error over all pixels falls when the most
     uncertain pixels are left out. output_file gets the curves."""

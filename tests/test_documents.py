@@ -22,6 +22,7 @@ from d2i1_data.export.registry import exporter_table
 from d2i1_data.sources import open_source
 from d2i1_data.sources.registry import origin_table, source_table
 from d2i1_data.tasks import TASKS
+from d2i1_data.tasks.protocols import protocol_table
 from d2i1_train.acts import ACTS, as_markdown
 from d2i1_train.cli import main
 from d2i1_train.presets.files import preset_names
@@ -214,6 +215,7 @@ def test_tables_name_what_is_registered() -> None:
     assert set(read_names(docs / "training.md", "preset")) == set(preset_names())
     assert as_markdown() in (docs / "commands.md").read_text()
     assert source_table().strip() in (docs / "creating.md").read_text()
+    assert protocol_table() in (docs / "training.md").read_text()
     assert origin_table() in (docs / "datasets.md").read_text()
 
 

@@ -17,7 +17,10 @@ from ..tasks import TASKS, Task
 from .text import Markdown, is_repository, table
 
 # settings of an evaluation that change its metrics, and values that the card does not mention
-PROTOCOL = ("processing_resolution", "flip", "window", "crop", "farthest", "average", "min_quality")
+PROTOCOL = (
+    *("protocol", "processing_resolution", "flip", "window"),
+    *("crop", "farthest", "average", "min_quality"),
+)
 DEFAULTS = (None, False, "pixels")
 
 Metrics = dict[str, dict[str, float]]  # task -> metric -> value

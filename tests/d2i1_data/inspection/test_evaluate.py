@@ -2,8 +2,9 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -17,8 +18,9 @@ from d2i1_data.inspection.evaluation.measure import bootstrap, mean_over_images,
 from d2i1_data.sources import open_rows
 from d2i1_data.sources.rooms import Rooms
 from d2i1_data.tasks import TASKS, Task
+from d2i1_data.tasks.protocols import PROTOCOLS
 from d2i1_train.loop.trained_size import register_size
-from d2i1_train.settings import WarmUpSettings
+from d2i1_train.settings import Protocols, WarmUpSettings
 from tests.made import run
 
 NAMES = ("normals", "depth", "semseg")
@@ -224,6 +226,33 @@ def test_farthest_needs_a_task_in_metres(
     d2i1(*command)
     told = "--farthest 10: none of the scored tasks is measured in metres: normals"
     assert told in d2i1(*command, "--farthest", 10, code=2)
+
+
+def test_a_protocol_is_the_same_as_its_flags(
+    evaluate: Callable[..., dict], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert get_args(Protocols) == (*PROTOCOLS,)
+    with_flags = evaluate("--crop", "5:64,20:33", "--farthest", 2, "--average", "images")
+    small = replace(PROTOCOLS["nyu-depth"], crop="5:64,20:33", farthest=2)  # rooms are small
+    monkeypatch.setitem(PROTOCOLS, small.name, small)
+    found = evaluate("--protocol", small.name)
+    assert found["tasks"] == {"depth": with_flags["tasks"]["depth"]}
+    kept = {name: found["settings"][name] for name in ("protocol", "crop", "farthest", "average")}
+    assert [*kept.values()] == ["nyu-depth", "5:64,20:33", 2, "images"]
+    other = evaluate("--protocol", small.name, "--average", "pixels")
+    assert (other["settings"]["crop"], other["settings"]["average"]) == ("5:64,20:33", "pixels")
+    assert other["tasks"]["depth"] != found["tasks"]["depth"]
+
+
+def test_a_protocol_needs_its_task_and_its_size(
+    d2i1: Callable[..., str], improved: Path, photos: Path
+) -> None:
+    photos.write_text("name: walls\ncolumns: {image: image, normals: image}\n")
+    command = ("evaluate", "--pipeline", improved, "--source", f"folder:{photos}")
+    told = "--protocol nyu-depth: scores depth; pipeline and source have in common normals"
+    assert told in d2i1(*command, "--protocol", "nyu-depth", code=2)
+    told = "--crop 44:471,40:601: sample 0 has 14 rows and 20 columns"
+    assert told in d2i1(*command, "--protocol", "geonet-normals", code=2)
 
 
 def test_skipped_samples_are_listed_with_their_reason(
