@@ -48,10 +48,13 @@ class Schema:
         tasks: the tasks that this version of the package knows, by name, with their classes.
         columns: name -> type for every column, known or unknown to this version. A type is `image`,
             a type of `datasets`, or inner columns.
+        palettes: whether pictures of class ids hold the colours of the classes. The first version
+            of the package wrote none, and its datasets continue without.
     """
 
     tasks: Mapping[str, Task]
     columns: Columns
+    palettes: bool = True
 
     @classmethod
     def of(
@@ -126,7 +129,8 @@ class Schema:
 
     def config(self) -> dict[str, Any]:
         """The config from which `Schema.from_config` builds this schema again."""
-        return {"tasks": describe_tasks(self.tasks), "columns": self.columns}
+        config = {"tasks": describe_tasks(self.tasks), "columns": self.columns}
+        return {**config, "palettes": True} if self.palettes else config
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Schema) and _plain(self) == _plain(other)
@@ -152,7 +156,7 @@ class Schema:
                 raise KeyError("id, image")
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise InputError(f"{where}: no schema of ours ({error!r})") from error
-        return cls(read_tasks(known, where), columns)
+        return cls(read_tasks(known, where), columns, bool(config.get("palettes")))
 
     def to_row(self, sample: Sample) -> dict[str, Any]:
         """Convert a sample to a row. This encodes all its pictures."""
@@ -168,7 +172,8 @@ class Schema:
         }
         for name, task in self.tasks.items():
             if name in sample.targets:
-                row[name] = _stored(task.family.to_png(sample.targets[name]))
+                encode = task.family.to_png if self.palettes else task.family.to_plain_png
+                row[name] = _stored(encode(sample.targets[name]))
         return _fit(row, self.columns)
 
     def complete(self, row: Mapping[str, Any]) -> dict[str, Any]:

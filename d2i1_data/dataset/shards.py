@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from ..checks import parse_json
 from ..errors import InputError
+from ..tasks import Task
 from .files import atomic_file, require_folder, write_json
 from .prefetch import prefetch
 from .sample import Sample
@@ -24,6 +25,7 @@ from .typed_json import from_json, to_json
 
 PLAN = "plan.json"
 SKIPPED = "skipped.json"
+ID2LABEL = "id2label*.json"  # names of classes, one file for each task that has them
 LOGS = "logs"  # holds a line of JSON for every finished shard
 ROWS_A_GROUP = 32  # small groups start streaming soon, see the docs of `datasets` on row groups
 ENCODERS = 2  # threads
@@ -194,6 +196,27 @@ def library_versions() -> dict[str, str]:
 
 
 def write_metadata(folder: Path, schema: Schema) -> None:
-    """Write the metadata file of a dataset: its schema, and the library versions."""
+    """Write the metadata file of a dataset: its schema, and the library versions.
+
+    The names of its classes are written too, see `write_id2label`.
+    """
     content = {"format_version": FORMAT_VERSION, **schema.config(), "versions": library_versions()}
     write_json(folder / METADATA, content)
+    write_id2label(folder, schema.tasks)
+
+
+def write_id2label(folder: Path, tasks: Mapping[str, Task]) -> None:
+    """Write the names of classes as scripts of transformers read them: `{"0": "wall", ...}`.
+
+    `id2label.json` is of the first task with classes; each further one has `id2label_TASK.json`.
+    Such files of other tasks are deleted.
+    """
+    names = {name: task.family.names for name, task in tasks.items() if task.family.names}
+    files = {
+        folder / (f"id2label_{name}.json" if place else "id2label.json"): own
+        for place, (name, own) in enumerate(names.items())
+    }
+    for file in {*folder.glob(ID2LABEL)} - files.keys():
+        file.unlink()
+    for file, own in files.items():
+        write_json(file, dict(enumerate(own)))

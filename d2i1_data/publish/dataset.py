@@ -13,13 +13,14 @@ from ..creation.shard_check import require_complete
 from ..dataset.preview import PREVIEW
 from ..dataset.record import read_json
 from ..dataset.schema import METADATA, differing_columns, read_schema
-from ..dataset.shards import PLAN, dataset_shards, shard_path
+from ..dataset.shards import ID2LABEL, PLAN, dataset_shards, shard_path
 from ..errors import InputError
 from ..hub import Changes, Content, RemoteState, with_retries
 from .content import CARD, RepositoryContent, read_object
 
 SHARD = re.compile(r"data/train-(\d*).*\.parquet")  # the pattern that the card gives to the Hub
 PLANS = re.compile(r"plan(-\d+)?\.json")  # a number belongs to shards that were appended
+NAMES = re.compile(r"id2label(_\w+)?\.json")
 
 
 class DatasetContent(RepositoryContent):
@@ -71,7 +72,8 @@ class DatasetContent(RepositoryContent):
         others = tuple(sorted(set(theirs) - set(ours)))
         files = self._files(state, ours, appended=bool(others))
         files[CARD] = self._card(state, others)
-        old = [name for name in state.files if SHARD.fullmatch(name) or PLANS.fullmatch(name)]
+        kinds = (SHARD, PLANS, NAMES)
+        old = [name for name in state.files if any(kind.fullmatch(name) for kind in kinds)]
         deleted = [name for name in old if name not in files] if self.overwrite else []
         return Changes({n: f for n, f in files.items() if not state.has(n, f)}, deleted)
 
@@ -125,7 +127,7 @@ class DatasetContent(RepositoryContent):
         files |= ours
         # a report describes this folder only, so it is not sent if the folder is appended
         pictures = [] if appended else sorted((self.folder / "report").glob("*.png"))
-        for picture in (self.folder / PREVIEW, *pictures):
+        for picture in (self.folder / PREVIEW, *sorted(self.folder.glob(ID2LABEL)), *pictures):
             if picture.is_file():
                 files[picture.relative_to(self.folder).as_posix()] = picture
         plan = self.folder / PLAN

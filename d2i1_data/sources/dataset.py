@@ -24,7 +24,7 @@ from ..hub import download
 from .source import Source, fingerprint
 
 # other modes with the same meaning
-OTHER_MODES = {"L": ("P", "1")}
+OTHER_MODES = {"L": ("P", "1"), "P": ("L", "1")}
 # types that are read alike
 KINDS: tuple[Callable[[pa.DataType], bool], ...] = (
     pa.types.is_integer,

@@ -16,11 +16,18 @@ from ..pictures import open_picture, to_values
 from .distribution import Distribution
 
 
-def encode_png(pixels: NDArray[np.generic]) -> bytes:
-    """PNG bytes of uint8 or uint16 pixels, [H, W] or [H, W, 3]."""
-    file = io.BytesIO()
+def encode_png(pixels: NDArray[np.generic], palette: NDArray[np.uint8] | None = None) -> bytes:
+    """Encode pixels as PNG.
+
+    Args:
+        pixels: uint8 or uint16, [H, W] or [H, W, 3].
+        palette: colours [256, 3] in which viewers show uint8 pixels [H, W]. Their numbers stay.
+    """
+    file, image = io.BytesIO(), Image.fromarray(np.ascontiguousarray(pixels))
+    if palette is not None:
+        image.putpalette(palette.tobytes())
     # level 1 is three times as fast as the default
-    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "PNG", compress_level=1)
+    image.save(file, "PNG", compress_level=1)
     return file.getvalue()
 
 
@@ -283,6 +290,10 @@ class Family(ABC):
     @abstractmethod
     def to_png(self, array: NDArray[np.generic]) -> bytes:
         """Encode an array as PNG bytes, as datasets store it."""
+
+    def to_plain_png(self, array: NDArray[np.generic]) -> bytes:
+        """Encode an array as the first version did, which stored no colours of classes."""
+        return self.to_png(array)
 
     @abstractmethod
     def from_pixels(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:

@@ -14,7 +14,8 @@ from .family import Encoding, Family, Legend, encode_png, mean_over, precise
 
 
 class LabelMap(Family):
-    """Class ids, 0 to K - 1; unknown is 255. Raw: K logits. PNG: 8 bit, mode L, the ids.
+    """Class ids, 0 to K - 1; unknown is 255. Raw: K logits. PNG: 8 bit, the ids, with the
+    colours of the classes as its palette (mode P).
 
     Args:
         names: names of the classes, 1 to 255 of them.
@@ -117,6 +118,9 @@ class LabelMap(Family):
         return f"holds class id {wrong[0]}, allowed are {allowed}" if len(wrong) else None
 
     def to_png(self, array: NDArray[np.generic]) -> bytes:
+        return encode_png(np.asarray(array, np.uint8), self._colours())
+
+    def to_plain_png(self, array: NDArray[np.generic]) -> bytes:
         return encode_png(np.asarray(array, np.uint8))
 
     def from_pixels(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -139,9 +143,13 @@ class LabelMap(Family):
         return np.where(unknown, 255, ids)
 
     def colorize(self, array: NDArray[np.generic]) -> NDArray[np.uint8]:
+        return self._colours()[np.asarray(array, np.uint8)]
+
+    def _colours(self) -> NDArray[np.uint8]:
+        """The colour of each id, [256, 3]; black for ids without a class."""
         table = np.zeros((256, 3), np.uint8)
         table[: len(self.palette)] = self.palette
-        return table[np.asarray(array, np.uint8)]
+        return table
 
     def legend(self, array: NDArray[np.generic]) -> Legend:
         """The classes of the array, largest first."""
