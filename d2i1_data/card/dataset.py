@@ -103,6 +103,10 @@ def dataset_card(
         uncertainty=comma_list(f"{task.family.unsure} ({name})" for name, task in tasks.items()),
         coded=[code(name) for name in tasks],
         summary=summary,
+        splits=[
+            Markdown(f"{code(name)} ({counted(rows, 'row')})")
+            for name, (rows, _) in summary.splits.items()
+        ],
         stored=[*schema.columns],
         scores=_score_texts(schema),
         provenance=[name.replace("_", " ") for name in schema.inner("provenance")],
@@ -149,11 +153,17 @@ def _metadata(schema: Schema, summary: Summary) -> DatasetCardData:
         tags=[*synthetic, "diff2in1", *sorted({tag for t in tasks.values() for tag in t.tags})],
         **licence.metadata(_licences(summary)),
     )
-    splits = SplitDict({"train": SplitInfo("train", num_bytes=summary.size, num_examples=count)})
+    splits = SplitDict(
+        {
+            name: SplitInfo(name, num_bytes=size, num_examples=rows)
+            for name, (rows, size) in summary.splits.items()
+        }
+    )
     sizes = {"download_size": summary.size, "dataset_size": summary.size}
     info = DatasetInfo(features=schema.features, splits=splits, **sizes)
     DatasetInfosDict({"default": info}).to_dataset_card_data(data)
-    configs = {"data_files": [{"split": "train", "path": "data/train-*.parquet"}]}
+    files = [{"split": name, "path": f"data/{name}-*.parquet"} for name in summary.splits]
+    configs = {"data_files": files}
     MetadataConfigs({"default": configs}).to_dataset_card_data(data)
     return data
 

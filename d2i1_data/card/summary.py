@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..dataset.columns import count_values, take_column
 from ..dataset.schema import PROVENANCE, SCORES, Schema
-from ..dataset.shards import read_shard_record, readable
+from ..dataset.shards import read_shard_record, readable, shard_split
 
 # fields of the provenance that differ in every row
 ROW_FIELDS = ("source_id", "source_sha256", "noise_seed", "variant")
@@ -37,7 +37,7 @@ class Summary:
 
     Attributes:
         rows: number of rows.
-        size: bytes of the shards.
+        splits: rows and bytes of the shards of each split.
         skipped: number of source images that were left out.
         provenance: for each field, how often each value occurs.
         kinds: number of rows that are `real`, `labelled` (real images with predicted labels) and
@@ -51,7 +51,7 @@ class Summary:
     """
 
     rows: int = 0
-    size: int = 0
+    splits: dict[str, tuple[int, int]] = field(default_factory=dict)
     skipped: int = 0
     provenance: dict[str, Counter[Any]] = field(default_factory=dict)
     kinds: Counter[str] = field(default_factory=Counter)
@@ -60,6 +60,11 @@ class Summary:
     scores: dict[str, dict[str, NDArray[np.float32]]] = field(default_factory=dict)
     notes: Counter[str] = field(default_factory=Counter)
     base_licences: set[str | None] = field(default_factory=set)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all shards."""
+        return sum(size for _, size in self.splits.values())
 
     def values(self, name: str) -> list[Any]:
         """The values of a field of the provenance, most frequent first, without null."""
@@ -92,7 +97,8 @@ def summarize(shards: Sequence[Shard], schema: Schema) -> Summary:
                     parts.setdefault((task, score), []).append(column.to_numpy())
         record = read_shard_record(shard)
         summary.rows += table.num_rows
-        summary.size += _size(shard)
+        rows, size = summary.splits.get(name := shard_split(_path(shard)), (0, 0))
+        summary.splits[name] = (rows + table.num_rows, size + _size(shard))
         summary.skipped += len(record.skipped)
         summary.notes.update(record.notes)
         if pc.any(pc.equal(own["kind"], "created")).as_py():
@@ -121,6 +127,11 @@ def _add_provenance(summary: Summary, own: Mapping[str, pa.ChunkedArray]) -> Non
         counts.rows += row["count_all"]
         if image is not None:
             counts.images.add(image)
+
+
+def _path(shard: Shard) -> Path:
+    """The path of a shard. Open files of the Hub have `path`, those of this machine `name`."""
+    return shard if isinstance(shard, Path) else Path(getattr(shard, "path", None) or shard.name)
 
 
 def _size(shard: Shard) -> int:

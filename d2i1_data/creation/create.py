@@ -99,7 +99,8 @@ def _write_dataset(settings: WriteSettings) -> Path:
 def _plan(producer: "Producer", settings: WriteSettings, cluster: "RayCluster | None") -> "Plan":
     """Make the plan: every sample and its shard, and all other facts that decide their bytes."""
     from ..dataset.shards import library_versions
-    from .plan import Plan, plan_shards
+    from ..dataset.splits import read_splits
+    from .plan import Plan, plan_shards, split_shards
 
     rows, count, balance = producer.rows, len(producer.rows), None
     if not rows:
@@ -120,7 +121,10 @@ def _plan(producer: "Producer", settings: WriteSettings, cluster: "RayCluster | 
         facts["device"] = cluster.device
     facts["versions"] = library_versions()
     shards = plan_shards(producer.source, rows, count, size, balance, settings.subset_seed)
-    return Plan(facts, shards, producer.schema)
+    if settings.splits is None:
+        return Plan(facts, shards, producer.schema)
+    shards, splits = split_shards(producer.source, shards, size, read_splits(settings.splits))
+    return Plan(facts, shards, producer.schema, splits)
 
 
 def _begin(folder: Path, producer: "Producer", plan: "Plan", settings: WriteSettings) -> None:
@@ -138,7 +142,8 @@ def _begin(folder: Path, producer: "Producer", plan: "Plan", settings: WriteSett
     own = ("output_dir", "overwrite")  # these settings do not affect the content
     given = {name: value for name, value in asdict(settings).items() if name not in own}
     write_run(folder, RunRecord(producer.act, changed_flags(given, type(settings)), given))
-    write_metadata(folder, read_plan(folder).schema)
+    own_plan = read_plan(folder)
+    write_metadata(folder, own_plan.schema, [*own_plan.splits])
 
 
 def _finish(folder: Path, plan: "Plan") -> None:

@@ -8,8 +8,8 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import cycle, islice
+from dataclasses import dataclass, field
+from itertools import chain, cycle, islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from ..dataset.files import require_folder, temporary_path, write_text
 from ..dataset.record import RUN, read_json
 from ..dataset.schema import FORMAT_VERSION, METADATA, Schema, differing_columns
 from ..dataset.shards import LOGS, PLAN, SKIPPED, dataset_shards, shard_path
+from ..dataset.splits import TRAIN, draw_splits, is_name
 from ..errors import InputError
 from ..sources import Source, random_subset
 
@@ -40,15 +41,26 @@ class Plan:
             libraries.
         shards: the samples of each shard.
         schema: the columns of every shard.
+        splits: the number of shards of each split, in the order of the shards.
     """
 
     facts: dict[str, Any]
     shards: list[list[Item]]
     schema: Schema
+    splits: dict[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.splits = self.splits or {TRAIN: len(self.shards)}
+
+    def shard_paths(self, folder: Path) -> list[Path]:
+        """The file of each shard."""
+        names = chain.from_iterable(repeat(name, count) for name, count in self.splits.items())
+        return [shard_path(folder, index, name) for index, name in enumerate(names)]
 
     def write(self, folder: Path) -> None:
         """Write plan.json, with one shard on each line."""
         content = {"format_version": FORMAT_VERSION, **self.facts, "schema": self.schema.config()}
+        content |= {"splits": self.splits} if len(self.splits) > 1 else {}
         head = json.dumps(content, indent=2).removesuffix("\n}")
         lines = ",\n".join(f"    {json.dumps(shard)}" for shard in self.shards)
         write_text(folder / PLAN, f'{head},\n  "shards": [\n{lines}\n  ]\n}}\n')
@@ -148,6 +160,34 @@ def plan_shards(
     return [items[start : start + size] for start in range(0, count, size)]
 
 
+def split_shards(
+    source: Source, shards: Sequence[Sequence[Item]], size: int, shares: Mapping[str, float]
+) -> tuple[list[list[Item]], dict[str, int]]:
+    """Give each split shards of its own.
+
+    Args:
+        source: where the samples come from.
+        shards: the planned samples.
+        size: number of samples in a shard.
+        shares: share of the source images in each split.
+
+    Returns:
+        The same samples in their new shards, and the number of shards of each split.
+
+    Raises:
+        InputError: if there are fewer source images than splits.
+    """
+    items = [*chain.from_iterable(shards)]
+    rows = {source.identity(row): row for row in range(len(source))}
+    splits = draw_splits([source.origin(rows[item.source_id]) for item in items], shares)
+    parted, counts = list[list[Item]](), dict[str, int]()
+    for name in shares:
+        own = [item for item, split in zip(items, splits, strict=True) if split == name]
+        parts = [own[start : start + size] for start in range(0, len(own), size)]
+        parted, counts[name] = parted + parts, len(parts)
+    return parted, counts
+
+
 def balanced(source: Source, rows: Sequence[int], task: str) -> Iterator[str]:
     """Yield ids without end, so that the classes of a label map occur evenly.
 
@@ -224,7 +264,7 @@ def plan_sha256(folder: Path, name: str = PLAN) -> str:
 def missing_shards(plan: Plan, folder: Path) -> list[int]:
     """Indices of the shards that are not written yet."""
     there = {file.name for file in dataset_shards(folder)}
-    return [k for k in range(len(plan.shards)) if shard_path(folder, k).name not in there]
+    return [k for k, file in enumerate(plan.shard_paths(folder)) if file.name not in there]
 
 
 def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
@@ -249,6 +289,8 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
             version = read_json(folder / name).get("format_version", 0)
             check_format(version, FORMAT_VERSION, str(folder / name))
         differences = old.difference(plan.facts, plan.schema)
+        if not differences and old.splits != plan.splits:
+            differences = {"splits": f"{_value(old.splits)}, now {_value(plan.splits)}"}
         if not differences and old.shards != plan.shards:
             differences = {"shards": "other samples, or the same in another order"}
         if differences and not overwrite:
@@ -258,13 +300,13 @@ def claim_folder(folder: Path, plan: Plan, overwrite: bool) -> None:
             )
         resumed = not differences
         if differences:
-            shards = [shard_path(folder, index) for index in range(len(old.shards))]
+            shards = old.shard_paths(folder)
             logs = sorted((folder / LOGS).glob("*.jsonl"))
             names = ("README.md", "preview.png", SKIPPED, RUN)
             for file in (*(folder / name for name in names), *shards, *logs):
                 file.unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    for file in (folder / "data").glob(".train-*.tmp"):
+    for file in (folder / "data").glob(".*-*.parquet*.tmp"):
         file.unlink()  # left by a run that was killed
     if not resumed:
         plan.write(folder)
@@ -290,7 +332,10 @@ def read_plan(folder: Path, advice: str = "was it written by d2i1 create?") -> P
         version = int(facts.pop("format_version"))
         shards = [[Item(*item) for item in shard] for shard in facts.pop("shards")]
         config = facts.pop("schema")
+        splits = {name: int(count) for name, count in facts.pop("splits", {}).items()}
+        if splits and (sum(splits.values()) != len(shards) or not all(map(is_name, splits))):
+            raise ValueError("splits")
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise InputError(f"{file} is no plan of ours: {advice}") from error
     check_format(version, FORMAT_VERSION, str(file))
-    return Plan(facts, shards, Schema.from_config(config, str(file)))
+    return Plan(facts, shards, Schema.from_config(config, str(file)), splits)

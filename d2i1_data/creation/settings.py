@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..checks import MAX_PIXELS, require_choices, require_positive
+from ..dataset.splits import read_splits
 from ..errors import InputError
 from .ways import Way, read_prompts, read_strength, read_ways
 
@@ -54,8 +55,13 @@ class WriteSettings(SourceSettings, EngineSettings):
     """Source of the images: {sources}."""
     output_dir: str
     """Folder of the dataset."""
+    splits: str | None = None
+    """Shares of splits, such as `train=0.9,val=0.1`. All samples that were made from one image are
+    in one split. None puts all into train."""
 
     def __post_init__(self) -> None:
+        if self.splits is not None:
+            read_splits(self.splits)
         require_positive(self, "max_source_samples", "max_pixels", "shard_size", "workers")
         if self.workers is not None and self.engine != "ray":
             raise InputError(

@@ -9,7 +9,6 @@ from ..dataset.shards import (
     check_content,
     dataset_shards,
     read_shard_record,
-    shard_path,
 )
 from ..errors import InputError
 from .plan import Plan, missing_shards, plan_sha256
@@ -31,7 +30,7 @@ def broken_shards(plan: Plan, folder: Path) -> dict[Path, str]:
     Raises:
         InputError: for a shard of another plan, and for one that the plan does not have.
     """
-    own = [shard_path(folder, index) for index in range(len(plan.shards))]
+    own = plan.shard_paths(folder)
     sha256, appended = (
         plan_sha256(folder),
         [plan_sha256(folder, file.name) for file in folder.glob(APPENDED)],
@@ -65,7 +64,6 @@ def require_complete(plan: Plan, folder: Path) -> None:
     """
     for shard, why in broken_shards(plan, folder).items():
         raise InputError(f"{why}; repeat the command that made {shard.name}")
+    paths = plan.shard_paths(folder)
     for index in missing_shards(plan, folder):
-        raise InputError(
-            f"{shard_path(folder, index)}: no such file; repeat the command that made the dataset"
-        )
+        raise InputError(f"{paths[index]}: no such file; repeat the command that made the dataset")

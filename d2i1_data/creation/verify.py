@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from ..dataset.record import RUN, read_run
 from ..dataset.sample import Provenance, Quality, Sample
 from ..dataset.schema import Schema
-from ..dataset.shards import PLAN, library_versions, read_shard_record, shard_path
+from ..dataset.shards import PLAN, library_versions, read_shard_record
 from ..diff2in1.schedulers import find_scheduler_name
 from ..errors import InputError
 from .plan import Plan, list_differences, read_plan
@@ -98,7 +98,7 @@ def _read_shard(
     folder: Path, index: int, producer: Labeller, plan: Plan
 ) -> dict[str, dict[str, Any]]:
     """Read the rows of a shard by id, and check that they are those of the plan."""
-    path = shard_path(folder, index)
+    path = plan.shard_paths(folder)[index]
     rows = pq.read_table(path).to_pylist()
     planned = {producer.identity(item) for item in plan.shards[index]} - {
         *read_shard_record(path).skipped

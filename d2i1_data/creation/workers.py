@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..dataset.record import LogEntry
-from ..dataset.shards import LOGS, ShardRecord, library_versions, shard_path, write_shard
+from ..dataset.shards import LOGS, ShardRecord, library_versions, write_shard
 from ..dataset.typed_json import to_json
 from .plan import Plan, missing_shards, plan_sha256
 from .producers import NOT_FINITE, UNREADABLE, Producer, Skipped
@@ -58,7 +58,7 @@ class Worker:
             )
 
         samples = self.producer.make(self.plan.shards[index], skipped, progress)
-        path = shard_path(self.folder, index)
+        path = self.plan.shard_paths(self.folder)[index]
         count = write_shard(path, samples, self.plan.schema, record)
         seconds = round(time.perf_counter() - start, 3)
         device = self.plan.facts.get("device", "cpu")

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -21,6 +21,7 @@ from .files import atomic_file, require_folder, write_json
 from .prefetch import prefetch
 from .sample import Sample
 from .schema import FORMAT_VERSION, METADATA, Schema
+from .splits import TRAIN
 from .typed_json import from_json, to_json
 
 PLAN = "plan.json"
@@ -38,14 +39,20 @@ LIBRARIES = (
 )
 
 
-def shard_path(folder: Path, index: int) -> Path:
-    """The file of a shard."""
-    return folder / "data" / f"train-{index:05d}.parquet"
+def shard_path(folder: Path, index: int, split: str = TRAIN) -> Path:
+    """The file of a shard. No two shards of a dataset have the same number."""
+    return folder / "data" / f"{split}-{index:05d}.parquet"
+
+
+def shard_split(shard: Path) -> str:
+    """The name of the split that a shard belongs to."""
+    return shard.name.partition("-")[0]
 
 
 def dataset_shards(folder: Path) -> list[Path]:
-    """The finished shards of a dataset's folder, in order."""
-    return sorted((folder / "data").glob("train-*.parquet"))
+    """The finished shards of a dataset's folder, in order; those of the split train come first."""
+    shards = (folder / "data").glob("[A-Za-z]*-*.parquet")
+    return sorted(shards, key=lambda shard: (shard_split(shard) != TRAIN, shard.name))
 
 
 @dataclass(frozen=True)
@@ -195,13 +202,18 @@ def library_versions() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def write_metadata(folder: Path, schema: Schema) -> None:
+def write_metadata(folder: Path, schema: Schema, splits: Sequence[str] = (TRAIN,)) -> None:
     """Write the metadata file of a dataset: its schema, and the library versions.
 
     The names of its classes are written too, see `write_id2label`.
+
+    Args:
+        folder: folder of the dataset.
+        schema: its columns.
+        splits: the names of its splits; they are written if there are several.
     """
     content = {"format_version": FORMAT_VERSION, **schema.config(), "versions": library_versions()}
-    write_json(folder / METADATA, content)
+    write_json(folder / METADATA, content | ({"splits": [*splits]} if len(splits) > 1 else {}))
     write_id2label(folder, schema.tasks)
 
 

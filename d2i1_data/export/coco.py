@@ -7,6 +7,7 @@ pictures.
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -16,32 +17,61 @@ from numpy.typing import NDArray
 
 from ..diff2in1.families import encode_png
 from ..tasks import Task
-from .entries import Selection, write_new
+from .entries import Entry, Selection, write_new
 from .json_list import JsonList, write_object
+
+PICTURES = ("panoptic", "semantic")
 
 
 def write_coco(folder: Path, selection: Selection) -> None:
     """Write images/ and annotations/.
 
     For each task, annotations/ has panoptic_TASK.json with its pictures in panoptic_TASK/,
-    stuff_TASK.json with one mask for each class, and pictures of class ids in semantic_TASK/.
+    stuff_TASK.json with one mask for each class, and pictures of class ids in semantic_TASK/. If
+    there are several splits, each has its own: images/SPLIT/, panoptic_TASK_SPLIT.json and so on.
 
     Args:
         folder: an empty folder.
         selection: the samples. All tasks must have classes.
     """
-    tasks = selection.tasks
-    place = folder / "annotations"
+    (folder / "annotations").mkdir()
+    first = 1
+    for split, entries in selection.by_split():
+        first += _write_split(folder, selection, split, entries, first)
+
+
+def _write_split(
+    folder: Path, selection: Selection, split: str, entries: Iterator[Entry], first: int
+) -> int:
+    """Write the files of one split.
+
+    Args:
+        folder: folder of the export.
+        selection: the samples.
+        split: name of the split.
+        entries: its samples.
+        first: id of its first image. No two images of the export have the same id.
+
+    Returns:
+        The number of its images.
+    """
+    tasks, place = selection.tasks, folder / "annotations"
+    pictures = folder / "images" / (split if len(selection.splits) > 1 else "")
+    licences: dict[str, int] = {}
     with ExitStack() as stack:
 
         def new_list() -> JsonList:
             return JsonList(stack.enter_context(TemporaryFile("w+", dir=folder)))
 
         images, of_task = new_list(), {name: (new_list(), new_list()) for name in tasks}
-        for number, entry in enumerate(selection.entries, 1):
+        for number, entry in enumerate(entries, first):
             file, (height, width) = f"{entry.name}.png", entry.size
-            write_new(folder / "images" / file, entry.image)
-            images.add({"id": number, "file_name": file, "height": height, "width": width})
+            write_new(pictures / file, entry.image)
+            image = {"id": number, "file_name": file, "height": height, "width": width}
+            licence = entry.facts["provenance"]["licence"]
+            if licence is not None:
+                image["license"] = licences.setdefault(licence, len(licences) + 1)
+            images.add(image)
             for name, (panoptic, stuff) in of_task.items():
                 ids = entry.classes(tasks[name])
                 masks = list(_segments(ids))
@@ -50,13 +80,25 @@ def write_coco(folder: Path, selection: Selection) -> None:
                 for segment, mask in masks:
                     annotation = {**segment, "id": len(stuff) + 1, "image_id": number}
                     stuff.add({**annotation, "segmentation": encode_mask(mask)})
-                write_new(place / f"panoptic_{name}" / file, _panoptic_png(ids))
-                write_new(place / f"semantic_{name}" / file, entry.maps[name])
-        for name, (panoptic, stuff) in of_task.items():
-            categories = _categories(tasks[name])
-            for kind, annotations in (("panoptic", panoptic), ("stuff", stuff)):
-                content = {"images": images, "annotations": annotations, "categories": categories}
-                write_object(place / f"{kind}_{name}.json", content)
+                coded, plain = (selection.of_split(f"{k}_{name}", split) for k in PICTURES)
+                write_new(place / coded / file, _panoptic_png(ids))
+                write_new(place / plain / file, entry.maps[name])
+        for name, lists in of_task.items():
+            for kind, annotations in zip(("panoptic", "stuff"), lists, strict=True):
+                content = {
+                    "info": _info(selection.name, split),
+                    "licenses": [{"id": n, "name": one, "url": ""} for one, n in licences.items()],
+                    "images": images,
+                    "annotations": annotations,
+                    "categories": _categories(tasks[name]),
+                }
+                write_object(place / f"{selection.of_split(f'{kind}_{name}', split)}.json", content)
+    return len(images)
+
+
+def _info(name: str, split: str) -> dict[str, str]:
+    made_by = f"diff2in1 {version('diff2in1')}"
+    return {"description": f"{name}, split {split}", "version": "1.0", "contributor": made_by}
 
 
 def _segments(ids: NDArray[np.uint8]) -> Iterator[tuple[dict[str, Any], NDArray[np.bool_]]]:

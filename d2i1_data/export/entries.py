@@ -2,7 +2,8 @@
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..dataset.schema import decode_rgb, stored_bytes
+from ..dataset.splits import TRAIN
 from ..diff2in1.families import CONFIDENCE, encode_png
 from ..diff2in1.pictures import FORMATS
 from ..errors import InputError
@@ -25,12 +27,14 @@ LONGEST = 128  # characters of a file name; systems allow 255 bytes with the end
 class Entry(NamedTuple):
     """A row as files.
 
-    name: name of its files, without ending; it is unique. size: height and width in pixels. image:
-    PNG bytes. maps: PNG bytes by task, as stored; if the row has no label, all pixels are unknown.
-    confidence: PNG bytes by task, if they are stored. facts: id, caption, quality and provenance.
+    name: name of its files, without ending; it is unique. split: name of its split. size: height
+    and width in pixels. image: PNG bytes. maps: PNG bytes by task, as stored; if the row has no
+    label, all pixels are unknown. confidence: PNG bytes by task, if they are stored. facts: id,
+    caption, quality and provenance.
     """
 
     name: str
+    split: str
     size: Size
     image: bytes
     maps: dict[str, bytes]
@@ -53,13 +57,22 @@ class Entry(NamedTuple):
 class Selection(NamedTuple):
     """The part of a dataset that is exported.
 
-    name: name of the dataset. tasks: the exported tasks, by name. entries: one for each row; they
-    can be read only once.
+    name: name of the dataset. tasks: the exported tasks, by name. splits: names of the splits.
+    entries: one for each row, split after split; they can be read only once.
     """
 
     name: str
     tasks: Mapping[str, Task]
+    splits: Sequence[str]
     entries: Iterable[Entry]
+
+    def by_split(self) -> Iterator[tuple[str, Iterator[Entry]]]:
+        """Each split with its entries."""
+        return groupby(self.entries, lambda entry: entry.split)
+
+    def of_split(self, name: str, split: str) -> str:
+        """The name of a file that each split has: with the split if there are several."""
+        return f"{name}_{split}" if len(self.splits) > 1 else name
 
 
 def file_name(identity: str) -> str:
@@ -76,37 +89,52 @@ def file_name(identity: str) -> str:
     return name[: LONGEST - len(ending)] + ending
 
 
-def check_ids(source: Dataset) -> None:
-    """Check that each id can name its own files.
+def check_ids(sources: Iterable[Dataset]) -> None:
+    """Check that each id of a dataset can name its own files.
+
+    Args:
+        sources: the splits of the dataset.
 
     Raises:
         InputError: if two rows have the same id.
     """
     rows: dict[str, int] = {}
-    for row, identity in enumerate(source.ids):
-        first = rows.setdefault(identity, row)
-        if first != row:
-            raise InputError(
-                f"dataset {source.name}: rows {first} and {row} have the same id {identity!r},"
-                " so their files would have the same names"
-            )
+    for source in sources:
+        for row, identity in enumerate(source.ids):
+            if identity in rows:
+                raise InputError(
+                    f"dataset {source.name}: rows {rows[identity]} and {row} have the same id"
+                    f" {identity!r}, so their files would have the same names"
+                )
+            rows[identity] = row
 
 
-def entries(source: Dataset, tasks: Mapping[str, Task]) -> Iterator[Entry]:
-    """Every row of a dataset with the maps of some tasks.
+def entries(
+    source: Dataset,
+    tasks: Mapping[str, Task],
+    rows: Iterable[int] | None = None,
+    split: str = TRAIN,
+) -> Iterator[Entry]:
+    """Rows of a dataset with the maps of some tasks.
+
+    Args:
+        source: the dataset.
+        tasks: the tasks.
+        rows: indices of the rows; None is all.
+        split: name of their split.
 
     Raises:
         InputError: if a picture cannot be read, or has another size than its image.
     """
-    for index in range(len(source)):
+    for index in range(len(source)) if rows is None else rows:
         try:
-            yield _entry(source.stored(index), source.identity(index), tasks)
+            yield _entry(source.stored(index), source.identity(index), split, tasks)
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             identity = source.identity(index)
             raise InputError(f"dataset {source.name}: row {identity!r}: {error}") from error
 
 
-def _entry(row: Mapping[str, Any], identity: str, tasks: Mapping[str, Task]) -> Entry:
+def _entry(row: Mapping[str, Any], identity: str, split: str, tasks: Mapping[str, Task]) -> Entry:
     image, size = _as_png(row["image"], decode_rgb, encode_png)
     maps: dict[str, bytes] = {}
     confidence: dict[str, bytes] = {}
@@ -129,7 +157,7 @@ def _entry(row: Mapping[str, Any], identity: str, tasks: Mapping[str, Task]) -> 
         "quality": {name: row["quality"][name] for name in tasks},
         "provenance": row["provenance"],
     }
-    return Entry(file_name(identity), size, image, maps, confidence, facts)
+    return Entry(file_name(identity), split, size, image, maps, confidence, facts)
 
 
 def _as_png(

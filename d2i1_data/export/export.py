@@ -1,13 +1,15 @@
 """Export: write a dataset in a layout that other tools read."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from accelerate import PartialState
 from tqdm import tqdm
 
+from ..dataset.splits import TRAIN, draw_splits, read_splits
 from ..errors import InputError
 from ..registry import load
 from ..sources.dataset import Dataset
@@ -30,17 +32,53 @@ def export(settings: ExportSettings) -> Path:
     if PartialState().num_processes > 1:
         raise InputError("export runs in one process")
     exporter = EXPORTERS[settings.format]
-    source = Dataset(settings.dataset, settings.split, settings.min_quality)
-    tasks = choose_tasks(exporter, source, settings.tasks)
-    check_ids(source)
+    sources = _open(settings)
+    tasks = choose_tasks(exporter, next(iter(sources.values())), settings.tasks)
+    check_ids(sources.values())
+    parts = _draw(sources, settings.splits) if settings.splits else _keep(sources)
+    count = sum(len(source) for source in sources.values())
     options = {name: getattr(settings, name) for name in exporter.options}
     with staged(Path(settings.output_dir)) as folder:
-        rows = tqdm(entries(source, tasks), "export", len(source), unit="sample")
+        found = (entries(one.source, tasks, one.rows, one.split) for one in parts)
+        rows = tqdm(chain.from_iterable(found), "export", count, unit="sample")
         with (folder / "samples.jsonl").open("x") as listing:
             name = Path(settings.dataset).resolve().name
-            selection = Selection(name, tasks, _listed(rows, listing))
+            splits = [*dict.fromkeys(part.split for part in parts)]
+            selection = Selection(name, tasks, splits, _listed(rows, listing))
             load(exporter.target)(folder, selection, **options)
     return Path(settings.output_dir)
+
+
+class Part(NamedTuple):
+    """Rows of a dataset that are exported as one split."""
+
+    split: str
+    source: Dataset
+    rows: Sequence[int]
+
+
+def _open(settings: ExportSettings) -> dict[str, Dataset]:
+    """The splits of the dataset that are exported, by name."""
+    name = settings.split or TRAIN
+    first = Dataset(settings.dataset, name, settings.min_quality)
+    others = [] if settings.split else [one for one in first.splits if one != name]
+    more = {one: Dataset(settings.dataset, one, settings.min_quality) for one in others}
+    return {name: first} | more
+
+
+def _keep(sources: Mapping[str, Dataset]) -> list[Part]:
+    return [Part(split, source, range(len(source))) for split, source in sources.items()]
+
+
+def _draw(sources: Mapping[str, Dataset], text: str) -> list[Part]:
+    """Draw new splits among all rows."""
+    shares = read_splits(text)
+    places = [(source, row) for source in sources.values() for row in range(len(source))]
+    drawn = draw_splits([source.origin(row) for source, row in places], shares)
+    rows = {(name, source): list[int]() for name in shares for source in sources.values()}
+    for (source, row), split in zip(places, drawn, strict=True):
+        rows[split, source].append(row)
+    return [Part(split, source, own) for (split, source), own in rows.items()]
 
 
 def choose_tasks(exporter: Exporter, source: Dataset, names: str | None) -> dict[str, Task]:
@@ -83,5 +121,6 @@ def choose_tasks(exporter: Exporter, source: Dataset, names: str | None) -> dict
 def _listed(rows: Iterable[Entry], listing: TextIO) -> Iterator[Entry]:
     """Yield the same entries, and write the facts of each to a file as a line of JSON."""
     for entry in rows:
-        listing.write(json.dumps({"name": entry.name, **entry.facts}) + "\n")
+        named = {"name": entry.name, "split": entry.split}
+        listing.write(json.dumps(named | entry.facts) + "\n")
         yield entry

@@ -15,11 +15,14 @@ LAYOUT = "folder.yaml"
 def write_folders(folder: Path, selection: Selection) -> None:
     """Write image/, TASK/ for each task, confidence/TASK/ if stored, captions/ and folder.yaml.
 
+    If there are several splits, splits/SPLIT.txt lists the images of each.
+
     Args:
         folder: an empty folder.
         selection: the samples.
     """
     licences, captioned = set(), False
+    names = {split: list[str]() for split in selection.splits}
     for entry in selection.entries:
         confidence = {f"confidence/{name}": data for name, data in entry.confidence.items()}
         for column, data in {"image": entry.image, **entry.maps, **confidence}.items():
@@ -27,6 +30,7 @@ def write_folders(folder: Path, selection: Selection) -> None:
         caption = entry.facts["caption"]
         write_new(folder / "captions" / f"{entry.name}.txt", (caption or "").encode())
         captioned |= caption is not None
+        names[entry.split].append(entry.name)
         licences.add(entry.facts["provenance"]["licence"])
     layout: dict[str, Any] = {"name": selection.name}
     if len(licences) == 1 and None not in licences:
@@ -35,6 +39,10 @@ def write_folders(folder: Path, selection: Selection) -> None:
         name: {"folder": name, **task.family.own_encoding} if task.family.own_encoding else name
         for name, task in selection.tasks.items()
     }
+    if len(names) > 1:
+        layout["split"] = "splits/{split}.txt"
+        for split, own in names.items():
+            write_new(folder / "splits" / f"{split}.txt", "\n".join(own).encode())
     classes = {name: t.family for name, t in selection.tasks.items() if t.family.names}
     if classes:
         layout["classes"] = {name: _classes(family) for name, family in classes.items()}

@@ -44,6 +44,21 @@ RECORDS = (
         options=("min_region", "outline"),
     ),
     Exporter(
+        "voc",
+        "d2i1_data.export.voc:write_voc",
+        "PASCAL VOC: pictures of class ids of one task, and lists of names for each split",
+        of_classes=True,
+        of_one_task=True,
+    ),
+    Exporter(
+        "transformers",
+        "d2i1_data.export.transformers:write_transformers",
+        "Parquet files of one task with classes, for transformers' `run_semantic_segmentation.py`",
+        of_classes=True,
+        of_one_task=True,
+        options=("shard_size",),
+    ),
+    Exporter(
         "webdataset",
         "d2i1_data.export.webdataset:write_webdataset",
         "tar files of samples",

@@ -3,16 +3,17 @@
 import io
 import json
 import tarfile
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 
 from ..dataset.schema import Schema
 from ..dataset.shards import write_metadata
-from .entries import Selection
+from .entries import Entry, Selection
 
 
 def write_webdataset(folder: Path, selection: Selection, *, shard_size: int) -> None:
-    """Write data/train-00000.tar and so on, and the classes in diff2in1.json.
+    """Write data/SPLIT-00000.tar and so on, and the classes in diff2in1.json.
 
     A sample is KEY.image.png, KEY.TASK.png, KEY.confidence.TASK.png if it is stored, and KEY.json.
 
@@ -22,15 +23,21 @@ def write_webdataset(folder: Path, selection: Selection, *, shard_size: int) -> 
         shard_size: samples in one tar file.
     """
     (folder / "data").mkdir()
-    shards = groupby(enumerate(selection.entries), lambda pair: pair[0] // shard_size)
-    for index, shard in shards:
-        with tarfile.open(folder / "data" / f"train-{index:05d}.tar", "x") as tar:
-            for _, entry in shard:
-                confidence = {f"confidence.{n}": data for n, data in entry.confidence.items()}
-                for part, data in {"image": entry.image, **entry.maps, **confidence}.items():
-                    _add(tar, f"{entry.name}.{part}.png", data)
-                _add(tar, f"{entry.name}.json", json.dumps(entry.facts).encode())
-    write_metadata(folder, Schema.of(selection.tasks, confidence=True))
+    for split, entries in selection.by_split():
+        for index, shard in groupby(enumerate(entries), lambda pair: pair[0] // shard_size):
+            file = folder / "data" / f"{split}-{index:05d}.tar"
+            _write(file, (entry for _, entry in shard))
+    write_metadata(folder, Schema.of(selection.tasks, confidence=True), selection.splits)
+
+
+def _write(file: Path, entries: Iterable[Entry]) -> None:
+    """Write samples to a new tar file."""
+    with tarfile.open(file, "x") as tar:
+        for entry in entries:
+            confidence = {f"confidence.{n}": data for n, data in entry.confidence.items()}
+            for part, data in {"image": entry.image, **entry.maps, **confidence}.items():
+                _add(tar, f"{entry.name}.{part}.png", data)
+            _add(tar, f"{entry.name}.json", json.dumps(entry.facts).encode())
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

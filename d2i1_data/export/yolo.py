@@ -1,5 +1,6 @@
 """YOLO: images, and a text file of polygons for each image."""
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +11,11 @@ from numpy.typing import NDArray
 from .entries import Selection, write_new
 from .polygons import polygons
 
+logger = logging.getLogger(__name__)
+
 
 def write_yolo(folder: Path, selection: Selection, *, min_region: int, outline: str) -> None:
-    """Write images/train/, labels/train/ and data.yaml.
+    """Write images/SPLIT/, labels/SPLIT/ and data.yaml.
 
     A line is a connected region: its class, then x and y of its corners as shares of the sides.
     Unknown pixels are in no region.
@@ -26,10 +29,14 @@ def write_yolo(folder: Path, selection: Selection, *, min_region: int, outline: 
     (task,) = selection.tasks.values()
     for entry in selection.entries:
         lines = "".join(_lines(entry.classes(task), min_region, outline))
-        write_new(folder / "images/train" / f"{entry.name}.png", entry.image)
-        write_new(folder / "labels/train" / f"{entry.name}.txt", lines.encode())
-    # readers need both splits; the user may change `val`
-    layout = {"train": "images/train", "val": "images/train"}
+        write_new(folder / "images" / entry.split / f"{entry.name}.png", entry.image)
+        write_new(folder / "labels" / entry.split / f"{entry.name}.txt", lines.encode())
+    layout = {split: f"images/{split}" for split in selection.splits}
+    if "val" not in layout:
+        logger.warning(
+            "data.yaml has no `val`, which Ultralytics needs to train: export again with"
+            " --splits train=0.9,val=0.1"
+        )
     names = dict(enumerate(task.family.names))
     text = yaml.safe_dump({**layout, "names": names}, sort_keys=False)
     write_new(folder / "data.yaml", text.encode())

@@ -13,12 +13,13 @@ from ..creation.shard_check import require_complete
 from ..dataset.preview import PREVIEW
 from ..dataset.record import read_json
 from ..dataset.schema import METADATA, differing_columns, read_schema
-from ..dataset.shards import ID2LABEL, PLAN, dataset_shards, shard_path
+from ..dataset.shards import ID2LABEL, PLAN, dataset_shards, shard_path, shard_split
+from ..dataset.splits import TRAIN
 from ..errors import InputError
 from ..hub import Changes, Content, RemoteState, with_retries
 from .content import CARD, RepositoryContent, read_object
 
-SHARD = re.compile(r"data/train-(\d*).*\.parquet")  # the pattern that the card gives to the Hub
+SHARD = re.compile(r"data/[A-Za-z]\w*-(\d*).*\.parquet")  # as the card names them to the Hub
 PLANS = re.compile(r"plan(-\d+)?\.json")  # a number belongs to shards that were appended
 NAMES = re.compile(r"id2label(_\w+)?\.json")
 
@@ -93,7 +94,7 @@ class DatasetContent(RepositoryContent):
         numbered: dict[str, Content] = {}
         for shard, name, at in zip(self.shards, names, present, strict=True):
             if at is None and (others or name in theirs):
-                name = f"data/{shard_path(self.folder, next(free)).name}"
+                name = f"data/{shard_path(self.folder, next(free), shard_split(shard)).name}"
             numbered[at or name] = shard
         return numbered
 
@@ -149,6 +150,12 @@ class DatasetContent(RepositoryContent):
             raise InputError(
                 f"{self.repository}: tasks or classes differ in {', '.join(differing)}: publish"
                 " this dataset under another --repo_id"
+            )
+        if local.get("splits") != remote.get("splits"):
+            ours, theirs = (", ".join(one.get("splits", [TRAIN])) for one in (local, remote))
+            raise InputError(
+                f"{self.repository} has the splits {theirs}, this dataset {ours}: publish it under"
+                " another --repo_id"
             )
         if columns := differing_columns(remote.get("columns", {}), local["columns"]):
             raise InputError(

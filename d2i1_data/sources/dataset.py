@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..checkpoints.files import check_id, not_found
+from ..checks import parse_json
 from ..dataset.columns import take_column
 from ..dataset.sample import Sample
 from ..dataset.schema import METADATA, SCORES, Schema, read_schema, stored_bytes
 from ..dataset.shards import check_content, read_shard_record
+from ..dataset.splits import TRAIN, is_name
 from ..diff2in1.pictures import FORMATS, read_size
 from ..errors import InputError
 from ..hub import download
@@ -43,6 +46,9 @@ class Dataset(Source):
         min_quality: `TASK.SCORE` -> least value. Only rows that reach all these values are kept,
             in their order. A score that is null reaches no value.
 
+    Attributes:
+        splits: the names of all splits of the dataset.
+
     Raises:
         InputError: if there is no such dataset, or it has another schema.
     """
@@ -57,11 +63,12 @@ class Dataset(Source):
         self.name = path if not Path(path).is_dir() else Path(path).resolve().name
         metadata = _metadata(path)
         self.stored_schema = read_schema(metadata, f"{path}/{METADATA}")
+        self.splits = _splits(metadata, f"{path}/{METADATA}")
         self.tasks = self.stored_schema.tasks
         self.fingerprint = fingerprint(
             self.name, split, metadata.decode(errors="replace"), min_quality
         )
-        rows = _load(path, split or "train")
+        rows = _load(path, split or TRAIN)
         _check_columns(rows.features.arrow_schema, self.stored_schema.arrow, f"dataset {path}")
         self.rows = rows.with_format("arrow")  # undecoded
         if min_quality:
@@ -80,6 +87,14 @@ class Dataset(Source):
 
     def identity(self, index: int) -> str:
         return self.ids[index]
+
+    def origin(self, index: int) -> str:
+        return self._origins[index]
+
+    @cached_property
+    def _origins(self) -> list[str]:
+        made_from = self.column("provenance.source_id").to_pylist()
+        return [one or own for one, own in zip(made_from, self.ids, strict=True)]
 
     @property
     def schema(self) -> Schema:
@@ -229,6 +244,14 @@ def _load(path: str, split: str) -> datasets.Dataset:
             check_content(shard)
         message = " ".join(str(error.__cause__ or error).split())
         raise InputError(f"dataset {path}: cannot be loaded: {message}") from error
+
+
+def _splits(metadata: bytes, where: str) -> list[str]:
+    """The names of the splits in a metadata file."""
+    names = parse_json(metadata).get("splits", [TRAIN])
+    if not (isinstance(names, list) and names and all(map(is_name, names))):
+        raise InputError(f"{where}: splits: expected a list of names, got {names!r:.60}")
+    return names
 
 
 def _metadata(path: str) -> bytes:

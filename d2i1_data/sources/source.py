@@ -58,6 +58,13 @@ class Source(ABC):
     def identity(self, index: int) -> str:
         """The id of a sample, without reading it. No two samples have the same id."""
 
+    def origin(self, index: int) -> str:
+        """The id of the image that a sample was made from. A real sample gives its own id.
+
+        Splits are drawn by it, so that no two of them have samples of one image.
+        """
+        return self.identity(index)
+
     @abstractmethod
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         """Read a sample.

@@ -100,7 +100,10 @@ def test_hostile_words_break_nothing(
         ),
         ("--format coco --tasks smell", "dataset r has no 'smell', it has normals, depth"),
         ("--format yolo", "holds one task: choose one of semseg, human_parsing with --tasks"),
-        ("--format coco --shard_size 5", "--shard_size has no effect without --format webdataset"),
+        (
+            "--format coco --shard_size 5",
+            "--shard_size has no effect without --format transformers or",
+        ),
         ("--format folders --min_region 5", "--min_region has no effect without --format yolo"),
         ("--format yolo --min_region 0", "--min_region 0: expected at least 1"),
         ("--format zip", "coco"),

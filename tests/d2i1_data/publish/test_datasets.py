@@ -77,7 +77,7 @@ def test_hostile_names_stay_words(hub: Hub, photos: Path) -> None:
     run("publish", folder, "--repo_id", "rooms")
     files = hub.files("alice/rooms", "dataset")
     assert set(files) - {".gitattributes", "data/train-00000.parquet"} == {
-        *("README.md", "diff2in1.json", "plan.json", "preview.png")
+        *("README.md", "diff2in1.json", "id2label.json", "plan.json", "preview.png")
     }
     card = DatasetCard.load("alice/rooms")
     assert card.data.license in (None, "other") and "<script" not in card.text
