@@ -333,7 +333,8 @@ def read_plan(folder: Path, advice: str = "was it written by d2i1 create?") -> P
         shards = [[Item(*item) for item in shard] for shard in facts.pop("shards")]
         config = facts.pop("schema")
         splits = {name: int(count) for name, count in facts.pop("splits", {}).items()}
-        if splits and (sum(splits.values()) != len(shards) or not all(map(is_name, splits))):
+        fit = sum(splits.values()) == len(shards) and min(splits.values(), default=0) > 0
+        if splits and not (fit and all(map(is_name, splits))):
             raise ValueError("splits")
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
         raise InputError(f"{file} is no plan of ours: {advice}") from error
