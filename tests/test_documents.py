@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from datasets import Dataset
 from huggingface_hub import HfApi
 from PIL import Image
 
@@ -95,8 +96,10 @@ def run_yaml(block: Block, folder: Path) -> None:
     assert first.startswith("# ") and first.endswith(".yaml"), f"{block}: begin with # NAME.yaml"
     file = folder / first.removeprefix("# ")
     file.write_text(content)
-    if "columns" in yaml.safe_load(content):
-        sample = open_source(f"folder:{file}:train")[0]
+    keys = yaml.safe_load(content)
+    if "columns" in keys:
+        kind = "hub" if "dataset" in keys else "folder"
+        sample = open_source(f"{kind}:{file}:train")[0]
         assert sample.caption and sample.targets
 
 
@@ -136,12 +139,23 @@ def prepared(request: pytest.FixtureRequest, document: Path, tmp_path: Path, str
         client = HfApi()
         client.create_repo(TINY_SD15)
         client.upload_folder(repo_id=TINY_SD15, folder_path=request.getfixturevalue("tiny_base"))
+    if "dataset: alice/streets" in document.read_text():
+        request.getfixturevalue("hub")
+        send_streets()
     shutil.copytree(streets, tmp_path, dirs_exist_ok=True)
     for name in ("docs", "scripts"):
         (tmp_path / name).symlink_to(ROOT / name)
     for name, fixture in GIVEN.get(document.name, {}).items():
         shutil.copytree(request.getfixturevalue(fixture), tmp_path / name)
     return tmp_path
+
+
+def send_streets() -> None:
+    """The data set of docs/your_data.md."""
+    ids, metres = np.array([[0, 1], [2, 3]], np.uint8), np.ones((2, 2), np.float32)
+    pictures = {"photo": np.zeros((2, 2, 3), np.uint8), "metres": metres, "annotation": ids}
+    row = {key: Image.fromarray(pixels) for key, pixels in pictures.items()} | {"text": "a street"}
+    Dataset.from_list([row]).push_to_hub("alice/streets")
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,10 @@ def public_source(spec: str, name: str | None) -> str:
     parsed = parse_spec(spec)
     if parsed.place is None:
         return spec
-    public = name if name and not SOURCES[parsed.kind].is_file else Path(parsed.place).name
+    place = Path(parsed.place)
+    public = place.name if place.suffix else public_name(parsed.place)
+    if name and not SOURCES[parsed.kind].is_file:
+        public = name
     return str(parsed._replace(place=public))
 
 

@@ -8,7 +8,7 @@ round compares again and sends what is still missing.
 from .download import download, snapshot
 from .errors import describe_error
 from .repository import Changes, Content, Kind, RemoteState, Repository, size_of
-from .retry import with_retries
+from .retry import no_answer, with_retries
 
 __all__ = [
     "Changes",
@@ -18,6 +18,7 @@ __all__ = [
     "Repository",
     "describe_error",
     "download",
+    "no_answer",
     "size_of",
     "snapshot",
     "with_retries",

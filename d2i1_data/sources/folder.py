@@ -19,7 +19,6 @@ stand in a table. `docs/your_data.md` describes all keys.
 import logging
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from ..dataset.sample import Provenance, Sample, image_sha256
 from ..diff2in1.pictures import SUFFIXES, Picture, read_size
 from ..errors import InputError
 from .described import Described
-from .layout import FolderLayout, read_folder_layout, read_manifest_keys
+from .layout import content_of, read_folder_layout, read_manifest_keys
 from .manifest import read_manifest, read_text
 from .source import fingerprint
 
@@ -57,7 +56,10 @@ class Folder(Described):
         place = Path(file) if Path(file).is_dir() else Path(file).parent
         self.root = place / os.path.expandvars(layout.root)
         self.texts: dict[str, str] = {}
-        own = _own(layout)
+        own = content_of(layout)
+        for key in NEW:
+            if own[key] is None:
+                del own[key]
         if keys is None:
             self.files = {name: self._list(column.place) for name, column in self.columns.items()}
         else:
@@ -174,15 +176,6 @@ class Folder(Described):
         if self.caption.column is not None:
             return self.texts.get(self.ids[index])
         return read_text(self.root / str(self.caption.folder) / f"{self.ids[index]}.txt")
-
-
-def _own(layout: FolderLayout) -> dict[str, object]:
-    """The content of a YAML file for the fingerprint, as earlier versions knew it."""
-    content = asdict(layout)
-    for classes in content["classes"].values():
-        if isinstance(classes.get("remap"), dict):  # its keys are numbers and texts
-            classes["remap"] = {str(key): goal for key, goal in classes["remap"].items()}
-    return {key: own for key, own in content.items() if key not in NEW or own is not None}
 
 
 def _walk(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:

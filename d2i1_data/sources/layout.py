@@ -1,6 +1,6 @@
 """The YAML files that describe data, read and checked."""
 
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -151,6 +151,16 @@ def read_layout(kind: type[L], file: str, split: str | None) -> L:
     if layout.caption is not None:
         _check_caption(layout, build(Caption, layout.caption, f"{file}: caption"), file)
     return layout
+
+
+def content_of(layout: Layout) -> dict[str, Any]:
+    """The content of a YAML file, for fingerprints."""
+    content = asdict(layout)
+    for classes in content["classes"].values():
+        if isinstance(classes, dict) and isinstance(classes.get("remap"), dict):
+            # its keys are numbers and texts, which have no order
+            classes["remap"] = {str(key): goal for key, goal in classes["remap"].items()}
+    return content
 
 
 def read_manifest_keys(layout: FolderLayout, file: str) -> Manifest | None:

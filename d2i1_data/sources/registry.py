@@ -18,6 +18,13 @@ RECORDS = (
         is_file=True,
     ),
     SourceKind(
+        "hub",
+        "d2i1_data.sources.hub:Hub",
+        "any data set of the Hub, described by a YAML file; or one whose description is shipped",
+        place="FILE.yaml_OR_ID",
+        is_file=True,
+    ),
+    SourceKind(
         "dataset",
         "d2i1_data.sources.dataset:Dataset",
         "a dataset in our schema, in a folder or on the Hub",

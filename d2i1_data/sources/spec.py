@@ -34,7 +34,7 @@ class SourceKind:
         help: one line that says what it reads.
         place: placeholder of the place in help texts; None if the kind has no place.
         split: whether a spec may name a split.
-        is_file: whether the place is a file. Cards then show only the last part of its path.
+        is_file: whether the place is a file, or an id. Of a path cards show only the last part.
         quality: whether its samples have scores. The class then also takes `min_quality`.
         images: False if it has only captions. A resolution must then be given.
         origin: for a published data set, where users get it and under which terms.

@@ -14,8 +14,17 @@ from PIL import Image
 
 from d2i1_data.sources import open_source
 from d2i1_data.sources.camera import Camera
-from d2i1_data.sources.layout import Caption, Classes, Column, FolderLayout, Manifest
-from tests.documents.reading import ROOT, read_table
+from d2i1_data.sources.hub import HubLayout, shipped_mappings
+from d2i1_data.sources.layout import (
+    Caption,
+    Classes,
+    Column,
+    FolderLayout,
+    Layout,
+    Manifest,
+    read_layout,
+)
+from tests.documents.reading import ROOT, read_names, read_table
 
 PAGE = ROOT / "docs" / "your_data.md"
 INNER: Mapping[str, type] = {
@@ -85,3 +94,15 @@ def test_every_example_can_be_opened(
     file.write_text(yaml.safe_dump(completed(yaml.safe_load(example))))
     sample = open_source(f"folder:{file}:train")[0]
     assert sample.targets.keys() == completed(yaml.safe_load(example))["columns"].keys() - {"image"}
+
+
+def test_the_table_of_the_hub_names_every_key(tmp_path: Path) -> None:
+    table = [[cell.strip("`") for cell in row] for row in read_table(PAGE, "key of a data set")]
+    keys = {field.name for field in fields(HubLayout)} - {field.name for field in fields(Layout)}
+    assert sorted(key for key, _, _ in table) == sorted(keys)
+    for key, _, text in table:
+        example = {"dataset": "x", "columns": {"image": "a"}} | yaml.safe_load(text)
+        (tmp_path / "x.yaml").write_text(yaml.safe_dump(example))
+        layout = read_layout(HubLayout, str(tmp_path / "x.yaml"), None)
+        assert getattr(layout, key) == example[key]
+    assert read_names(PAGE, "id") == shipped_mappings()
