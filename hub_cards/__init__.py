@@ -9,6 +9,7 @@ from typing import Any
 import jinja2
 
 FOLDER = Path(__file__).parent
+REPOSITORY = "https://github.com/diff2in1/diff2in1"  # of our code, as in pyproject.toml
 
 
 def environment(**options: Any) -> jinja2.Environment:

@@ -6,6 +6,7 @@ pixels of the rows, loaded and streamed.
 """
 
 import sys
+from pathlib import Path
 
 
 class Hidden:
@@ -13,7 +14,7 @@ class Hidden:
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name.partition(".")[0] in ("d2i1_data", "d2i1_train", "hub_cards"):
+        if name.partition(".")[0] in ("d2i1_data", "d2i1_train", "diff2in1", "hub_cards"):
             raise ModuleNotFoundError(f"{name} is not installed here")
 
 
@@ -23,6 +24,7 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from datasets import load_dataset  # noqa: E402
 from diffusers import DiffusionPipeline  # noqa: E402
+from huggingface_hub import hf_hub_download  # noqa: E402
 
 
 def main() -> None:
@@ -46,6 +48,14 @@ def main() -> None:
     assert [list(row) for row in some] == [columns] * len(rows)
     assert not [name for name in sys.modules if name.startswith("d2i1_")]
     np.savez(out, **found)
+    run_snippets(pipelines[0], "model")
+    run_snippets(dataset, "dataset")
+
+
+def run_snippets(name: str, kind: str) -> None:
+    """Run the last snippet of a card, as people copy it: the one that needs no package of ours."""
+    card = Path(hf_hub_download(name, "README.md", repo_type=kind)).read_text()
+    exec(card.split("```python\n")[-1].split("\n```")[0], {})
 
 
 if __name__ == "__main__":

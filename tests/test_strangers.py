@@ -20,6 +20,7 @@ from diffusers import DiffusionPipeline
 from d2i1_data import Diff2in1Pipeline
 from tests.hub import Hub
 from tests.made import run
+from tests.pages import snippets
 from tests.tiny import MOUNTS, mount_tiny
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,9 +99,9 @@ def test_in_an_environment_that_never_had_it(
 
 
 def test_with_our_package(
-    hub: Hub, published: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    hub: Hub, published: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """No remote code; then without any network, from the cache."""
+    """No remote code; then without any network, from the cache; also the snippet of a card."""
     for mount in MOUNTS:
         name = f"alice/{mount}"
         for kind in (Diff2in1Pipeline, DiffusionPipeline):
@@ -109,6 +110,10 @@ def test_with_our_package(
             for task, maps in pipe.predict(IMAGE).predictions.items():
                 expected = published[f"{name} {task}"]
                 np.testing.assert_allclose(maps[0], expected, rtol=1e-5, atol=1e-6)
+    card = hub.files(f"alice/{next(iter(MOUNTS))}")["README.md"].decode()
+    monkeypatch.chdir(tmp_path)
+    exec(snippets(card)[0], {})
+    assert (tmp_path / "created.png").is_file()
     asked = len(hub.log)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.is_offline_mode", lambda: True)

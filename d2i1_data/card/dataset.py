@@ -26,6 +26,7 @@ from .links import Links
 from .summary import Shard, Summary, summarize
 from .text import (
     Markdown,
+    address,
     citations,
     code,
     comma_list,
@@ -124,7 +125,10 @@ def dataset_card(
         licences=_licence_texts(summary),
         citations=citations(summary.values("base"), summary.values("host")),
     )
-    return f"---\n{_metadata(schema, summary).to_yaml()}\n---\n\n{body}"
+    data = _metadata(schema, summary, links)
+    if (folder / PREVIEW).is_file():
+        data["thumbnail"] = address(links.name, "datasets/", PREVIEW)
+    return f"---\n{data.to_yaml()}\n---\n\n{body}"
 
 
 def _score_texts(schema: Schema) -> str:
@@ -138,14 +142,14 @@ def _schema(folder: Path) -> Schema:
     return read_schema(file.read_bytes(), str(file))
 
 
-def _metadata(schema: Schema, summary: Summary) -> DatasetCardData:
+def _metadata(schema: Schema, summary: Summary, links: Links) -> DatasetCardData:
     """Metadata for the Hub."""
     tasks = schema.tasks
     count, made = summary.rows, summary.rows - summary.kinds["real"]
     synthetic = ["synthetic"] if summary.kinds["created"] else []
     sources = [name for name, _ in summary.sources if name and is_repository(name)]
     data = DatasetCardData(
-        pretty_name=str(title(tasks)),
+        pretty_name=title(tasks, links.name),
         annotations_creators=["machine-generated"] if made else None,
         size_categories=[size_category(count)],
         source_datasets=sorted(set(sources)) or None,

@@ -24,19 +24,18 @@ def metadata(names: Iterable[str | None]) -> dict[str, Any]:
         names: the licences that apply together; None stands for an unknown one.
 
     Returns:
-        The Hub's id of a single known licence, otherwise `other`. Empty if all are unknown.
+        The Hub's id of a single known licence, otherwise `other` with a name: for several licences
+        all of them, as in `apache-2.0-and-cc0-1.0`. Empty if all are unknown.
     """
     licences = set(names)
     if not licences - {None}:
         return {}
-    if len(licences) > 1:
-        return {"license": "other"}
-    (name,) = map(str, licences)
+    name = " and ".join(sorted(one or "unknown" for one in licences))
     # the ids of huggingface.co/docs/hub/repositories-licenses, without `unknown` and `other`
     if name.lower() in (hub_cards.FOLDER / "licences.txt").read_text().split():
         return {"license": name.lower()}
-    slug = re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
-    return {"license": "other", **({"license_name": slug} if slug else {})}
+    slug = re.sub(r"[^a-z0-9.+]+", "-", name.lower()).strip("-.")
+    return {"license": "other", "license_name": slug or "custom"}
 
 
 def read_licence(base: str, revision: str | None = None) -> str | None:

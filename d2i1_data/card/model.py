@@ -23,6 +23,7 @@ from .links import Links
 from .results import Results, model_index, read_results, tables
 from .text import (
     Markdown,
+    address,
     citations,
     code,
     comma_list,
@@ -66,6 +67,7 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
         tasks,
         base=base,
         findable=is_repository(base) or bool(training.base_embedded),
+        published=is_repository(base),
         host=host,
         adapter="unet" not in index,
         trained_unet=index.get("trained_unet", "none"),
@@ -78,14 +80,17 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
         sources=list(dict.fromkeys(stage.source.name for stage in stages)),
         commands=[_command(stage) for stage in stages],
         leaks=[one for stage in stages if (one := stage.created) and one.held_out],
-        pictured=list(validation.tasks) if validation else [],
-        preview=validation is not None and (folder / PREVIEW).is_file(),
+        pictured=[*(validation.tasks if validation else tasks)],
+        validated=validation is not None,
+        preview=(folder / PREVIEW).is_file(),
         results=tables(measured, validation),
         licence=training.base_licence,
         format_version=index.get("format_version"),
         citations=citations([base] if base else [], [host]),
     )
     data = _metadata(tasks, index, training, links, measured)
+    if (folder / PREVIEW).is_file():
+        data["thumbnail"] = address(links.name, "", PREVIEW)
     return f"---\n{data.to_yaml()}\n---\n\n{body}"
 
 
@@ -110,7 +115,7 @@ def _metadata(
     return ModelCardData(
         library_name="diffusers",
         pipeline_tag=_pipeline_tag(tasks),
-        model_name=str(title(tasks)) if results else None,
+        model_name=title(tasks, links.name) if results else None,
         eval_results=results or None,
         base_model=base if on_hub else None,
         base_model_relation=relation if on_hub else None,

@@ -2,9 +2,10 @@
 
 import json
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import requires
+from importlib.metadata import requires, version
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,19 @@ def is_repository(name: object) -> bool:
     return str(name).count("/") == 1
 
 
+def address(name: str | None, kind: str, file: str) -> str | None:
+    """The address of a file on the Hub; None for a name that is no repository.
+
+    Args:
+        name: `user/name`.
+        kind: as in `link`.
+        file: path in the repository.
+    """
+    if not is_repository(name):
+        return None
+    return f"https://huggingface.co/{kind}{name}/resolve/main/{file}"
+
+
 def link(name: str, kind: str = "") -> Markdown:
     """A link to a repository on the Hub; inline code for any other name.
 
@@ -110,11 +124,13 @@ def link(name: str, kind: str = "") -> Markdown:
     return Markdown(f"[{escape(name)}](https://huggingface.co/{kind}{name})")
 
 
-def needed(*libraries: str) -> Markdown:
-    """The lowest versions of libraries that can be used, which are those of this package."""
+def install(*libraries: str) -> Markdown:
+    """The command that installs libraries, each in a version that works, as this package asks."""
     found = filter(None, map(BOUND.match, requires("diff2in1") or ()))
-    bounds = {str(one[1]): one[2] for one in found}
-    return comma_list(f"{name} {bounds[name]} or newer" for name in libraries)
+    bounds = {str(one[1]): f">={one[2]}" for one in found}
+    bounds["diff2in1"] = f">={version('diff2in1')}"
+    words = (shlex.quote(f"{name}{bounds.get(name, '')}") for name in libraries)
+    return code_block(f"pip install {' '.join(words)}", "sh")
 
 
 def class_lists(tasks: Mapping[str, Task]) -> dict[str, Markdown]:
@@ -126,9 +142,16 @@ def class_lists(tasks: Mapping[str, Task]) -> dict[str, Markdown]:
     }
 
 
-def title(tasks: Iterable[str]) -> Markdown:
-    """The title of a card."""
-    return Markdown(f"Diff-2-in-1: {', '.join(tasks)}")
+def title(tasks: Iterable[str], name: str | None = None) -> str:
+    """The title of a card: the name of the repository, or else the tasks.
+
+    Args:
+        tasks: names of the tasks.
+        name: `user/name`, None if there is no repository.
+    """
+    if name and is_repository(name):
+        return name.partition("/")[2]
+    return f"Diff-2-in-1: {', '.join(tasks)}"
 
 
 def host_name(class_name: str) -> str:
@@ -174,12 +197,17 @@ def render(
         counted=counted,
         link=link,
         markdown=Markdown,
-        needed=needed,
+        install=install,
         number="{:,}".format,
+        repository=hub_cards.REPOSITORY,
         string_literal=string_literal,
         table=table,
     )
     values |= {"links": links, "name": links.name or folder.resolve().name}
-    values |= {"title": title(tasks), "tasks": [*tasks.values()], "classes": class_lists(tasks)}
+    values |= {
+        "title": title(tasks, links.name),
+        "tasks": [*tasks.values()],
+        "classes": class_lists(tasks),
+    }
     text = environment.get_template(template).render(**values)
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

@@ -3,6 +3,9 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
+from .quiet import end_silence  # before the libraries
+
+# isort: split
 import diffusers
 import diffusers.pipelines
 
@@ -16,6 +19,8 @@ from .outputs import Diff2in1Output
 from .perception import Perception
 from .pipeline import Diff2in1Pipeline
 from .registry import find_host_class
+
+end_silence()
 
 # With this, diffusers finds `["diff2in1", "Light"]` and `"Diff2in1Pipeline"` without remote code.
 diffusers.pipelines.diff2in1 = sys.modules[__name__]

@@ -79,9 +79,12 @@ def load_lora(pipe: DiffusionPipeline, adapter: str) -> None:
     Raises:
         ValueError: if the U-Net lacks weights of the LoRA, or the LoRA lacks weights.
     """
-    options = {"weight_name": LORA_FILE, "use_safetensors": True}
-    stored, _ = pipe.lora_state_dict(adapter, **options)
-    pipe.load_lora_weights(adapter, adapter_name=LORA_NAME, **options)
+    stored, alphas, metadata = pipe.lora_state_dict(
+        adapter, weight_name=LORA_FILE, use_safetensors=True, return_lora_metadata=True
+    )
+    # `load_lora_weights` would also warn that there is none for the text encoder
+    options = {"adapter_name": LORA_NAME, "metadata": metadata, "low_cpu_mem_usage": True}
+    pipe.load_lora_into_unet(stored, alphas, pipe.unet, _pipeline=pipe, **options)
     names = {key.removeprefix("unet.") for key in convert_unet_state_dict_to_peft(stored)}
     mark = f".{LORA_NAME}."
     loaded = {key.replace(mark, ".") for key in pipe.unet.state_dict() if mark in key}
@@ -185,13 +188,28 @@ def push_folder(
 
 
 class SavedWithCode:
-    """The part of a pipeline that saves and pushes it with its code.
+    """The part of a pipeline that saves and pushes it with its code, and refuses adapters.
 
     It is no `DiffusionPipeline` itself, because diffusers looks for the only one in a file of code.
     """
 
     card_writer: ClassVar[CardWriter | None] = None
     """Writes the card that is pushed. `from d2i1_data import Diff2in1Pipeline` sets it."""
+
+    @classmethod
+    def extract_init_dict(cls, config_dict: dict[str, Any], **given: Any) -> Any:
+        """The settings and components in an index; `from_pretrained` of any class calls this.
+
+        Raises:
+            ValueError: if it is the index of an adapter.
+        """
+        if "perception" in config_dict and "unet" not in config_dict:
+            raise ValueError(
+                "this is an adapter (a LoRA and a perception model), not a whole pipeline: open it"
+                " with Diff2in1Pipeline.from_adapter(...), which also loads the base"
+                f" {config_dict.get('base')!r}"
+            )
+        return super().extract_init_dict(config_dict, **given)  # type: ignore[misc]
 
     def save_pretrained(
         self,

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..card import Links
 from ..checkpoints.files import check_id, fingerprint
+from ..dataset.preview import PREVIEW
 from ..diff2in1.saving import INDEX
 from ..errors import InputError
 from ..hub import Repository, size_of
@@ -80,7 +81,7 @@ def repository_contents(settings: PublishSettings) -> list[RepositoryContent]:
             measured = results if name == own else []
             contents.append(CheckpointContent(name, folder, whole, named, measured, overwrite))
     if settings.space and links.model:
-        contents.append(SpaceContent(own, links.model, overwrite))
+        contents.append(SpaceContent(own, links.model, overwrite, _has_preview(model, local)))
     if not contents:
         raise InputError(f"--pipeline {model}: is on the Hub already, and nothing else is named")
     return contents
@@ -105,6 +106,13 @@ def _check_published(model: str) -> None:
     state = Repository(model, "model").state_if_any()
     if INDEX not in state.files:
         raise InputError(f"--pipeline {model}: neither a folder nor a pipeline on the Hub")
+
+
+def _has_preview(model: str | None, local: bool) -> bool:
+    """Whether a pipeline, a folder or on the Hub, has a picture."""
+    if local:
+        return (Path(str(model)).expanduser() / PREVIEW).is_file()
+    return PREVIEW in Repository(str(model), "model").state_if_any().files
 
 
 def _folder(name: str, kind: str) -> Path:

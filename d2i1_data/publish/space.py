@@ -11,14 +11,16 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 import hub_cards
 
+from ..card.text import address
 from ..checkpoints.files import check_id
+from ..dataset.preview import PREVIEW
 from ..errors import InputError
 from ..hub import Changes, Content, RemoteState
 from .content import CARD, RepositoryContent
 
 PACKAGE = "diff2in1"
 GRADIO = "6.31.0"  # the version that the tests run with, see constraints.txt
-TRAINING_ONLY = ("jsonargparse", "tensorboard")  # requirements that the app does not need
+TRAINING_ONLY = ("jsonargparse",)  # requirements that the app does not need
 LICENCE = "licenses/LICENSE"
 CARD_FILES = ("*.jinja", "*.css", "licences.txt", "citations/*.bib")  # of hub_cards
 SENT_PACKAGES = ("d2i1_data/", "hub_cards/")  # old files in these folders are deleted
@@ -29,16 +31,19 @@ class SpaceContent(RepositoryContent):
 
     kind, marker = "space", "d2i1_data/publish/space.py"
 
-    def __init__(self, repo_id: str, pipeline: str, overwrite: bool) -> None:
+    def __init__(
+        self, repo_id: str, pipeline: str, overwrite: bool, has_preview: bool = False
+    ) -> None:
         """Collect the files.
 
         Args:
             repo_id: `user/name`, or a name alone.
             pipeline: Hub id of the pipeline to show.
             overwrite: also publish into a repository that holds something else.
+            has_preview: whether the pipeline has a picture, which becomes the thumbnail.
         """
         super().__init__(repo_id, overwrite)
-        files = space_files(pipeline)
+        files = space_files(pipeline, has_preview=has_preview)
         self.files: dict[str, Content] = {n: f for n, f in files.items() if n != CARD}
         self.files[CARD] = files[CARD]
 
@@ -49,7 +54,9 @@ class SpaceContent(RepositoryContent):
         return Changes(files, [name for name in ours if name not in self.files])
 
 
-def space_files(pipeline: str, title: str | None = None) -> dict[str, bytes | Path]:
+def space_files(
+    pipeline: str, title: str | None = None, has_preview: bool = False
+) -> dict[str, bytes | Path]:
     """The files of a Gradio Space that shows a pipeline.
 
     The Space contains our source code without the embedded bases. So it need not install our
@@ -58,6 +65,7 @@ def space_files(pipeline: str, title: str | None = None) -> dict[str, bytes | Pa
     Args:
         pipeline: Hub id of the pipeline.
         title: title of the page on the Hub. None makes one from the pipeline's name.
+        has_preview: whether the pipeline has a picture, which becomes the thumbnail.
 
     Returns:
         Path in the repository -> content.
@@ -76,7 +84,12 @@ def space_files(pipeline: str, title: str | None = None) -> dict[str, bytes | Pa
     if ours is None:
         raise InputError(f"{PACKAGE} is not installed, or not with its licence: install it again")
     files: dict[str, bytes | Path] = {
-        "README.md": _card(pipeline, title or f"Diff-2-in-1: {pipeline.split('/')[1]}", ours),
+        "README.md": _card(
+            pipeline,
+            title or f"Diff-2-in-1: {pipeline.split('/')[1]}",
+            ours,
+            address(pipeline, "", PREVIEW) if has_preview else None,
+        ),
         "LICENSE": str(ours.read_text(LICENCE)).encode(),
         "app.py": hub_cards.render("space.py.jinja", pipeline=pipeline).encode(),
         "requirements.txt": "".join(f"{line}\n" for line in requirements(ours)).encode(),
@@ -107,7 +120,7 @@ def requirements(ours: Distribution) -> list[str]:
     return needed
 
 
-def _card(pipeline: str, title: str, ours: Distribution) -> bytes:
+def _card(pipeline: str, title: str, ours: Distribution, thumbnail: str | None) -> bytes:
     data = SpaceCardData(
         title=title,
         emoji="🪞",
@@ -120,7 +133,9 @@ def _card(pipeline: str, title: str, ours: Distribution) -> bytes:
         license="apache-2.0",
         models=[pipeline],
         tags=[PACKAGE, "image-to-image"],
+        thumbnail=thumbnail,
         short_description="Labels images, creates labelled ones",
     )
-    body = hub_cards.render("space.md.jinja", title=title, pipeline=pipeline, version=ours.version)
+    values = {"version": ours.version, "repository": hub_cards.REPOSITORY}
+    body = hub_cards.render("space.md.jinja", title=title, pipeline=pipeline, **values)
     return f"---\n{data.to_yaml()}\n---\n\n{body}\n".encode()

@@ -11,12 +11,14 @@ from d2i1_data.card import Links, write_model_card
 from d2i1_data.checkpoints.training_record import TrainingRecord, write_training
 from d2i1_data.dataset.files import atomic_folder, write_png
 from d2i1_data.dataset.preview import PREVIEW
+from d2i1_data.dataset.schema import read_tasks
 from d2i1_data.diff2in1 import Diff2in1Pipeline
 
 from .checkpoint import load_tensors
 from .lora import fuse, save_adapter
 from .run import Run
 from .training_stage import StageFacts, training_record
+from .validation import draw_predictions
 
 LoadUnet = Callable[[], UNet2DConditionModel]
 
@@ -50,13 +52,16 @@ def _write_results(
     run: Run, folder: Path, pipe: Diff2in1Pipeline, load_base_unet: LoadUnet, held_out: int
 ) -> None:
     """Write the pipeline. After training a LoRA, first write the adapter alone."""
-    validation, validated, picture = run.validation, None, None
+    validation, validated = run.validation, None
     if validation:
         best = validation.best
         if best and best.is_saved():  # a run may end before its first validation
             name = "creation" if "creation" in run.thetas else "exploitation"
             load_tensors(best.folder / f"{name}.safetensors", run.creation, run.exploitation)
         validated, picture = validation.report(pipe), validation.picture(pipe)
+    else:
+        configs = {name: family.config() for name, family in pipe.perception.families.items()}
+        picture = draw_predictions(pipe, run.rows[0], read_tasks(configs, "pipeline"))
     processes = run.accelerator.num_processes
     facts = StageFacts(run.name, run.settings, run.rows, run.step, processes, validated, held_out)
     if pipe.config.trained_unet == "lora":
@@ -69,12 +74,11 @@ def _write_results(
 
 
 def _write_folder(
-    folder: Path, save: Callable[[Path], None], record: TrainingRecord, picture: Image | None
+    folder: Path, save: Callable[[Path], None], record: TrainingRecord, picture: Image
 ) -> None:
     """Write a pipeline or an adapter with its card, as a whole or not at all."""
     with atomic_folder(folder, replace=True) as temporary:
         save(temporary)
-        if picture:
-            write_png(temporary / PREVIEW, picture)
+        write_png(temporary / PREVIEW, picture)
         write_training(temporary, record)
         write_model_card(temporary, Links(name=folder.name))

@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -20,6 +20,7 @@ from d2i1_data.diff2in1 import Diff2in1Pipeline
 from d2i1_data.errors import InputError
 from d2i1_data.inspection.evaluation.measure import common_tasks, compute_metrics, measure
 from d2i1_data.sources import Rows, open_rows, parse_spec
+from d2i1_data.tasks import Task
 
 from .checkpoint import BEST, BEST_FACTS
 from .manifest import COUNTERS, require_intact
@@ -89,20 +90,33 @@ class Validation:
         return ValidationRecord(source, len(self.rows.usable), finite, self.split, best)
 
     def picture(self, pipe: Diff2in1Pipeline) -> Image:
-        """Draw a row for each sample: image; truth, prediction and uncertainty of each task."""
-        samples = list(islice(self.rows.samples(), PICTURE_SAMPLES))
-        with evaluating(pipe):
-            output = pipe.predict([sample.image for sample in samples])
-        pictures = []
-        for n, sample in enumerate(samples):
-            row = [sample.image]
-            for key, task in self.tasks.items():
-                uncertainty = np.round(output.uncertainty[key][n] * 255).astype(np.uint8)
-                row += [coloured(sample, key, task)]
-                row += [task.family.colorize(output.predictions[key][n])]
-                row += [np.repeat(uncertainty[..., None], 3, -1)]
-            pictures.append(row)
-        return grid(pictures)
+        """Draw the first samples, see `draw_predictions`."""
+        return draw_predictions(pipe, self.rows, self.tasks)
+
+
+def draw_predictions(pipe: Diff2in1Pipeline, rows: Rows, tasks: Mapping[str, Task]) -> Image:
+    """Draw a row for each of the first samples.
+
+    A row holds the image; then truth, prediction and uncertainty of each task.
+
+    Args:
+        pipe: predicts.
+        rows: labelled samples.
+        tasks: the tasks to draw.
+    """
+    samples = list(islice(rows.samples(), PICTURE_SAMPLES))
+    with evaluating(pipe):
+        output = pipe.predict([sample.image for sample in samples])
+    pictures = []
+    for n, sample in enumerate(samples):
+        row = [sample.image]
+        for key, task in tasks.items():
+            uncertainty = np.round(output.uncertainty[key][n] * 255).astype(np.uint8)
+            row += [coloured(sample, key, task)]
+            row += [task.family.colorize(output.predictions[key][n])]
+            row += [np.repeat(uncertainty[..., None], 3, -1)]
+        pictures.append(row)
+    return grid(pictures)
 
 
 @contextmanager

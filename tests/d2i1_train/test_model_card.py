@@ -4,12 +4,14 @@ import json
 import shlex
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline
 from huggingface_hub import ModelCard
+from PIL import Image
 
 from d2i1_data.card import Links, model_card
 from d2i1_data.checkpoints.files import fingerprint
@@ -19,6 +21,7 @@ from d2i1_data.diff2in1.saving import HASHES, TRAINING
 from d2i1_data.errors import InputError
 from d2i1_data.sources.rooms import CLASSES, Rooms
 from d2i1_train.acts import ACTS
+from hub_cards import REPOSITORY
 from tests.hub import Hub
 from tests.made import run
 from tests.pages import HOSTILE, Page, snippets
@@ -61,6 +64,13 @@ def results(improved: Path) -> Path:
     return file
 
 
+def execute(code: str) -> dict[str, Any]:
+    """Run a snippet where nothing else is defined; what it defines."""
+    found: dict[str, Any] = {}
+    exec(code, found)
+    return found
+
+
 def edited(folder: Path, to: Path, name: str, **fields: Any) -> Path:
     """A copy of a folder with other fields in one of its JSON files, as if it was saved so."""
     shutil.copytree(folder, to, ignore=shutil.ignore_patterns(HASHES))
@@ -94,12 +104,42 @@ def test_a_base_of_our_own_has_the_name_of_its_run(tiny_base: Path, tmp_path: Pa
     assert (Base(str(tiny_base)).name, Base("user/base").name) == ("base", "user/base")
 
 
-def test_the_card_states_minimum_versions(improved: Path, tuned: Path) -> None:
+def test_the_card_says_what_to_install_and_where_the_code_is(improved: Path, tuned: Path) -> None:
     """An older version of transformers would fill the text encoder with random numbers."""
-    for folder, more in ((improved, ""), (tuned / "adapter", ", peft 0.21 or newer")):
+    libraries = "'torch>=2.6' 'diffusers>=0.40' 'transformers>=5.6' 'accelerate>=1.10'"
+    for folder, more in ((improved, "'pillow>=11'"), (tuned / "adapter", "'peft>=0.21'")):
         text = (folder / "README.md").read_text()
-        libraries = "torch 2.6 or newer, diffusers 0.40 or newer, transformers 5.6 or newer"
-        assert f"It needs {libraries}{more}." in text
+        assert f"\npip install 'diff2in1>={version('diff2in1')}'\n" in text
+        assert f"\npip install {libraries} {more}\n" in text
+        assert f"[code]({REPOSITORY})" in text
+
+
+def test_a_repository_gives_title_and_thumbnail(improved: Path) -> None:
+    card = ModelCard(model_card(improved, Links("alice/my-model")))
+    assert "\n# my-model\n" in card.text
+    place = "https://huggingface.co/alice/my-model/resolve/main/preview.png"
+    assert card.data.to_dict()["thumbnail"] == place
+    assert "thumbnail" not in ModelCard(model_card(improved)).data.to_dict()
+
+
+def test_a_run_without_a_validation_shows_training_samples(tuned: Path, tmp_path: Path) -> None:
+    """Its pipeline and its adapter; who must not show them deletes the picture."""
+    for name in ("pipeline", "adapter"):
+        with Image.open(tuned / name / "preview.png") as picture:
+            assert picture.size == (7 * 192 + 6 * 2, 2 * 192 + 2)  # 2 tasks, 2 samples
+        assert "![Training samples and their predictions](preview.png)" in model_card(tuned / name)
+    shutil.copytree(tuned / "pipeline", tmp_path / "copy")
+    (tmp_path / "copy/preview.png").unlink()
+    assert "preview.png" not in model_card(tmp_path / "copy")
+
+
+def test_from_pretrained_of_an_adapter_says_what_to_call(tuned: Path) -> None:
+    for kind in (Diff2in1Pipeline, DiffusionPipeline):
+        with pytest.raises(
+            ValueError, match=r"an adapter .* Diff2in1Pipeline.from_adapter\("
+        ) as one:
+            kind.from_pretrained(tuned / "adapter")
+        assert "\n" not in str(one.value)
 
 
 # --- training.json ---
@@ -183,7 +223,7 @@ def test_the_card_of_a_pipeline(improved: Path) -> None:
     assert "while training: rooms val, 2 samples" in page.words
     assert "2 real" in page.words and "4 real, 4 created" in page.words
     assert "scales images to a longer side of 32 pixels" in page.words  # `--resolution 32`
-    assert "More Information Needed" not in page.words and "None" not in page.words
+    assert "More Information Needed" not in page.words and "None" not in page.words.replace("pipe(None, ", "")
     images = {dict(attributes)["src"] for tag, attributes in page.elements if tag == "img"}
     assert images == {"preview.png"} and (improved / "preview.png").is_file()
 
@@ -202,31 +242,27 @@ def test_the_card_of_an_adapter(tuned: Path) -> None:
     assert 'load_lora_weights("adapter")' in adapter.text
     assert "the LoRA switched off" in adapter.text and "`base_unet`" in whole.text
     assert "--train_unet lora" in adapter.text and "--rank 2" in adapter.text
-    assert "preview.png" not in adapter.text  # it was not validated
 
 
 def test_the_code_of_the_card_runs(
     improved: Path, tuned: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each as it stands there, with and without this package; see also tests/test_strangers.py."""
     image = Rooms("test")[0].image
     own, without_us = snippets((improved / "README.md").read_text())
     monkeypatch.chdir(improved.parent)
-    found: dict[str, Any] = {"image": image}
-    exec(own, found)
-    assert found["created"].images[0].size == (64, 64)
-    first = found["pipe"].predict(image).predictions
-    exec(without_us, found)
-    again = found["pipe"].predict(image).predictions
-    assert all((first[name][0] == again[name][0]).all() for name in first)
-    own, plain = snippets((tuned / "adapter/README.md").read_text())
+    first = execute(own)
+    assert first["created"].images[0].size == Image.open("created.png").size == (32, 32)
+    expected = first["pipe"].predict(image).predictions
+    again = execute(without_us)["pipe"].predict(image).predictions
+    assert all((expected[name][0] == again[name][0]).all() for name in expected)
+    snippet, plain = snippets((tuned / "adapter/README.md").read_text())
     monkeypatch.chdir(tuned)
-    base = tuned.parent / "base"
-    found = {"image": image}
-    exec(own.replace("path/to/base", str(base)), found)
-    assert {*found["labels"].predictions} == {"normals", "depth"}
-    found["sd"] = StableDiffusionPipeline.from_pretrained(base, safety_checker=None)
-    exec(plain, found)
-    assert found["sd"].get_active_adapters()
+    base = str(tuned.parent / "base")
+    assert {*execute(snippet.replace("path/to/base", base))["labels"].predictions} == {
+        *("normals", "depth")
+    }
+    assert execute(plain.replace("path/to/base", base))["sd"].get_active_adapters()
 
 
 def test_a_base_on_the_hub_is_named_with_its_relation(
@@ -274,7 +310,8 @@ def test_links_change_only_names(improved: Path) -> None:
     links = Links("a/model", adapter="a/lora", dataset="a/data", space="a/space")
     alone, linked = (model_card(improved, one).splitlines() for one in (Links(), links))
     changed = {*linked} - {*alone}
-    assert all("a/" in line or line == "datasets:" for line in changed), changed
+    assert "# model" in changed
+    assert all("a/" in line or line in ("datasets:", "# model") for line in changed), changed
     assert ModelCard("\n".join(linked)).data.datasets == ["a/data"]
     assert 'from_pretrained("a/model")' in "\n".join(linked)
     assert "[a/data](https://huggingface.co/datasets/a/data)" in "\n".join(linked)
@@ -406,7 +443,7 @@ def test_a_command_is_words_for_a_shell(improved: Path, tmp_path: Path) -> None:
     stages = json.loads((improved / TRAINING).read_text())["stages"]
     stages[-1] |= {"stage": "a; curl evil", "command": ["--source", "b\n; curl evil"]}
     text = model_card(edited(improved, tmp_path / "copy", TRAINING, stages=stages))
-    typed = text.split("```sh\n")[2].split("\n```")[0]
+    typed = text.split("```sh\n")[4].split("\n```")[0]
     act, source = "a; curl evil", "b\n; curl evil"
     assert shlex.split(typed) == ["d2i1", act, "--source", source, "--output_dir", act]
 

@@ -28,6 +28,7 @@ from d2i1_data.errors import InputError
 from d2i1_data.sources.rooms import CLASSES
 from d2i1_data.tasks import TASKS
 from d2i1_train.acts import ACTS
+from hub_cards import REPOSITORY
 from tests.hub.cards import WORDS
 from tests.made import run, samples
 from tests.pages import HOSTILE, Page, snippets
@@ -89,8 +90,20 @@ def test_rows_of_several_checkpoints_name_all_of_them(tmp_path: Path) -> None:
         assert f"| checkpoint | {one} |" in text
 
 
-def test_the_card_states_minimum_versions(made: Path) -> None:
-    assert re.search(r"It needs datasets \d+\.\d+ or newer\.", (made / "README.md").read_text())
+def test_the_card_says_what_to_install_and_where_the_code_is(made: Path) -> None:
+    text = (made / "README.md").read_text()
+    assert re.search(r"^pip install 'datasets>=\d+\.\d+' 'pillow>=\d+'$", text, re.M)
+    assert f"([code]({REPOSITORY}))" in text
+
+
+def test_a_repository_gives_title_and_thumbnail(made: Path) -> None:
+    card = DatasetCard(dataset_card(made, Links("alice/my-rooms")))
+    assert card.data.pretty_name == "my-rooms" and "\n# my-rooms\n" in card.text
+    place = "https://huggingface.co/datasets/alice/my-rooms/resolve/main/preview.png"
+    assert card.data.to_dict()["thumbnail"] == place
+    alone = DatasetCard(dataset_card(made))
+    assert alone.data.pretty_name == "Diff-2-in-1: normals, depth, semseg"
+    assert "thumbnail" not in alone.data.to_dict()
 
 
 def test_metadata_is_what_the_folder_holds(made: Path) -> None:
@@ -98,6 +111,7 @@ def test_metadata_is_what_the_folder_holds(made: Path) -> None:
     data = card.data.to_dict()
     assert data["size_categories"] == ["n<1K"]
     assert data["license"] == "other"  # the licence of the tiny base is unknown
+    assert data["license_name"] == "cc0-1.0-and-unknown"
     assert data["task_categories"] == ["depth-estimation", "image-segmentation", "other"]
     assert {"synthetic", "diff2in1", "normals-estimation"} <= {*data["tags"]}
     assert data["annotations_creators"] == ["machine-generated"]
@@ -154,7 +168,7 @@ def test_the_text_describes_the_rows(made: Path) -> None:
 
 def test_the_command_creates_the_same_dataset(made: Path) -> None:
     page = (made / "README.md").read_text()
-    typed = page.split("```sh\n")[1].split("\n```")[0]
+    typed = page.split("```sh\n")[2].split("\n```")[0]
     name, act, *flags = shlex.split(typed.replace("\\\n", ""))  # as a shell continues lines
     assert (name, act) == ("d2i1", "create")
     settings = ACTS["create"].read(flags)
@@ -193,9 +207,14 @@ def test_links_change_only_names(made: Path) -> None:
     links = Links("alice/rooms", "alice/model", space="alice/space", checkpoint=checkpoint)
     assert dataset_card(made) == (made / "README.md").read_text()
     texts = (dataset_card(made, links=one) for one in (Links(), links))
-    alone, linked = (text.replace(" \\\n    ", " ").splitlines() for text in texts)
+    alone, linked = (
+        [line for line in text.replace(" \\\n    ", " ").splitlines() if "thumbnail: " not in line]
+        for text in texts
+    )
     changed = {after for before, after in zip(alone, linked, strict=True) if before != after}
-    assert changed and all("alice/" in line or "pipeline" in line for line in changed)
+    titles = {"pretty_name: rooms", "# rooms"}
+    assert titles < changed
+    assert all("alice/" in line or "pipeline" in line for line in changed - titles)
     text = "\n".join(linked)
     assert 'name = "alice/rooms"' in text and "--pipeline alice/model" in text
     assert "[alice/model](https://huggingface.co/alice/model)" in text
@@ -234,7 +253,7 @@ def test_facts_of_one_dataset_are_left_out_for_several(made: Path, tmp_path: Pat
     other = make_dataset(tmp_path / "other", "another")
     both = [*sorted((folder / "data").iterdir()), *(other / "data").iterdir()]
     card = dataset_card(folder, shards=both)
-    for word in ("```sh", "| versions |", "report/"):
+    for word in ("\nd2i1 create ", "| versions |", "report/"):
         assert word in alone and word not in card
     assert "preview.png" in card and "| seed | 3 (7), 1 (2) |" in card
     assert "9 images created and labelled by latent diffusion models." in card
@@ -343,9 +362,9 @@ def test_only_stored_columns_are_listed(made: Path, tmp_path: Path) -> None:
         (["cc0-1.0", "cc0-1.0"], {"license": "cc0-1.0"}),
         (["CC-BY-4.0"], {"license": "cc-by-4.0"}),
         (["Our Licence, v2"], {"license": "other", "license_name": "our-licence-v2"}),
-        (["cc0-1.0", "mit"], {"license": "other"}),
-        (["cc0-1.0", None], {"license": "other"}),
-        (["日本"], {"license": "other"}),
+        (["openrail++", "mit"], {"license": "other", "license_name": "mit-and-openrail++"}),
+        (["cc0-1.0", None], {"license": "other", "license_name": "cc0-1.0-and-unknown"}),
+        (["日本"], {"license": "other", "license_name": "custom"}),
         ([None], {}),
         ([], {}),
     ],

@@ -116,6 +116,8 @@ def test_a_space_shows_the_pipeline(hub: Hub, d2i1: D2i1, pipeline: Path) -> Non
     assert output == [f"{hub.url}/alice/model", f"{hub.url}/spaces/alice/model"]
     files, space = hub.files("alice/model", "space"), hub.repo("alice/model", "space")
     assert space.sdk == "gradio" and len(space.commits) == 2
+    picture = b"thumbnail: https://huggingface.co/alice/model/resolve/main/preview.png"
+    assert picture in files["README.md"] and "preview.png" in hub.files("alice/model")
     assert b'"alice/model"' in files["app.py"] and b"models:\n- alice/model" in files["README.md"]
     assert files["d2i1_data/app/app.py"] == (ROOT / "d2i1_data/app/app.py").read_bytes()
     assert "spaces/alice/model" in ModelCard.load("alice/model").text

@@ -20,6 +20,7 @@ from d2i1_data.publish.space import (
     modules,
     space_files,
 )
+from hub_cards import REPOSITORY
 from tests.serving import free_port, served
 
 ROOT = Path(__file__).parents[3]
@@ -57,6 +58,7 @@ def test_the_card_tells_the_hub_what_to_run(space: Path) -> None:
     _, head, text = (space / "README.md").read_text().split("---\n", 2)
     card = yaml.safe_load(head)
     assert card["sdk"] == "gradio" and card["models"] == [NAME]
+    assert "thumbnail" not in card and f"[code]({REPOSITORY})" in text
     assert (space / card["app_file"]).is_file()
     assert card["python_version"] == "3.11" and card["license"] == "apache-2.0"
     assert len(card["short_description"]) <= 60
