@@ -1,5 +1,6 @@
 """Checks of settings that several commands share."""
 
+import importlib.util
 import json
 import math
 from collections.abc import Sequence
@@ -12,6 +13,21 @@ MAX_DEPTH = 100  # of the objects and lists in a JSON file
 MAX_PIXELS = 50_000_000  # of an image, unless a flag says otherwise; photographs have less
 MAX_SIDE = 8192  # pixels, of images that a model works on
 LARGEST = 65_536  # of widths, ranks and batches: more is a slip of the hand
+
+
+def require_library(name: str, extra: str, user: str) -> None:
+    """Refuse a setting that needs a library of an extra.
+
+    Args:
+        name: the library.
+        extra: the extra of this package that installs it.
+        user: what needs it, for the error.
+
+    Raises:
+        InputError: if the library is not installed.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise InputError(f"{user} needs {name}: pip install 'diff2in1[{extra}]'")
 
 
 def check_template(template: str, allowed: Sequence[str], where: str) -> None:

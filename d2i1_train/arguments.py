@@ -6,14 +6,17 @@ docstring of a group is its heading in `--help`.
 
 import difflib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
 
 from d2i1_data.errors import InputError
 from d2i1_data.registry import load
 
 from .presets.files import find_settings_file, read_settings_file
+from .type_words import in_words
 
 Settings = TypeVar("Settings")
 LISTS = {  # placeholders of help texts -> functions that give the text for them
@@ -24,6 +27,10 @@ LISTS = {  # placeholders of help texts -> functions that give the text for them
 }
 MOST = 2**63 - 1
 ESSENTIAL = "Essential settings"
+PRINT_CONFIG = "Print all settings as a YAML file, and exit."
+# errors of jsonargparse and argparse
+MISSING_FLAGS = re.compile("the following arguments are required: (.+)")
+WRONG_VALUE = re.compile(r'^Parser key "(\w+)":|^argument --(\w+): expected one argument')
 
 
 def read_settings(
@@ -43,8 +50,8 @@ def read_settings(
     Raises:
         InputError: if a flag or key is unknown, a value has another type, or one is missing.
     """
-    parser = _make_parser(kind, program, positional)
-    parsed = parser.parse_args(_complete(kind, list(arguments), positional))
+    given = _complete(kind, list(arguments), positional)
+    parsed = _make_parser(kind, program, positional, given).parse_args(given)
     values = {field.name: parsed[field.name] for field in fields(kind)}  # type: ignore[arg-type]
     for name, value in values.items():
         _check_integers(name, value)
@@ -78,16 +85,27 @@ def setting_groups(kind: type) -> list[type]:
     return [parent for parent in parents if not any(map(is_dataclass, parent.__mro__[1:]))]
 
 
-def _make_parser(kind: type, program: str, positional: str | None) -> Any:
+def _make_parser(
+    kind: type, program: str, positional: str | None, given: Sequence[str] = ()
+) -> Any:
+    """The parser of an act. given: the arguments, for errors."""
     import jsonargparse  # imported here, because `d2i1 --help` does not need it
+
+    types = get_type_hints(kind)
+
+    class Formatter(jsonargparse.DefaultHelpFormatter):  # type: ignore[misc]
+        def _get_help_string(self, action: Any) -> str:
+            if action.dest not in types:
+                return super()._get_help_string(action)
+            return f"{action.help} ({_facts(action, types[action.dest])})"
 
     class Parser(jsonargparse.ArgumentParser):  # type: ignore[misc]
         def error(self, message: str, *_: Any) -> Any:
-            raise InputError(message)
+            raise InputError(_explain(message, types, given))
 
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    usage = _usage(kind, program, positional)
-    parser = Parser(prog=program, usage=usage, description=kind.__doc__, allow_abbrev=False)
+    looks = {"usage": _usage(kind, program, positional), "formatter_class": Formatter}
+    parser = Parser(prog=program, description=kind.__doc__, allow_abbrev=False, **looks)
     parser.add_argument("--config", action="config", help="YAML file with any of these settings.")
     groups = setting_groups(kind)
     grouped = {field.name for group in groups for field in fields(group)}
@@ -98,7 +116,45 @@ def _make_parser(kind: type, program: str, positional: str | None) -> Any:
         parser.add_class_arguments(group)
     for action in parser._actions:
         action.help = _complete_help(action.help)
+        # those that end with + would add to a list; no act takes them
+        action.option_strings = [name for name in action.option_strings if name[-1] != "+"]
+        if action.dest == "print_config":
+            action.help, action.metavar = PRINT_CONFIG, ""
     return parser
+
+
+def _facts(action: Any, kind: Any) -> str:
+    """The type of a setting in words, and its default."""
+    if action.required:
+        return f"{in_words(kind)}; required"
+    default = action.default
+    shown = default if default and isinstance(default, str) else json.dumps(default)
+    return f"{in_words(kind)}; default: {shown}".replace("%", "%%")
+
+
+def _explain(message: str, types: Mapping[str, Any], given: Sequence[str]) -> str:
+    """What an error of the parser says, in our words.
+
+    Args:
+        message: words of the parser.
+        types: the types of all settings.
+        given: the arguments.
+    """
+    if missing := MISSING_FLAGS.fullmatch(message):
+        return f"missing: --{missing[1].replace(', ', ', --')}"
+    found = WRONG_VALUE.search(message)
+    name = found and (found[1] or found[2])
+    if not name or name not in types:
+        return message
+    place = f"--{name}"
+    for argument in given:
+        flag, _, value = argument.partition("=")
+        content = read_settings_file(Path(value)) if flag == "--config" else {}
+        if name in content:
+            place = f"{value}: {name}: {content[name]!r:.200}"
+        if flag == f"--{name}" and value:
+            place = f"--{name} {value:.200}"
+    return f"{place}: expected {in_words(types[name])}"
 
 
 def _complete_help(text: Any) -> Any:

@@ -4,7 +4,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from d2i1_data.checks import LARGEST, refuse_without, require_between, require_positive
+from d2i1_data.checks import (
+    LARGEST,
+    refuse_without,
+    require_between,
+    require_library,
+    require_positive,
+)
 from d2i1_data.errors import InputError
 from d2i1_data.inspection.settings import PredictionSettings
 
@@ -285,6 +291,8 @@ class ScoringSettings:
             raise InputError(f"--farthest {self.farthest:g}: expected more than 0 metres")
         if self.sparsification and not self.sparsification.endswith(".png"):
             raise InputError(f"--sparsification {self.sparsification}: expected a .png file")
+        if self.sparsification:
+            require_library("matplotlib", "plots", "--sparsification")
 
 
 @dataclass(kw_only=True)

@@ -1,6 +1,7 @@
 """The rules: who may import whom, where names may be written, how long things may be."""
 
 import ast
+import importlib
 import importlib.util
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -17,9 +19,10 @@ import pytest
 from d2i1_data.diff2in1 import HOSTS
 from d2i1_data.diff2in1.families import FAMILIES
 from d2i1_data.tasks import TASKS
+from d2i1_train.acts import RECORDS
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("hub_cards", "d2i1_data", "d2i1_train", "scripts")  # lowest first
+PACKAGES = ("hub_cards", "d2i1_data", "d2i1_train", "diff2in1", "scripts")  # lowest first
 # Inside d2i1_data, lowest first; rooms on one line are not above one another.
 ROOMS = (
     ("diff2in1", "errors", "checks", "registry"),
@@ -50,10 +53,12 @@ MOST_LINES, MOST_FUNCTION_LINES = 400, 60
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for package in PACKAGES
-    for path in sorted((ROOT / package).rglob("*.py"))
+    for path in [ROOT / f"{package}.py", *sorted((ROOT / package).rglob("*.py"))]
+    if path.is_file()
 }
 PUBLISHED = [name for name in MODULES if name.startswith("d2i1_data.diff2in1")]
-OUR_MODULE = re.compile(rf"\b(?:{'|'.join(PACKAGES)})(?:\.\w+)+")
+FOLDERS = [package for package in PACKAGES if (ROOT / package).is_dir()]
+OUR_MODULE = re.compile(rf"\b(?:{'|'.join(FOLDERS)})(?:\.\w+)+")
 each_module = pytest.mark.parametrize("name", MODULES)
 
 
@@ -145,6 +150,23 @@ def test_every_room_of_data_has_a_rank() -> None:
 def test_dependencies_point_downwards() -> None:
     """Packages and rooms; import statements, imports for type checkers and names in strings."""
     assert set().union(*map(upward, MODULES)) == set()
+
+
+def test_the_public_module_names_every_act() -> None:
+    """`import diff2in1` gives the function and the settings of each act, the same as the acts use."""
+    import diff2in1
+
+    functions = {act.function.rpartition(":")[2]: act.function for act in RECORDS}
+    settings = {act.settings.__name__: act.settings for act in RECORDS}
+    own = {"Diff2in1Pipeline", "InputError"}
+    stated = {target for _, target in imports("diff2in1")}
+    assert {*diff2in1.__all__} == own | {*functions, *settings}
+    for name, place in functions.items():
+        module, _, function = place.partition(":")
+        assert getattr(diff2in1, name) is getattr(importlib.import_module(module), function)
+        assert f"{module}.{function}" in stated  # for type checkers
+    assert all(getattr(diff2in1, name) is kind for name, kind in settings.items())
+    assert diff2in1.__version__ == version("diff2in1") and not hasattr(diff2in1, "warmup")
 
 
 def test_there_is_no_circle_of_files() -> None:
@@ -296,6 +318,16 @@ def test_light_modules_import_nothing_heavy(name: str) -> None:
     code = f"import sys, {name}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_importing_the_package_prints_nothing() -> None:
+    """Not even what libraries say about parts of theirs that nothing here uses."""
+    code = (
+        "import diff2in1, logging; from diff2in1 import create, warm_up; loud = logging.getLogger"
+    )
+    code += "('transformers.utils.import_utils'); assert loud.level == logging.NOTSET"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_help_is_quick() -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..checks import MAX_PIXELS, MAX_SIDE, require_positive
+from ..checks import MAX_PIXELS, MAX_SIDE, require_library, require_positive
 from ..errors import InputError
 
 
@@ -82,6 +82,7 @@ class ReportSettings:
     """A created image counts as a copy of a source image if their cosine is at least this."""
 
     def __post_init__(self) -> None:
+        require_library("matplotlib", "plots", "report")
         require_positive(self, "max_samples", "batch_size")
 
 
@@ -110,6 +111,8 @@ class JudgeSettings:
     """Seed of all random draws."""
 
     def __post_init__(self) -> None:
+        if self.plot:
+            require_library("matplotlib", "plots", "--plot")
         require_positive(self, "max_samples", "rounds")
         if not 0 < self.keep < 1:
             raise InputError(f"--keep {self.keep}: expected a share between 0 and 1")

@@ -187,7 +187,7 @@ class Run:
         return counters
 
     def _open_trackers(self) -> None:
-        if self.settings.report_to == "none":
+        if not self.accelerator.log_with:
             return
         given = asdict(self.settings)
         config = {key: one for key, one in given.items() if isinstance(one, int | float | str)}

@@ -249,8 +249,9 @@ class HubSettings:
 class LoggingSettings:
     """Logging"""
 
-    report_to: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
-    """Where losses, learning rates, metrics and pictures are logged."""
+    report_to: Literal["tensorboard", "wandb", "trackio", "none"] | None = None
+    """Where losses, learning rates, metrics and pictures are logged. Each is an extra of this
+    package. None takes tensorboard if it is installed."""
     logging_steps: int = 10
     """Number of steps between log entries. An entry holds the mean losses since the last one."""
 

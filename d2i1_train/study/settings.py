@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from d2i1_data.checks import require_positive
+from d2i1_data.checks import require_library, require_positive
 from d2i1_data.errors import InputError
 
 
@@ -42,6 +42,7 @@ class StudySettings:
     rounding of sums, `workers` alone does not."""
 
     def __post_init__(self) -> None:
+        require_library("matplotlib", "plots", "study")
         require_positive(self, "test_samples", "workers", "threads")
         for name in ("curve_steps", "generation_samples"):
             if getattr(self, name) < 0:

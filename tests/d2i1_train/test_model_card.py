@@ -223,7 +223,8 @@ def test_the_card_of_a_pipeline(improved: Path) -> None:
     assert "while training: rooms val, 2 samples" in page.words
     assert "2 real" in page.words and "4 real, 4 created" in page.words
     assert "scales images to a longer side of 32 pixels" in page.words  # `--resolution 32`
-    assert "More Information Needed" not in page.words and "None" not in page.words.replace("pipe(None, ", "")
+    words = page.words.replace("pipe(None, ", "")
+    assert "More Information Needed" not in words and "None" not in words
     images = {dict(attributes)["src"] for tag, attributes in page.elements if tag == "img"}
     assert images == {"preview.png"} and (improved / "preview.png").is_file()
 

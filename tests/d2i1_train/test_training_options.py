@@ -450,7 +450,7 @@ def test_trackio_gets_figures_and_pictures(
     assert len(pictures) == 4 and Image.open(pictures[0]).width > 10 * 32
 
 
-@pytest.mark.parametrize("tracker", ["wandb", "trackio"])
+@pytest.mark.parametrize("tracker", ["tensorboard", "wandb", "trackio"])
 def test_a_missing_tracker_names_its_extra(
     d2i1: Callable[..., str],
     tiny_base: Path,
