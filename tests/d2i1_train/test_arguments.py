@@ -1,6 +1,7 @@
 """Help texts and errors of flags: our words, not those of a library."""
 
 import importlib.util
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
