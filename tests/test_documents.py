@@ -235,7 +235,15 @@ def test_tables_name_what_is_registered() -> None:
 
 def test_every_flag_named_in_prose_exists() -> None:
     ours = {field.name for act in ACTS.values() for field in fields(act.settings)}
-    theirs = {"config", "help", "num_processes", "config_file", "dataset_name", "caption_column"}
+    theirs = {
+        "config",
+        "print_config",
+        "help",
+        "num_processes",
+        "config_file",
+        "dataset_name",
+        "caption_column",
+    }
     for document in DOCUMENTS:
         if document.name == "CHANGELOG.md":
             continue  # it names flags that are gone
