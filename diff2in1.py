@@ -14,6 +14,8 @@ from d2i1_data.errors import InputError
 if TYPE_CHECKING:
     from d2i1_data.app.app import app
     from d2i1_data.app.settings import AppSettings
+    from d2i1_data.captioning.caption import caption
+    from d2i1_data.captioning.settings import CaptionSettings
     from d2i1_data.creation.create import create, import_source, label
     from d2i1_data.creation.settings import (
         CreateSettings,
@@ -51,6 +53,7 @@ __version__ = version("diff2in1")  # of the installed package; pyproject.toml st
 __all__ = [
     "AppSettings",
     "BaseSettings",
+    "CaptionSettings",
     "CreateSettings",
     "DemoSettings",
     "Diff2in1Pipeline",
@@ -70,6 +73,7 @@ __all__ = [
     "WarmUpSettings",
     "app",
     "base",
+    "caption",
     "create",
     "demo",
     "env",
