@@ -71,7 +71,8 @@ def shell_command(act: str, flags: Sequence[str]) -> str:
     """
     lines = [f"d2i1 {shlex.quote(act)}"]
     for flag, value in zip(flags[::2], flags[1::2], strict=True):
-        part = f"{flag} {shlex.quote(value)}"
+        between = "=" if value.startswith("-") else " "  # or else it reads as a flag
+        part = f"{flag}{between}{shlex.quote(value)}"
         if len(lines[-1]) + len(part) + 3 > WIDTH:
             lines.append("   ")
         lines[-1] += f" {part}"

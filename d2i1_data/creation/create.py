@@ -81,6 +81,7 @@ def _write_dataset(settings: WriteSettings) -> Path:
     with ExitStack() as stack:
         stack.enter_context(explain_full_disk(folder))
         if state.is_main_process:
+            producer.examine()
             plan = _plan(producer, settings, cluster)
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(folder))

@@ -76,6 +76,10 @@ class ImportSettings(WriteSettings):
 
     source: str
     """Source of the images: {sources}. You get published data sets yourself: {origins}."""
+    axes: str | None = None
+    """How the normals of the source are stored: the channels of x (right), y (up) and z (towards
+    the viewer) with their signs, as in --axes=-r+g+b. None takes what the source declares, and
+    stops if its depth shows that other axes fit clearly better."""
 
 
 @dataclass(kw_only=True)

@@ -1,5 +1,6 @@
 """Sources: read data in several layouts as samples."""
 
+from .agreement import check_axes
 from .opening import open_dataset, open_rows, open_source
 from .registry import SOURCES, parse_spec
 from .resize import parse_resolution
@@ -12,6 +13,7 @@ __all__ = [
     "Source",
     "Spec",
     "agreeing_tasks",
+    "check_axes",
     "open_dataset",
     "open_rows",
     "open_source",

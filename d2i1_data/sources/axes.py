@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 
+OURS = "+r+g+b"
 FORM = re.compile(r"([+-][rgb])([+-][rgb])([+-][rgb])")
 
 

@@ -53,6 +53,8 @@ class Dataset(Source):
         InputError: if there is no such dataset, or it has another schema.
     """
 
+    is_ours = True
+
     def __init__(
         self,
         path: str,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..tasks import DEPTH, NORMALS, SEMSEG, Task
 from .axes import decode, read_axes, to_ours
+from .camera import Camera
 from .matlab import Hdf5, read_mat
 from .nyu_classes import LABELS, NAMES, ONE_LABEL, from_894
 from .nyu_normals import PACKINGS, SPLITS, find_normals
@@ -42,6 +43,7 @@ class Nyuv2(Official):
     """
 
     name = "nyuv2"
+    camera = Camera([518.8579, 519.4696], [325.5824, 253.7362])  # of iDisc's released code
     splits = ("train", "test", "all")
     options: ClassVar[Choices] = {
         "depth": ("filled", "raw"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 from ..registry import load
 from .captions import CaptionedSource
+from .other_axes import OtherAxes
 from .registry import SOURCES, parse_spec
 from .resize import ResizedSource, parse_resolution
 from .source import Rows, Source
@@ -20,6 +21,7 @@ def open_source(
     min_quality: Mapping[str, float] | None = None,
     max_pixels: int | None = None,
     captions: str | None = None,
+    axes: str | None = None,
 ) -> Source:
     """Open the source that a `--source` names.
 
@@ -29,6 +31,7 @@ def open_source(
         min_quality: `TASK.SCORE` -> least value; only rows that reach all these values are kept.
         max_pixels: larger images are refused; None takes the default of `Source`.
         captions: file with the captions, see `read_captions`; None keeps those of the source.
+        axes: how its normals are stored, see `axes.py`; None takes what it declares.
 
     Raises:
         InputError: if the spec is wrong, or its file, folder or Hub id cannot be read.
@@ -43,6 +46,8 @@ def open_source(
     options = {"min_quality": min_quality} if kind.quality else {}
     source: Source = load(kind.target)(*parsed.arguments, **options)
     source.max_pixels = max_pixels or source.max_pixels
+    if axes is not None:
+        source = OtherAxes(source, axes)
     if captions is not None:
         source = CaptionedSource(source, captions)
     size = parse_resolution(resolution)

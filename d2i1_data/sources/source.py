@@ -35,7 +35,7 @@ class Source(ABC):
     is given. max_pixels: larger images are refused. notes: how often each change was made to the
     data, such as resizing maps. strays: id -> why, for labels without an image. camera: took the
     images; None if unknown. axes: how normals are stored, see `axes.py`; empty for our way. `read`
-    has turned them.
+    has turned them. is_ours: whether the labels are in our schema, so their axes are certain.
     """
 
     name: str
@@ -45,6 +45,7 @@ class Source(ABC):
     max_pixels: int = MAX_PIXELS
     camera: Camera | None = None
     axes: str = ""
+    is_ours: bool = False
 
     def __init__(self) -> None:
         self.notes: dict[str, int] = {}

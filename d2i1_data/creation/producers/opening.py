@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ...sources import open_source
-from ..settings import CreateSettings, LabelSettings, WriteSettings
+from ..settings import CreateSettings, ImportSettings, LabelSettings, WriteSettings
 from .creator import Creator
 from .labeller import CheckpointInfo, Labeller
 from .producer import Importer, Producer, require_images
@@ -19,7 +19,10 @@ def make_producer(settings: WriteSettings) -> Producer:
         InputError: if the source or the pipeline cannot be used with these settings.
     """
     most, captions = settings.max_pixels, settings.captions
-    source = open_source(settings.source, settings.resolution, max_pixels=most, captions=captions)
+    axes = settings.axes if isinstance(settings, ImportSettings) else None
+    source = open_source(
+        settings.source, settings.resolution, max_pixels=most, captions=captions, axes=axes
+    )
     if not isinstance(settings, LabelSettings):
         return Importer(source, settings)
     denoises = isinstance(settings, CreateSettings) and settings.create_with != "theta"

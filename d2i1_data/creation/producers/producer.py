@@ -1,16 +1,19 @@
 """The base class of all producers, and the producer that imports samples unchanged."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
+
+from tqdm import tqdm
 
 from ...dataset.prefetch import prefetch
 from ...dataset.sample import Sample
 from ...dataset.schema import Schema
 from ...errors import InputError
-from ...sources import Source, random_subset
+from ...sources import Source, check_axes, random_subset
 from ..plan import Item
-from ..settings import WriteSettings
+from ..settings import ImportSettings, WriteSettings
 
 Progress = Callable[[int], Any]  # called with the number of finished samples
 Skipped = dict[str, str]  # id of a sample that is left out -> why
@@ -43,6 +46,13 @@ class Producer:
     def schema(self) -> Schema:
         """The columns that the rows fill."""
         return self.source.schema
+
+    def examine(self) -> None:
+        """Look at the source once, before the plan is made.
+
+        Raises:
+            InputError: if it should not be used.
+        """
 
     def facts(self) -> dict[str, Any]:
         """All facts besides the samples that decide the bytes of a shard."""
@@ -106,8 +116,13 @@ class Importer(Producer):
     def __init__(self, source: Source, settings: WriteSettings) -> None:
         super().__init__(source, settings)
         require_images(source)
+        self.chose_axes = isinstance(settings, ImportSettings) and settings.axes is not None
         if not self.skips:
             source.check_pairs()
+
+    def examine(self) -> None:
+        if line := check_axes(self.source, self.rows, self.chose_axes):
+            tqdm.write(line, file=sys.stderr)
 
     def notes(self) -> dict[str, int]:
         return dict(self.source.notes)
