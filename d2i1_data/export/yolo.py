@@ -32,7 +32,7 @@ def write_yolo(folder: Path, selection: Selection, *, min_region: int, outline: 
         write_new(folder / "images" / entry.split / f"{entry.name}.png", entry.image)
         write_new(folder / "labels" / entry.split / f"{entry.name}.txt", lines.encode())
     layout = {split: f"images/{split}" for split in selection.splits}
-    if "val" not in layout:
+    if not {"val", "validation"} & layout.keys():
         logger.warning(
             "data.yaml has no `val`, which Ultralytics needs to train: export again with"
             " --splits train=0.9,val=0.1"

@@ -67,6 +67,8 @@ class Dataset(Source):
         self.stored_schema = read_schema(metadata, f"{path}/{METADATA}")
         self.splits = _splits(metadata, f"{path}/{METADATA}")
         self.tasks = self.stored_schema.tasks
+        if len(self.splits) > 1 and (split or TRAIN) not in self.splits:
+            raise InputError(f"dataset {path}: no split {split!r}, it has {', '.join(self.splits)}")
         self.fingerprint = fingerprint(
             self.name, split, metadata.decode(errors="replace"), min_quality
         )

@@ -64,6 +64,8 @@ def test_stored_splits_are_kept_and_new_ones_are_the_same(
     assert not images(kept / "images/train") & images(kept / "images/val")
     one = export(d2i1, parted, "yolo", tmp_path / "one", *SEMSEG, "--split", "val")
     assert [file.name for file in (one / "images").iterdir()] == ["val"]
+    flags = ("--format", "yolo", "--split", "tset", "--output_dir", tmp_path / "no")
+    assert "parted: no split 'tset', it has train, val" in d2i1("export", parted, *flags, code=2)
 
 
 def test_yolo_without_val_says_so(
