@@ -139,9 +139,9 @@ def test_an_exporter(extended: Callable[[str], set[str]], use: Use, tmp_path: Pa
     rows = load_dataset("imagefolder", data_dir=f"{tmp_path}/captioned", split="train")
     assert len(rows) == 3 and all(text.startswith("a room with") for text in rows["text"]), said
     wrong = use("export rooms --format folder --output_dir no", fails=True)
-    assert "coco, yolo, webdataset, folders, imagefolder" in wrong
+    assert "coco, yolo, voc, transformers, webdataset, folders, imagefolder" in wrong
     wrong = use("export rooms --format imagefolder --shard_size 2 --output_dir no", fails=True)
-    assert "--shard_size has no effect without --format webdataset" in wrong
+    assert "--shard_size has no effect without --format transformers or webdataset" in wrong
 
 
 def label_folder(folder: Path, task: str) -> None:
