@@ -14,6 +14,7 @@ from d2i1_data.inspection.evaluation.measure import (
     mean_over_images,
     measure,
     per_image,
+    score_classes,
     sum_over_processes,
 )
 from d2i1_data.inspection.evaluation.scored_pixels import ScoredPixels, parse_crop
@@ -60,13 +61,13 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         sparsification=sparsification,
         **options,
     )
+    total = {name: sum_over_processes(sums[name].sum(0)) for name in tasks}
     if settings.average == "images":
         totals = {name: sum_over_processes(per_image(tasks[name], sums[name])) for name in tasks}
         scores = {name: mean_over_images(tasks[name], totals[name]) for name in tasks}
     else:
-        scores = compute_metrics(
-            tasks, {name: sum_over_processes(sums[name].sum(0)) for name in tasks}
-        )
+        scores = compute_metrics(tasks, total)
+    classes = score_classes(tasks, total)
     results = {
         "source": rows.source.name,
         "split": parse_spec(settings.source).split,
@@ -75,6 +76,7 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         "fingerprint": fingerprint(fetch(settings.pipeline, "pipeline")),
         "settings": {k: v for k, v in asdict(settings).items() if k not in PLACES},
         "tasks": scores,
+        "classes": classes,
     }
     if sparsification:
         curves = {name: curve(sum_over_processes(sparsification.sums[name])) for name in tasks}
@@ -86,6 +88,9 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
         for name, values in scores.items():
             metrics = values | ({"ause": curves[name].ause} if sparsification else {})
             print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
+        for name, own in classes.items():
+            shares = zip(own["names"], own["iou"], strict=True)
+            print(f"{name} IoU: " + ", ".join(f"{key} {value:.4f}" for key, value in shares))
     if settings.output_file and state.is_main_process:
         file = Path(settings.output_file)
         file.parent.mkdir(parents=True, exist_ok=True)

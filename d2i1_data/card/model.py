@@ -20,7 +20,7 @@ from ..dataset.schema import read_tasks
 from ..tasks import Task
 from . import command, licence
 from .links import Links
-from .results import Results, model_index, read_results, tables
+from .results import Results, model_index, read_results, tables, tables_of_classes
 from .text import (
     Markdown,
     address,
@@ -84,6 +84,7 @@ def model_card(folder: Path, links: Links | None = None, results: Sequence[Path]
         validated=validation is not None,
         preview=(folder / PREVIEW).is_file(),
         results=tables(measured, validation),
+        class_results=tables_of_classes(measured),
         licence=training.base_licence,
         format_version=index.get("format_version"),
         citations=citations([base] if base else [], [host]),

@@ -14,6 +14,7 @@ from ..checkpoints.training_record import ValidationRecord
 from ..checks import parse_json
 from ..errors import InputError
 from ..tasks import TASKS, Task
+from .classes import ClassScores, class_table, read_classes
 from .text import Markdown, is_repository, table
 
 # settings of an evaluation that change its metrics, and values that the card does not mention
@@ -36,6 +37,7 @@ class Results(NamedTuple):
         settings: settings that differ from the defaults, see `EvaluateSettings`.
         tasks: metrics by task.
         table: for a comparison, the metrics of every model by its name; otherwise empty.
+        classes: scores of single classes by task, if they are known.
     """
 
     source: str
@@ -44,6 +46,7 @@ class Results(NamedTuple):
     settings: dict[str, Any]
     tasks: Metrics
     table: dict[str, Metrics]
+    classes: dict[str, ClassScores]
 
 
 def tables(results: Sequence[Results], validation: ValidationRecord | None) -> list[Markdown]:
@@ -61,6 +64,15 @@ def tables(results: Sequence[Results], validation: ValidationRecord | None) -> l
     return [
         *([_table("", columns)] if columns else []),
         *(_table(head, models) for head, models in compared),
+    ]
+
+
+def tables_of_classes(results: Sequence[Results]) -> list[tuple[str, list[Markdown]]]:
+    """The scores of single classes: for each evaluation what was evaluated, and its tables."""
+    return [
+        (_protocol(own._asdict()), [class_table(name, one) for name, one in own.classes.items()])
+        for own in results
+        if own.classes
     ]
 
 
@@ -105,6 +117,7 @@ def read_results(file: Path, folder: Path) -> Results:
             {k: settings[k] for k in PROTOCOL if k in settings and settings[k] not in DEFAULTS},
             _metrics(content["tasks"]),
             {str(model): _metrics(own) for model, own in content.get("table", {}).items()},
+            read_classes(content.get("classes", {})),
         )
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(

@@ -87,11 +87,19 @@ def predict_raw(
     def predict_part(part: Tensor) -> dict[str, Tensor]:
         latents = pipe.encode_image(pad_to_stride(part, pipe.stride))
         raw = perceive(pipe, latents, (part.shape[2], part.shape[3]))
-        return {name: families[name].to_linear(maps) for name, maps in raw.items()}
+        return to_linear(raw, averages_logits=False)
 
-    linear = predict_in_windows(predict_part, pixels, window)
+    def to_linear(maps: dict[str, Tensor], averages_logits: bool) -> dict[str, Tensor]:
+        chosen = {n for n in maps if families[n].averages_logits == averages_logits}
+        return {n: families[n].to_linear(x) if n in chosen else x for n, x in maps.items()}
+
+    def predict_whole(image: Tensor) -> dict[str, Tensor]:
+        maps = predict_in_windows(predict_part, image, window)
+        return to_linear(maps, averages_logits=True)
+
+    linear = predict_whole(pixels)
     if flip:
-        mirrored = predict_in_windows(predict_part, pixels.flip(-1), window)
+        mirrored = predict_whole(pixels.flip(-1))
         linear = {n: (x + families[n].flip(mirrored[n])) / 2 for n, x in linear.items()}
     return raw_at_size(families, linear, size)
 

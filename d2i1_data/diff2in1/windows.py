@@ -11,8 +11,8 @@ def predict_in_windows(
     """Predict maps of images in windows. Overlaps are averaged.
 
     Args:
-        predict: gives maps `[B, R, h, w]` by task for images `[B, 3, h, w]`. It must be possible to
-            average these maps.
+        predict: gives maps `[B, R, h, w]` by task for images `[B, 3, h, w]`, in a form that may be
+            averaged.
         pixels: images `[B, 3, H, W]`.
         window: side of the square windows. None predicts the whole image at once.
 

@@ -7,10 +7,21 @@ bootstrap is a weighted sum.
 
 import math
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+class ByClass(NamedTuple):
+    """The scores of single classes, over all pixels of all samples.
+
+    iou: IoU of each class; nan if it occurs neither in truth nor in prediction. confusion: number
+    of pixels, with a row for each true class and a column for each predicted class.
+    """
+
+    iou: list[float]
+    confusion: list[list[int]]
 
 
 class Meter(ABC):
@@ -64,6 +75,10 @@ class Meter(ABC):
     @abstractmethod
     def summary(self, total: Tensor) -> dict[str, float]:
         """Compute the metrics from the total sums [S]; nan if no pixel was valid."""
+
+    def by_class(self, total: Tensor) -> ByClass | None:
+        """The scores of single classes from the total sums [S]; None for maps without classes."""
+        return None
 
 
 def pixel_sums(valid: Tensor, *columns: Tensor) -> Tensor:
@@ -136,11 +151,16 @@ class DepthError(Meter):
     These are the RMSE in metres, the mean absolute and squared relative errors, and the share of
     pixels within a factor of 1.25^k. Three metrics use the log of prediction over truth: log10 is
     its mean absolute value to base 10, rmse_log its RMSE, silog 100 times its standard deviation.
+
+    Metrics that begin with `aligned` count after a scale and a shift that fit the prediction of
+    each image to its truth by least squares. They compare with models of relative depth.
+
+    Source of the alignment: Marigold, src/util/alignment.py. (MiDaS fits inverse distances.)
     """
 
     headline = "abs_rel"
     table_metrics = ("rmse", "abs_rel", "delta1")
-    higher_better_prefixes = ("delta",)
+    higher_better_prefixes = ("delta", "aligned_delta")
     unit = "share of the truth"
 
     def error(self, prediction: Tensor, target: Tensor) -> Tensor:
@@ -152,11 +172,16 @@ class DepthError(Meter):
         log = (predicted / true).log()
         within = [log.abs() < math.log(1.25**k) for k in (1, 2, 3)]
         square, relative = (predicted - true) ** 2, self.error(prediction, target)
-        return pixel_sums(valid, square, square / true, relative, log.abs(), log, log**2, *within)
+        plain = pixel_sums(valid, square, square / true, relative, log.abs(), log, log**2, *within)
+        aligned = align(prediction.double(), true, valid).clamp(min=1e-6)
+        near = (aligned / true).log().abs() < math.log(1.25)
+        square, relative = (aligned - true) ** 2, (aligned - true).abs() / true
+        return torch.cat([plain, pixel_sums(valid, square, relative, near)[:, 1:]], 1)
 
     def summary(self, total: Tensor) -> dict[str, float]:
         means = (total / total[0]).tolist()
-        _, square, square_relative, relative, log_size, log, log_square, *within = means
+        _, square, square_relative, relative, log_size, log, log_square, *within = means[:10]
+        aligned_square, aligned_relative, aligned_near = means[10:]
         metrics = {
             "rmse": square**0.5,
             "abs_rel": relative,
@@ -165,11 +190,42 @@ class DepthError(Meter):
             "rmse_log": log_square**0.5,
             "silog": 100 * max(log_square - log**2, 0.0) ** 0.5,
         }
-        return metrics | {f"delta{k}": share for k, share in enumerate(within, 1)}
+        metrics |= {f"delta{k}": share for k, share in enumerate(within, 1)}
+        return metrics | {
+            "aligned_rmse": aligned_square**0.5,
+            "aligned_abs_rel": aligned_relative,
+            "aligned_delta1": aligned_near,
+        }
+
+
+def align(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Scale and shift the prediction of each sample to fit its target by least squares.
+
+    Args:
+        prediction: [B, 1, H, W] float64.
+        target: [B, 1, H, W] float64.
+        valid: the pixels that are fitted, [B, 1, H, W] bool.
+    """
+    count = valid.sum((1, 2, 3), keepdim=True)
+
+    def mean(maps: Tensor) -> Tensor:
+        return torch.where(valid, maps, 0.0).sum((1, 2, 3), keepdim=True) / count
+
+    centre, away = mean(target), prediction - mean(prediction)
+    spread = mean(away**2)
+    varies = spread > 1e-12 * mean(prediction**2)  # otherwise every scale fits alike
+    scale = torch.where(varies, mean(away * (target - centre)) / spread, 0.0)
+    return scale * away + centre
 
 
 class IntersectionOverUnion(Meter):
-    """Mean IoU over the classes that occur in truth or prediction, and pixel accuracy."""
+    """Mean IoU and pixel accuracy.
+
+    Classes that occur neither in truth nor in prediction are left out of miou, as in mmsegmentation
+    (VPD). They count as 0 in miou_all, as in InvPT and TaskPrompter.
+
+    Source: InvPT, evaluation/eval_semseg.py; mmsegmentation 0.x, core/evaluation/metrics.py.
+    """
 
     headline = "miou"
     table_metrics = ("miou",)
@@ -194,11 +250,24 @@ class IntersectionOverUnion(Meter):
 
     def summary(self, total: Tensor) -> dict[str, float]:
         confusion = total.view(self.classes, self.classes)
+        iou = self._iou(confusion)
+        shares = iou[~iou.isnan()]
+        accuracy = confusion.diagonal().sum() / confusion.sum()
+        return {
+            "miou": shares.mean().item(),
+            "miou_all": shares.sum().item() / self.classes if len(shares) else math.nan,
+            "accuracy": accuracy.item(),
+        }
+
+    def by_class(self, total: Tensor) -> ByClass:
+        confusion = total.view(self.classes, self.classes)
+        return ByClass(self._iou(confusion).tolist(), confusion.long().tolist())
+
+    @staticmethod
+    def _iou(confusion: Tensor) -> Tensor:
+        """IoU of each class, nan if it does not occur."""
         hits = confusion.diagonal()
-        union = confusion.sum(0) + confusion.sum(1) - hits
-        occurs = union > 0
-        accuracy = hits.sum() / confusion.sum()
-        return {"miou": (hits[occurs] / union[occurs]).mean().item(), "accuracy": accuracy.item()}
+        return hits / (confusion.sum(0) + confusion.sum(1) - hits)
 
 
 class FMeasure(Meter):

@@ -355,6 +355,28 @@ def test_results_are_those_that_were_measured(improved: Path, results: Path) -> 
     assert "rooms test, 2 samples, flip True" in card.text
 
 
+def test_the_classes_of_the_results_are_shown(
+    improved: Path, results: Path, tmp_path: Path
+) -> None:
+    content = json.loads(results.read_text())
+    own = content["classes"]["semseg"]
+    assert own["names"] == list(CLASSES)
+    pixels = sum(map(sum, own["confusion"]))
+    assert pixels == 2 * 64 * 64
+    names, iou, confusion = ["sky", "road"], [0.25, None], [[1, 3], [0, 0]]
+    content["classes"] = {"semseg": {"names": names, "iou": iou, "confusion": confusion}}
+    file = tmp_path / "results.json"
+    file.write_text(json.dumps(content))
+    text = model_card(improved, results=[file])
+    assert "### Classes: rooms test, 2 samples, flip True" in text
+    assert "| sky | 100.0% | 0.25 | road 75%, sky 25% |" in text
+    assert "| road | 0.0% |  |  |" in text
+    content["classes"]["semseg"]["iou"] = [0.25]
+    file.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="no results of ours"):
+        model_card(improved, results=[file])
+
+
 def test_results_of_other_weights_are_refused(
     improved: Path, pipeline: Path, results: Path, tmp_path: Path
 ) -> None:

@@ -122,7 +122,8 @@ class Family(ABC):
     dtype: dtype of a map as a tensor. in_metres: whether values are distances. axes: the directions
     that its channels point to; empty if its values are no directions. encoding: fields of
     `Encoding` that files of others may need (see `from_file`). own_encoding: those that a file of
-    `to_png` needs there. names, palette: names and colours of its classes; empty without classes.
+    `to_png` needs there. averages_logits: whether overlapping windows average raw predictions, not
+    those of `to_linear`. names, palette: names and colours of its classes; empty without classes.
     """
 
     name: ClassVar[str]
@@ -134,6 +135,7 @@ class Family(ABC):
     axes: ClassVar[tuple[str, ...]] = ()
     encoding: ClassVar[tuple[str, ...]] = ()
     own_encoding: ClassVar[Mapping[str, Any]] = {}
+    averages_logits: ClassVar[bool] = False
     names: tuple[str, ...] = ()
     palette: tuple[Colour, ...] = ()
 

@@ -28,6 +28,7 @@ class LabelMap(Family):
     dtype = torch.int64
     encoding = ("unknown", "values")
     own_encoding: ClassVar[Mapping[str, Any]] = {"unknown": 255}
+    averages_logits = True  # as `slide_inference` of mmsegmentation
 
     def __init__(
         self, names: Sequence[str], palette: Sequence[Sequence[int]] | None = None

@@ -22,6 +22,7 @@ class ProbabilityMap(Family):
     raw_channels = 1
     encoding = ("scale", "unknown", "values")
     own_encoding: ClassVar[Mapping[str, Any]] = {"unknown": 255}
+    averages_logits = True  # as `slide_inference` of mmsegmentation
 
     def valid(self, target: Tensor) -> Tensor:
         return target >= 0

@@ -146,6 +146,20 @@ def compute_metrics(tasks: dict[str, Task], total: Sums) -> dict[str, dict[str, 
     return {name: task.meter.summary(total[name]) for name, task in tasks.items()}
 
 
+def score_classes(tasks: dict[str, Task], total: Sums) -> dict[str, dict[str, Any]]:
+    """The scores of single classes, for each task with classes.
+
+    Returns:
+        Task name -> `names` of the classes, and `iou` and `confusion`, see `ByClass`.
+    """
+    found = {name: task.meter.by_class(total[name]) for name, task in tasks.items()}
+    return {
+        name: {"names": list(tasks[name].family.names), **own._asdict()}
+        for name, own in found.items()
+        if own is not None
+    }
+
+
 def table_metrics(tasks: dict[str, Task], metrics: dict[str, dict[str, float]]) -> dict[str, float]:
     """The metrics that tables show, `TASK METRIC` -> value; nan if it is not defined."""
     return {

@@ -13,6 +13,8 @@ from diffusers import DDIMScheduler
 from d2i1_data.dataset.schema import describe_tasks
 from d2i1_data.diff2in1 import Diff2in1Output, Diff2in1Pipeline
 from d2i1_data.diff2in1.ddim import ddim_step, timesteps
+from d2i1_data.diff2in1.images import to_batches
+from d2i1_data.diff2in1.prediction import predict_raw
 from d2i1_data.sources.rooms import Rooms
 from tests.tiny import save_tiny_base
 
@@ -257,6 +259,21 @@ def test_a_pixel_in_one_window_is_labelled_by_it(tiny_pipe: Diff2in1Pipeline) ->
     np.testing.assert_allclose(whole[:, 16:], right[:, 8:], rtol=1e-5)
     between = (left[:, 8:] + right[:, :8]) / 2
     np.testing.assert_allclose(whole[:, 8:16], between, rtol=1e-5)
+
+
+def test_windows_average_the_logits_of_classes(tiny_pipe: Diff2in1Pipeline) -> None:
+    for parameter in tiny_pipe.perception.parameters():
+        parameter.data *= 3  # clear differences between classes
+    pixels = to_batches(picture(16, 24))[0]
+    whole, left, right = (
+        predict_raw(tiny_pipe, part, window=16)["semseg"]
+        for part in (pixels, pixels[..., :16], pixels[..., 8:])
+    )
+    parts = torch.stack([left[..., 8:], right[..., :8]])
+    found = whole[..., 8:16].softmax(1)
+    torch.testing.assert_close(found, parts.mean(0).softmax(1), atol=1e-5, rtol=1e-4)
+    mean = parts.softmax(2).mean(0)
+    assert (found - mean).abs().max() > 1e-3  # the mean of probabilities is another
 
 
 @pytest.mark.parametrize("window", [24, 100])

@@ -16,7 +16,7 @@ from d2i1_data import Diff2in1Pipeline
 from d2i1_data.checkpoints.pipelines import open_pipeline
 from d2i1_data.inspection.evaluation.measure import bootstrap, mean_over_images, per_image
 from d2i1_data.sources import open_rows
-from d2i1_data.sources.rooms import Rooms
+from d2i1_data.sources.rooms import CLASSES, Rooms
 from d2i1_data.tasks import TASKS, Task
 from d2i1_data.tasks.protocols import PROTOCOLS
 from d2i1_train.loop.trained_size import register_size
@@ -91,6 +91,23 @@ def test_figures_are_the_meters_on_what_predict_gives(
     assert results["tasks"].keys() == expected.keys()
     for name, figures in expected.items():
         assert results["tasks"][name] == pytest.approx(figures, rel=2e-3, abs=2e-3, nan_ok=True)
+
+
+def test_classes_are_scored_one_by_one(
+    evaluate: Callable[..., dict], improved: Path, d2i1: Callable[..., str]
+) -> None:
+    results = evaluate("--average", "images")
+    classes = results["classes"]["semseg"]
+    assert classes["names"] == list(CLASSES)
+    found = np.array(classes["iou"], float)
+    confusion = np.array(classes["confusion"])
+    hits = np.diagonal(confusion)
+    with np.errstate(invalid="ignore"):
+        expected = hits / (confusion.sum(0) + confusion.sum(1) - hits)
+    np.testing.assert_allclose(found, expected)
+    assert np.nanmean(found) == pytest.approx(by_hand(improved, 5)["semseg"]["miou"], rel=2e-3)
+    command = ("evaluate", "--pipeline", improved, "--source", "rooms:test", "--max_samples", 5)
+    assert f"semseg IoU: {CLASSES[0]} {found[0]:.4f}, " in d2i1(*command)
 
 
 def test_flags_change_the_figures(evaluate: Callable[..., dict]) -> None:

@@ -231,6 +231,7 @@ def test_perfect_prediction_has_the_best_figures(task: Task) -> None:
     prediction = torch.where(known, target, 0)
     figures = task.meter.summary(task.meter.measure(prediction, target, known).sum(0))
     errors = {"mean", "median", "rmse", "abs_rel", "sq_rel", "log10", "rmse_log", "silog", "mae"}
+    errors |= {"aligned_rmse", "aligned_abs_rel"}
     for name, figure in figures.items():
         best = 0.0 if name in errors else 1.0
         assert task.meter.higher_is_better(name) == (name not in errors)
@@ -292,6 +293,24 @@ def average_precision(prediction: NDArray[Any], target: NDArray[Any]) -> dict[st
     return {"ap": precision[hits].mean()}
 
 
+def aligned(task: Task, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, float]:
+    fitted = []
+    for prediction, target in pairs:
+        p, t = prediction.astype(np.float64), target.astype(np.float64)
+        scale, shift = np.linalg.lstsq(np.stack([p, np.ones_like(p)], 1), t, rcond=None)[0]
+        fitted.append(np.maximum(scale * p + shift, 1e-6))
+    figures = distances(np.concatenate(fitted), np.concatenate([target for _, target in pairs]))
+    return {f"aligned_{name}": figures[name] for name in ("rmse", "abs_rel", "delta1")}
+
+
+def in_all_classes(task: Task, pairs: list[tuple[NDArray[Any], NDArray[Any]]]) -> dict[str, float]:
+    prediction, target = (np.concatenate(own) for own in zip(*pairs, strict=True))
+    found = len(np.union1d(prediction, target))
+    return {"miou_all": overlaps(prediction, target)["miou"] * found / len(task.family.names)}
+
+
+# metrics for which the pixels of an image, or the number of classes, matter
+MORE = {"depth": aligned, "semseg": in_all_classes, "human_parsing": in_all_classes}
 REFERENCES = {
     "normals": angles,
     "depth": distances,
@@ -327,6 +346,9 @@ def test_meter_agrees_with_a_plain_reference(task: Task) -> None:
         for side in (0, 1)
     ]
     expected = REFERENCES[task.name](*pooled)
+    if task.name in MORE:
+        inside = zip(pairs, known, strict=True)
+        expected |= MORE[task.name](task, [(pair[0][k], pair[1][k]) for pair, k in inside])
     figures = task.meter.summary(measured(task, pairs))
     assert set(figures) == set(expected)
     for name, figure in figures.items():
@@ -354,6 +376,31 @@ def test_error_of_every_pixel(task: Task) -> None:
     expected = wrong_by(task, prediction[known], array[known])
     assert expected.mean() > 0.05
     np.testing.assert_allclose(found[0, 0].numpy()[known], expected, atol=5e-4)
+
+
+def test_alignment_undoes_a_scale_and_a_shift() -> None:
+    target = truth(DEPTH.family)
+    known = DEPTH.family.valid(target)
+    for prediction in (target * 0.3 + 2, torch.where(known, target, 99.0) * 5 - 1):
+        figures = DEPTH.meter.summary(DEPTH.meter.measure(prediction, target, known)[0])
+        assert figures["aligned_abs_rel"] < 1e-6 < figures["abs_rel"]
+        assert figures["aligned_delta1"] == 1
+    flat = DEPTH.meter.summary(DEPTH.meter.measure(target * 0 + 7, target, known)[0])
+    assert flat["aligned_rmse"] == pytest.approx(target[known].std(correction=0).item(), rel=1e-5)
+
+
+def test_scores_of_single_classes() -> None:
+    meter = TASKS["semseg"].with_classes(["sky", "road", "tree", "car"]).meter
+    target = torch.tensor([[0, 0, 1], [1, 1, 255]])[None, None]
+    prediction = torch.tensor([[0, 1, 1], [1, 2, 2]])[None, None]
+    total = meter.measure(prediction, target, target != 255)[0]
+    found = meter.by_class(total)
+    assert found is not None
+    assert found.confusion == [[1, 1, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_array_equal(found.iou, [0.5, 0.5, 0, np.nan])
+    figures = meter.summary(total)
+    assert (figures["miou"], figures["miou_all"]) == (pytest.approx(1 / 3), 0.25)
+    assert DEPTH.meter.by_class(torch.zeros(13)) is None
 
 
 @each_task
