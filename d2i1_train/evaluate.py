@@ -1,5 +1,6 @@
 """Evaluation: predictions of a pipeline compared with the labels of a source."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -86,16 +87,18 @@ def evaluate(settings: EvaluateSettings) -> dict[str, Any]:
             plot(panels, tasks, Path(str(settings.sparsification)))
     if state.is_main_process:
         for name, values in scores.items():
-            metrics = values | ({"ause": curves[name].ause} if sparsification else {})
-            print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in metrics.items()))
+            _print(name, values | ({"ause": curves[name].ause} if sparsification else {}))
         for name, own in classes.items():
-            shares = zip(own["names"], own["iou"], strict=True)
-            print(f"{name} IoU: " + ", ".join(f"{key} {value:.4f}" for key, value in shares))
+            _print(f"{name} IoU", dict(zip(own["names"], own["iou"], strict=True)))
     if settings.output_file and state.is_main_process:
         file = Path(settings.output_file)
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, results)
     return results
+
+
+def _print(name: str, values: Mapping[str, float]) -> None:
+    print(f"{name}: " + ", ".join(f"{key} {value:.4f}" for key, value in values.items()))
 
 
 def _follow_protocol(
