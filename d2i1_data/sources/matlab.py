@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .mat5 import uncompressed
 
 
 @contextmanager
@@ -39,13 +41,31 @@ def read_mat(file: Path, name: str) -> NDArray[Any]:
     with needed("scipy", file):
         from scipy.io import loadmat
     try:
-        content = loadmat(file, variable_names=[name])
+        content = loadmat(BytesIO(uncompressed(file.read_bytes())), variable_names=[name])
     except Exception as error:  # damaged files raise errors of many kinds
-        raise InputError(f"{file}: not readable as a MATLAB file up to version 7") from error
+        why = " ".join(str(error).split())
+        raise InputError(f"{file}: not readable as a MATLAB file up to version 7: {why}") from error
     if name not in content:
         raise InputError(f"{file}: has no variable {name!r}")
     value: NDArray[Any] = content[name]
     return value
+
+
+def whole_numbers(array: NDArray[Any], file: Path) -> NDArray[np.int64]:
+    """An array of a file as integers.
+
+    Raises:
+        InputError: if it is empty or holds something else.
+    """
+    if (
+        array.dtype.kind in "uif"
+        and array.size
+        and (np.abs(array.astype(np.float64)) < 2**31).all()
+    ):
+        numbers = array.astype(np.int64)
+        if (numbers == array).all():
+            return numbers
+    raise InputError(f"{file}: expected whole numbers, got {array.dtype} of shape {array.shape}")
 
 
 class Hdf5:

@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..tasks import DEPTH, EDGES, NORMALS, SEMSEG, Task
 from .axes import decode, read_axes, to_ours
-from .matlab import read_mat
+from .camera import Camera
+from .matlab import read_mat, whole_numbers
 from .nyu_classes import NAMES_40, from_40
+from .nyuv2 import CAMERA
 from .official import Choices, Official, read_ids
 from .source import fingerprint
 
@@ -63,6 +65,7 @@ class NyudMt(Official):
     """
 
     name = "nyud-mt"
+    camera = Camera(CAMERA.focal)  # the place of its images in those of NYUv2 is not known
     splits = ("train", "val")
     options: ClassVar[Choices] = {"unknown": ("zero", "short"), "axes": ()}
 
@@ -100,26 +103,23 @@ class NyudMt(Official):
         file = self.file(task, index)
         if task == SEMSEG.name:
             return from_40()[self._numbers(file)]
-        if task == DEPTH.name:
-            return np.asarray(self._array(file, COLUMNS[task].variable), np.float32)
-        if task == EDGES.name:
-            if file.suffix == ".npy":
-                return np.asarray(self._array(file, ""), np.float32)
+        if task == NORMALS.name:
+            return self._normals(file)
+        if file.suffix == ".png":
             return self.class_numbers(file, 255).astype(np.float32) / 255
-        return self._normals(file)
+        return self._floats(file, COLUMNS[task].variable)
 
-    def _numbers(self, file: Path) -> NDArray[np.integer[Any]]:
+    def _numbers(self, file: Path) -> NDArray[np.integer]:
         if file.suffix == ".png":
             return self.class_numbers(file, 40)
-        stored = self._array(file, COLUMNS[SEMSEG.name].variable)
-        numbers = stored.astype(np.int64)
-        if (numbers != stored).any() or numbers.min() < 0 or numbers.max() > 40:
+        numbers = whole_numbers(self._array(file, COLUMNS[SEMSEG.name].variable), file)
+        if numbers.min() < 0 or numbers.max() > 40:
             raise InputError(f"{file}: expected class numbers from 0 to 40")
         return numbers
 
     def _normals(self, file: Path) -> NDArray[np.float32]:
         if file.suffix == ".npy":
-            vectors = self._array(file, "").astype(np.float32)
+            vectors = self._floats(file, "")
             if vectors.ndim != 3 or vectors.shape[2] != 3 or not np.isfinite(vectors).all():
                 raise InputError(
                     f"{file}: has shape {vectors.shape} or holds NaN, expected vectors, height x"
@@ -130,6 +130,10 @@ class NyudMt(Official):
         if self.chosen["unknown"] == "zero":
             return to_ours(vectors, self.axes)
         return to_ours(vectors, self.axes, np.linalg.norm(vectors, axis=-1) >= 0.5)
+
+    def _floats(self, file: Path, variable: str) -> NDArray[np.float32]:
+        with np.errstate(over="ignore"):  # infinite values are refused later
+            return self._array(file, variable).astype(np.float32)
 
     def _array(self, file: Path, variable: str) -> NDArray[Any]:
         """The numbers in a .npy or .mat file, without dimensions of one element."""

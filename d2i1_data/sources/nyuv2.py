@@ -18,12 +18,14 @@ from ..errors import InputError
 from ..tasks import DEPTH, NORMALS, SEMSEG, Task
 from .axes import decode, read_axes, to_ours
 from .camera import Camera
-from .matlab import Hdf5, read_mat
+from .matlab import Hdf5, read_mat, whole_numbers
 from .nyu_classes import LABELS, NAMES, ONE_LABEL, from_894
 from .nyu_normals import PACKINGS, SPLITS, find_normals
 from .official import Choices, Official
 from .source import fingerprint
 
+# of the colour images, 480 x 640, as iDisc has it
+CAMERA = Camera([518.8579, 519.4696], [325.5824, 253.7362])
 FILE, SPLIT_FILE = "nyu_depth_v2_labeled.mat", "splits.mat"
 DEPTHS = {"filled": "depths", "raw": "rawDepths"}
 
@@ -43,7 +45,7 @@ class Nyuv2(Official):
     """
 
     name = "nyuv2"
-    camera = Camera([518.8579, 519.4696], [325.5824, 253.7362])  # of iDisc's released code
+    camera = CAMERA
     splits = ("train", "test", "all")
     options: ClassVar[Choices] = {
         "depth": ("filled", "raw"),
@@ -107,10 +109,7 @@ class Nyuv2(Official):
         if self.split == "all":
             return [*range(count)]
         file = self.root / SPLIT_FILE
-        stored = read_mat(file, f"{self.split}Ndxs")
-        numbers = np.asarray(stored, np.int64).ravel() if stored.dtype.kind in "uif" else stored
-        if stored.dtype.kind not in "uif" or not numbers.size:
-            raise InputError(f"{file}: {self.split}Ndxs holds no numbers of images")
+        numbers = whole_numbers(read_mat(file, f"{self.split}Ndxs"), file).ravel()
         if numbers.min() < 1 or numbers.max() > count or len(np.unique(numbers)) < len(numbers):
             raise InputError(
                 f"{file}: {self.split}Ndxs goes from {numbers.min()} to {numbers.max()}, expected"

@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..tasks import EDGES, HUMAN_PARSING, NORMALS, SALIENCY, SEMSEG
 from .axes import decode, read_axes, to_ours
 from .label_edges import label_edges
-from .matlab import read_mat
+from .matlab import read_mat, whole_numbers
 from .official import Choices, Official, read_ids
 from .source import fingerprint
 
@@ -130,13 +130,13 @@ class PascalContext(Official):
             )
         return to_ours(decode(colours), self.axes, np.isin(labels, WITH_NORMALS))
 
-    def _labels(self, index: int) -> NDArray[np.integer[Any]]:
+    def _labels(self, index: int) -> NDArray[np.int64]:
         """The 459 labels of an image."""
         file = self.file(EDGES.name, index)
         labels = read_mat(file, "LabelMap")
-        if labels.dtype.kind not in "uif" or labels.ndim != 2 or min(labels.shape) < 2:
-            raise InputError(f"{file}: LabelMap has shape {labels.shape} of {labels.dtype}")
-        return labels.astype(np.int64)
+        if labels.ndim != 2 or min(labels.shape) < 2:
+            raise InputError(f"{file}: LabelMap has shape {labels.shape}, expected height x width")
+        return whole_numbers(labels, file)
 
     def _parts(self, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """Parts of people. An image without any is unknown, as in the published programs."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from . import sens
-from .sens import Camera
+from .camera import Camera
 
 NUMBERED = re.compile(r"\d+")
 LARGEST = 50_000_000  # bytes of a picture in an archive
@@ -174,17 +174,22 @@ def onto_colour(
     """
     if depth.shape == size or cameras is None:
         return depth
-    for camera, (height, width) in zip(cameras, (size, depth.shape), strict=True):
-        if abs(2 * camera.cx / width - 1) > 0.2 or abs(2 * camera.cy / height - 1) > 0.2:
+    for camera, shape in zip(cameras, (size, depth.shape), strict=True):
+        centre = np.asarray(camera.centre) / shape[::-1]
+        if (np.abs(centre - 0.5) > 0.1).any():
             return depth
-    colour, other = cameras
-    x = (np.arange(size[1]) - colour.cx) / colour.fx * other.fx + other.cx
-    y = (np.arange(size[0]) - colour.cy) / colour.fy * other.fy + other.cy
-    columns, rows = np.round(x).astype(int), np.round(y).astype(int)
+    columns, rows = (_project(cameras, axis, size[1 - axis]) for axis in (0, 1))
     height, width = depth.shape
     seen = np.outer((rows >= 0) & (rows < height), (columns >= 0) & (columns < width))
     rows, columns = rows.clip(0, height - 1), columns.clip(0, width - 1)
     return np.where(seen, depth[np.ix_(rows, columns)], np.float32(0))
+
+
+def _project(cameras: tuple[Camera, Camera], axis: int, count: int) -> NDArray[np.intp]:
+    """For each column (axis 0) or row (axis 1) of colour that of depth."""
+    colour, depth = ((camera.focal, camera.centre or [0, 0]) for camera in cameras)
+    rays = (np.arange(count) - colour[1][axis]) / colour[0][axis]
+    return np.round(rays * depth[0][axis] + depth[1][axis]).astype(int)
 
 
 @lru_cache(KNOWN_SENS)
@@ -195,9 +200,6 @@ def _places(file: Path) -> list[sens.Place]:
 def _camera(file: Path) -> Camera:
     try:
         matrix = np.loadtxt(file)
-        camera = Camera.of(matrix)
-    except (ValueError, IndexError, OSError) as error:
+    except (ValueError, OSError) as error:
         raise InputError(f"{file}: expected an intrinsic matrix, 4 x 4 numbers") from error
-    if not min(camera) > 0:
-        raise InputError(f"{file}: expected positive focal lengths and centres, got {camera}")
-    return camera
+    return sens.read_camera(matrix, file)

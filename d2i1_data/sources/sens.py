@@ -9,25 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .camera import Camera
 
 VERSION = 4
 JPEG, ZLIB = 2, 1  # kinds of compression of colour and depth
 LONGEST_NAME = 10_000  # bytes of the sensor's name
 POSE_AND_TIMES = 16 * 4 + 2 * 8  # bytes of a frame before its two sizes
-
-
-class Camera(NamedTuple):
-    """A pinhole camera in pixels: focal lengths and the principal point."""
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-
-    @classmethod
-    def of(cls, matrix: NDArray[np.floating]) -> "Camera":
-        """The camera of an intrinsic matrix, at least 3 x 3."""
-        return cls(*(float(matrix[at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2))))
 
 
 class Header(NamedTuple):
@@ -72,8 +59,24 @@ def read_header(file: Path) -> Header:
             )
         if not shift > 0 or frames * POSE_AND_TIMES > file.stat().st_size:
             raise InputError(f"{file}: damaged: {shift} for a metre, {frames} frames")
-        cameras = Camera.of(matrices[0]), Camera.of(matrices[2])
+        cameras = read_camera(matrices[0], file), read_camera(matrices[2], file)
         return Header(*cameras, (width, height), shift, frames, stream.tell())
+
+
+def read_camera(matrix: NDArray[np.floating], file: Path) -> Camera:
+    """The camera of an intrinsic matrix.
+
+    Args:
+        matrix: at least 3 x 3.
+        file: the file that holds it, for the error.
+
+    Raises:
+        InputError: if it is no such matrix.
+    """
+    if matrix.ndim != 2 or min(matrix.shape) < 3 or not np.isfinite(matrix).all():
+        raise InputError(f"{file}: expected an intrinsic matrix, 4 x 4 numbers")
+    focal, centre = [matrix[0, 0], matrix[1, 1]], [matrix[0, 2], matrix[1, 2]]
+    return Camera([*map(float, focal)], [*map(float, centre)]).checked(str(file))
 
 
 def find_frames(file: Path, header: Header) -> list[Place]:

@@ -43,7 +43,7 @@ def save_parts(root: Path, identity: str, things: list[tuple[Any, ...]]) -> None
     anno = np.empty((1, 1), [("imname", object), ("objects", object)])
     anno[0, 0] = (identity, struct(OBJECT, things))
     (root / "human_parts").mkdir(parents=True, exist_ok=True)
-    savemat(root / f"human_parts/{identity}.mat", {"anno": anno})
+    savemat(root / f"human_parts/{identity}.mat", {"anno": anno}, do_compression=True)
 
 
 def write(folder: Path) -> Path:
