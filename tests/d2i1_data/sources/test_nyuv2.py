@@ -14,6 +14,7 @@ from scipy.io import savemat
 from d2i1_data.dataset.sample import Sample
 from d2i1_data.errors import InputError
 from d2i1_data.sources import open_source
+from d2i1_data.sources.matlab import read_mat
 from d2i1_data.sources.nyu_classes import NAMES_13, NAMES_40, ONE_LABEL, from_894
 from d2i1_data.sources.nyuv2 import Nyuv2
 from tests.d2i1_data.sources.layouts import PLANES, save, save_matlab, stored_planes
@@ -210,6 +211,19 @@ def test_what_is_wrong_is_named_in_one_line(what: str, expected: str, tmp_path: 
     with pytest.raises(InputError) as raised:
         Nyuv2(str(tmp_path), choice)[0]
     assert expected in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_damaged_file_does_not_crash_scipy(tmp_path: Path) -> None:
+    file = write(tmp_path) / "splits.mat"
+    intact, refused = file.read_bytes(), 0
+    for place in range(128, len(intact), 4):
+        file.write_bytes(intact[:place] + bytes(16) + intact[place + 16 :])
+        try:
+            assert np.isin(read_mat(file, "testNdxs"), [0, 1, 2]).all()
+        except InputError as error:
+            assert "\n" not in str(error)
+            refused += 1
+    assert refused > 20
 
 
 def test_a_missing_library_is_named_with_its_extra(
