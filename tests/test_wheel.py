@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from email import message_from_string
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from safetensors.torch import load_file
 from d2i1_data.card import model_card
 from d2i1_data.sources import random_subset
 from d2i1_data.sources.rooms import Rooms
+from hub_cards import REPOSITORY
+from tests.pages import Page
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -78,6 +81,24 @@ def test_help_works_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     assert f"{version.replace(' ', '-')}.dist-info" == stated.name
     for package in ("d2i1_data", "d2i1_train"):
         assert (installed / package / "py.typed").is_file()
+    assert (installed / "diff2in1.py").is_file()
+
+
+def test_the_package_index_can_show_the_readme(installed: Path) -> None:
+    """Every link is absolute, and those to our repository lead to files that are there."""
+    (stated,) = installed.glob("diff2in1-*.dist-info")
+    facts = message_from_string((stated / "METADATA").read_text())
+    addresses = dict(one.split(", ") for one in facts.get_all("Project-URL", []))
+    assert addresses["Repository"] == REPOSITORY and "Paper" in addresses
+    assert facts["Description-Content-Type"] == "text/markdown"
+    page = Page(facts.get_payload())
+    assert "Measured" in page.words
+    links = [dict(own).get("href") or dict(own).get("src") for _, own in page.elements]
+    found = [link for link in links if link]
+    assert len(found) > 20 and all(link.startswith("https://") for link in found)
+    ours = [link.removeprefix(f"{REPOSITORY}/") for link in found if f"{REPOSITORY}/" in link]
+    paths = [link.split("/", 2)[2].partition("#")[0] for link in ours]
+    assert "docs/demo.png" in paths and all((ROOT / path).is_file() for path in paths)
 
 
 def test_the_demo_compares_all_arms(demo: Path) -> None:
