@@ -26,7 +26,7 @@ from .checkpoint import BEST, BEST_FACTS
 from .manifest import COUNTERS, require_intact
 from .settings import TrainSettings
 
-PICTURE_SAMPLES = 4
+PICTURE_SAMPLES = 3
 
 Scores = dict[str, dict[str, float]]  # task -> metric -> value
 
@@ -95,9 +95,9 @@ class Validation:
 
 
 def draw_predictions(pipe: Diff2in1Pipeline, rows: Rows, tasks: Mapping[str, Task]) -> Image:
-    """Draw a row for each of the first samples.
+    """Draw three rows for each of the first samples: truth, prediction and uncertainty.
 
-    A row holds the image; then truth, prediction and uncertainty of each task.
+    The first column is the image, each other column is a task.
 
     Args:
         pipe: predicts.
@@ -109,13 +109,14 @@ def draw_predictions(pipe: Diff2in1Pipeline, rows: Rows, tasks: Mapping[str, Tas
         output = pipe.predict([sample.image for sample in samples])
     pictures = []
     for n, sample in enumerate(samples):
-        row = [sample.image]
+        blank = np.full_like(sample.image, 255)
+        truth, predicted, uncertain = [sample.image], [blank], [blank]
         for key, task in tasks.items():
             uncertainty = np.round(output.uncertainty[key][n] * 255).astype(np.uint8)
-            row += [coloured(sample, key, task)]
-            row += [task.family.colorize(output.predictions[key][n])]
-            row += [np.repeat(uncertainty[..., None], 3, -1)]
-        pictures.append(row)
+            truth.append(coloured(sample, key, task))
+            predicted.append(task.family.colorize(output.predictions[key][n]))
+            uncertain.append(np.repeat(uncertainty[..., None], 3, -1))
+        pictures += [truth, predicted, uncertain]
     return grid(pictures)
 
 

@@ -126,7 +126,7 @@ def test_a_run_without_a_validation_shows_training_samples(tuned: Path, tmp_path
     """Its pipeline and its adapter; who must not show them deletes the picture."""
     for name in ("pipeline", "adapter"):
         with Image.open(tuned / name / "preview.png") as picture:
-            assert picture.size == (7 * 192 + 6 * 2, 2 * 192 + 2)  # 2 tasks, 2 samples
+            assert picture.size == (3 * 194 - 2, 6 * 194 - 2)  # 2 tasks, 2 samples
         assert "![Training samples and their predictions](preview.png)" in model_card(tuned / name)
     shutil.copytree(tuned / "pipeline", tmp_path / "copy")
     (tmp_path / "copy/preview.png").unlink()
