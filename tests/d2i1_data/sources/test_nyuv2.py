@@ -2,9 +2,10 @@
 
 import pickle
 import sys
+import tempfile
 from collections import Counter
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -42,7 +43,8 @@ def names() -> list[str]:
     return [known.get(label, f"thing {label}") for label in range(1, 895)]
 
 
-def write(folder: Path, **changes: Any) -> Path:
+@cache
+def labelled_file() -> bytes:
     """Three images. Pixel (row, column) of image k is (row, column, k)."""
     count = range(3)
     images = np.stack([np.stack([ROWS, COLUMNS, ROWS * 0 + k], -1) for k in count], -1)
@@ -53,9 +55,15 @@ def write(folder: Path, **changes: Any) -> Path:
     raw[0, 8] = 0  # not measured
     arrays = {"images": images.astype(np.uint8), "labels": labels}
     arrays |= {"depths": depths.astype(np.float32), "rawDepths": raw.astype(np.float32)}
-    save_matlab(
-        folder / "nyu_depth_v2_labeled.mat", arrays | changes, {"names": names(), "scenes": ["a"]}
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "file.mat"
+        save_matlab(file, arrays, {"names": names(), "scenes": ["a"]})
+        return file.read_bytes()
+
+
+def write(folder: Path) -> Path:
+    """Images 1 and 2 are in the split test, 3 in train."""
+    (folder / "nyu_depth_v2_labeled.mat").write_bytes(labelled_file())
     train, test = np.array([[3]], np.uint16), np.array([[1], [2]], np.uint16)
     savemat(folder / "splits.mat", {"trainNdxs": train, "testNdxs": test})
     return folder
@@ -164,6 +172,12 @@ def without_labels(folder: Path) -> None:
         del stored["labels"]
 
 
+def other_labels(folder: Path, labels: np.ndarray) -> None:
+    without_labels(folder)
+    with h5py.File(folder / "nyu_depth_v2_labeled.mat", "a") as stored:
+        stored["labels"] = labels.T
+
+
 def other_names(folder: Path) -> None:
     with h5py.File(folder / "nyu_depth_v2_labeled.mat", "a") as stored:
         stored["#refs#/names20"][...] = 65
@@ -179,8 +193,8 @@ DAMAGE = {
     "foreign": lambda at: (at / "nyu_depth_v2_labeled.mat").write_text("<html>404</html>"),
     "variable": without_labels,
     "names": other_names,
-    "label": lambda at: write(at, labels=np.full((*SIZE, 3), 895, np.uint16)),
-    "size": lambda at: write(at, labels=np.zeros((9, 6, 3), np.uint16)),
+    "label": lambda at: other_labels(at, np.full((*SIZE, 3), 895, np.uint16)),
+    "size": lambda at: other_labels(at, np.zeros((9, 6, 3), np.uint16)),
     "no splits": lambda at: (at / "splits.mat").unlink(),
     "splits": lambda at: (at / "splits.mat").write_bytes(b"junk" * 40),
     "other splits": lambda at: savemat(at / "splits.mat", {"trainNdxs": np.array([[3], [1449]])}),
