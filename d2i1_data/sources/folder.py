@@ -183,9 +183,13 @@ def _walk(folder: Path, above: frozenset[str] = frozenset()) -> Iterator[Path]:
     here = os.path.realpath(folder)
     if here in above:
         return
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
-                yield from _walk(Path(entry.path), above | {here})
-            else:
-                yield Path(entry.path)
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        logger.warning("%s is left out: %s", folder, error.strerror)
+        return
+    for entry in entries:
+        if os.path.isdir(entry) if entry.is_symlink() else entry.is_dir():
+            yield from _walk(Path(entry.path), above | {here})
+        else:
+            yield Path(entry.path)

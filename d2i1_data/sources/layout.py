@@ -196,6 +196,9 @@ def _load(file: Path) -> Any:
 def _check_caption(layout: Layout, caption: Caption, file: str) -> None:
     if [caption.template, caption.folder, caption.column].count(None) != 2:
         raise InputError(f"{file}: caption: give either `template` or `folder` or `column`")
+    if not 0 < caption.at_least <= 1:
+        given = caption.at_least
+        raise InputError(f"{file}: caption: at_least: got {given}, expected above 0, up to 1")
     if caption.template is not None:
         check_template(caption.template, ("classes",), f"{file}: caption")
     of = caption.of

@@ -258,6 +258,10 @@ BAD_FOLDERS = {
         settings(caption={"template": "{classes}", "folder": "texts"}),
         ["photos.yaml", "either `template` or `folder`"],
     ),
+    "captions of all classes": (
+        settings(caption={"template": "{classes}", "at_least": 0}),
+        ["photos.yaml: caption: at_least: got 0", "above 0, up to 1"],
+    ),
     "caption of nothing": (
         settings(caption={"template": "{classes}", "of": "human_parsing"}),
         ["photos.yaml", "'human_parsing'"],
