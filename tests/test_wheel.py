@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from d2i1_data.card import model_card
 from d2i1_data.sources import random_subset
+from d2i1_data.sources.hub import shipped_mappings
 from d2i1_data.sources.rooms import Rooms
 from hub_cards import REPOSITORY
 from tests.pages import Page
@@ -82,6 +83,8 @@ def test_help_works_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     for package in ("d2i1_data", "d2i1_train"):
         assert (installed / package / "py.typed").is_file()
     assert (installed / "diff2in1.py").is_file()
+    shipped = installed / "d2i1_data/sources/mappings"
+    assert len([*shipped.glob("*.yaml")]) == len(shipped_mappings())
 
 
 def test_the_package_index_can_show_the_readme(installed: Path) -> None:

@@ -83,9 +83,10 @@ class Described(Source):
                 self.remaps[name] = remap
             if classes.stored is None:
                 return task.with_classes(names, classes.palette)
-            if classes.palette:
-                task.with_classes(classes.stored, classes.palette)  # it checks the colours
-            return task.with_classes(names)
+            if not classes.palette or remap is None:
+                return task.with_classes(names)
+            task.with_classes(classes.stored, classes.palette)  # it checks the colours
+            return task.with_classes(names, remap.colours(len(names), classes.palette))
         except ValueError as error:
             raise InputError(f"{where}: {error}") from error
 

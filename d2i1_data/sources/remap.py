@@ -49,6 +49,21 @@ class Remap(NamedTuple):
         found[~unknown] = np.array(ids, np.uint8)[place.reshape(-1)]
         return found
 
+    def colours(self, count: int, palette: list[list[int]]) -> list[list[int]] | None:
+        """The colour of each class: that of the first stored class that becomes it.
+
+        Args:
+            count: number of classes.
+            palette: the colours of the stored classes.
+
+        Returns:
+            The colours; None if a class has none.
+        """
+        first: dict[int, list[int]] = {}
+        for stored, meaning in sorted(self.meanings.items()):
+            first.setdefault(meaning, palette[stored])
+        return [first[one] for one in range(count)] if {*range(count)} <= {*first} else None
+
 
 def read_remap(classes: Classes, where: str) -> tuple[list[str], Remap | None]:
     """The class names of a source, and what its stored ids mean; None if they mean themselves.
