@@ -221,7 +221,7 @@ def test_sparsification_is_drawn_and_written(
         ("--crop 0:64,0:65", "has 64 rows and 64 columns"),
         ("--farthest 0", "--farthest 0: expected more than 0 metres"),
         ("--farthest -3.5", "--farthest -3.5: expected more than 0 metres"),
-        ("--average image", "Expected a typing.Literal['pixels', 'images']"),
+        ("--average image", "expected one of pixels, images or null"),
         ("--sparsification curves.pdf", "--sparsification curves.pdf: expected a .png file"),
         ("--window 3", "--window 3: this pipeline needs at least 4"),
     ],
