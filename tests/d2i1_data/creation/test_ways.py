@@ -183,7 +183,7 @@ def test_without_captions_there_are_no_new_ones(pipeline: Path, photos: Path, d2
         (("--ways", "[{prompt: []}]"), "way 1: prompt []: expected a prompt"),
         (("--ways", "[{prompt: 3}]"), "way 1: prompt 3: expected a prompt"),
         (("--ways", '[{prompt: "{colour}"}]'), "only {caption} and {recombined} are allowed"),
-        (("--ways", "{share: 1}"), "Expected a <class 'list'>"),
+        (("--ways", "{share: 1}"), "expected a list of mappings"),
         (("--ways", "[{strength: 0.5}]", "--strength", 1), "--strength has no effect"),
         (("--ways", "[{prompt: cube}]", "--prompt", "box"), "--prompt has no effect"),
     ],
