@@ -196,14 +196,15 @@ class Run:
     def steps(self) -> Iterator[int]:
         """Yield the number of each remaining optimiser step, with a progress bar."""
         total = self.settings.max_train_steps
-        hidden = not self.accelerator.is_local_main_process
+        # only what differs from the default is passed, so that TQDM_DISABLE works
+        hidden = {} if self.accelerator.is_local_main_process else {"disable": True}
         with tqdm(
             total=total,
             initial=self.step,
             desc=self.name,
             unit="step",
             mininterval=1,
-            disable=hidden,
+            **hidden,
         ) as self.bar:
             while self.step < total:
                 for group in self.optimizer.param_groups:

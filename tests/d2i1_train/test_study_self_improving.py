@@ -44,7 +44,10 @@ def test_the_preset_of_the_demo_is_the_demo(tmp_path: Path) -> None:
         for ours, theirs in (
             (cell.warm_up.settings, warm_up_settings(demo, tmp_path)),
             (cell.created.settings, create_settings(demo, tmp_path, warmed)),
-            (cell.self_improve, self_improve_settings(demo, tmp_path, warmed, created, cell.arm)),
+            (
+                cell.self_improve,
+                self_improve_settings(demo, tmp_path, warmed, str(created), cell.arm),
+            ),
         ):
             assert compared(ours) | saving == compared(theirs) | saving
             assert (ours.seed, ours.subset_seed) == (theirs.seed, theirs.subset_seed)
