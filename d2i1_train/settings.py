@@ -158,8 +158,8 @@ class TeachingSettings:
     """Share of the created samples in which theta_E gets a rectangle, and its labels, of the next
     created sample in the micro-batch (CutMix, on the pyramid). A micro-batch with a single created
     sample has none. The paper has none: 0."""
-    real_cutmix: float = 1.0
-    """The same for real samples. The paper has none: 0."""
+    real_cutmix: float = 0.0
+    """The same for real samples."""
 
     def check(self) -> None:
         """Refuse impossible values."""
