@@ -61,7 +61,9 @@ class Act(NamedTuple):
 RECORDS = (
     Act("demo", "d2i1_train.demo:demo", DemoSettings, "demo.py"),
     Act("base", "d2i1_train.scratch.base:base", BaseSettings, "base.py"),
-    Act("import", "d2i1_data.creation.create:import_source", ImportSettings, "import_source.py"),
+    Act(
+        "import", "d2i1_data.inspection.importing:import_source", ImportSettings, "import_source.py"
+    ),
     Act("caption", "d2i1_data.captioning.caption:caption", CaptionSettings),
     Act("warm-up", "d2i1_train.warm_up:warm_up", WarmUpSettings, "warm_up.py"),
     Act("create", "d2i1_data.creation.create:create", CreateSettings, "create.py"),

@@ -11,7 +11,7 @@ from ..sources import SOURCES, parse_spec
 from .text import is_repository
 
 # flags that do not change the result
-LEFT_OUT = {"overwrite", "engine", "workers", "cache_dir", "resume_from_checkpoint"}
+LEFT_OUT = {"overwrite", "engine", "workers", "report", "cache_dir", "resume_from_checkpoint"}
 WIDTH = 100
 
 

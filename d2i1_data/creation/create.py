@@ -68,6 +68,7 @@ def _write_dataset(settings: WriteSettings) -> Path:
 
     from ..dataset.files import explain_full_disk, locked, require_folder
     from .plan import read_plan
+    from .processes import make_in_new_processes
     from .producers import make_producer
     from .ray import RayCluster
     from .workers import make_in_processes
@@ -75,6 +76,8 @@ def _write_dataset(settings: WriteSettings) -> Path:
     folder, state = Path(settings.output_dir), PartialState(timeout=PROCESS_TIMEOUT)
     if settings.engine == "ray" and state.num_processes > 1:
         raise InputError("--engine ray starts its own workers: run it in one process")
+    if settings.starts_processes and settings.workers is not None and state.num_processes > 1:
+        raise InputError("--workers starts processes itself: run it in one process")
     require_folder(folder)
     producer = make_producer(settings)
     cluster = RayCluster(settings) if settings.engine == "ray" else None
@@ -90,6 +93,8 @@ def _write_dataset(settings: WriteSettings) -> Path:
         plan = read_plan(folder)
         if cluster is not None:
             cluster.make(plan, folder)
+        elif settings.starts_processes and (settings.workers or 1) > 1:
+            make_in_new_processes(settings, plan, folder, settings.workers or 1)
         else:
             make_in_processes(producer, plan, folder)
         if state.is_main_process:

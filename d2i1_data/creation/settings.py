@@ -1,7 +1,7 @@
 """Settings of the commands that write datasets."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from ..checks import MAX_PIXELS, require_choices, require_positive
 from ..dataset.splits import read_splits
@@ -44,7 +44,7 @@ class EngineSettings:
     cluster (the extra `ray`); if a worker dies, another one makes its shard."""
     workers: int | None = None
     """Number of Ray workers. None takes one for every GPU; without GPUs, one for every `threads`
-    CPUs."""
+    CPUs. For `d2i1 import` without Ray: number of processes on this machine; None takes 1."""
 
 
 @dataclass(kw_only=True)
@@ -58,12 +58,13 @@ class WriteSettings(SourceSettings, EngineSettings):
     splits: str | None = None
     """Shares of splits, such as `train=0.9,val=0.1`. All samples that were made from one image are
     in one split. None puts all into train."""
+    starts_processes: ClassVar[bool] = False  # whether `workers` starts processes without Ray
 
     def __post_init__(self) -> None:
         if self.splits is not None:
             read_splits(self.splits)
         require_positive(self, "max_source_samples", "max_pixels", "shard_size", "workers")
-        if self.workers is not None and self.engine != "ray":
+        if self.workers is not None and self.engine != "ray" and not self.starts_processes:
             raise InputError(
                 "--workers has no effect without --engine ray; accelerate launch has"
                 " --num_processes"
@@ -73,6 +74,11 @@ class WriteSettings(SourceSettings, EngineSettings):
 @dataclass(kw_only=True)
 class ImportSettings(WriteSettings):
     """Write real data as a dataset in our schema."""
+
+    report: bool = False
+    """Then write the page of `d2i1 report` to output_dir/report: counts, sizes, classes and values,
+    shares of unknown pixels, rows that were left out, samples."""
+    starts_processes: ClassVar[bool] = True
 
     source: str
     """Source of the images: {sources}. You get published data sets yourself: {origins}."""

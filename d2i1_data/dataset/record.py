@@ -65,6 +65,7 @@ class DatasetRecord:
         resolution: resolution of the source; None if it is unknown, or that of the images.
         written, planned: numbers of shards, None if unknown.
         skipped: number of source rows that could not be used.
+        reasons: id of each of these rows -> why.
         logs: an entry for each finished shard.
     """
 
@@ -74,6 +75,7 @@ class DatasetRecord:
     planned: int | None = None
     skipped: int = 0
     logs: list[LogEntry] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
 
     def setting(self, name: str) -> Any:
         """The value of a setting of the last command, None if unknown."""
@@ -156,15 +158,16 @@ def read_record(dataset: str) -> DatasetRecord:
     folder = Path(dataset).expanduser()
     if not folder.is_dir():
         return DatasetRecord()
-    run, plan = read_run(folder), read_json(folder / PLAN)
+    run, plan, reasons = read_run(folder), read_json(folder / PLAN), read_json(folder / SKIPPED)
     resolution = run.settings.get("resolution") if run else plan.get("resolution")
     return DatasetRecord(
         run,
         None if resolution is None else str(resolution),
         len(dataset_shards(folder)) or None,
         len(plan["shards"]) if "shards" in plan else None,
-        len(read_json(folder / SKIPPED)),
+        len(reasons),
         [entry for file in sorted((folder / LOGS).glob("*.jsonl")) for entry in _entries(file)],
+        reasons,
     )
 
 

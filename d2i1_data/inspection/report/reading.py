@@ -20,7 +20,8 @@ class ReadSamples(NamedTuple):
 
     numbers: indices of the samples in the source. origins: their provenance. hashes: hashes of
     their pixels. sizes: how often each size occurs. distributions: counts of their labels, by task.
-    features: [N, C], None without an extractor.
+    features: [N, C], None without an extractor. pixels, unknown: number of all pixels and of the
+    unknown pixels of their labels, by task.
     """
 
     source: Source
@@ -31,6 +32,8 @@ class ReadSamples(NamedTuple):
     sizes: Counter[str]
     distributions: dict[str, Distribution]
     features: Tensor | None
+    pixels: Counter[str]
+    unknown: Counter[str]
 
     def add(self, sample: Sample) -> None:
         """Count a sample that was read."""
@@ -39,8 +42,13 @@ class ReadSamples(NamedTuple):
         self.hashes.append(image_sha256(sample.image))
         self.sizes["x".join(map(str, sample.size))] += 1
         for name, distribution in self.distributions.items():
-            if name in sample.targets:
-                distribution.add(sample.targets[name])
+            if name not in sample.targets:
+                continue
+            distribution.add(sample.targets[name])
+            family = self.source.tasks[name].family
+            valid = family.valid(family.to_tensor(sample.targets[name])[None])
+            self.pixels[name] += valid.numel()
+            self.unknown[name] += valid.numel() - int(valid.sum())
 
     def equal(self) -> list[list[str]]:
         """Groups of ids whose samples have the same image."""
@@ -67,7 +75,9 @@ def read_samples(
         batch_size: images in one batch of the extractor.
     """
     counts = {name: task.family.distribution() for name, task in tasks.items()}
-    result = ReadSamples(source, list(numbers), [], [], [], Counter(), counts, None)
+    result = ReadSamples(
+        source, list(numbers), [], [], [], Counter(), counts, None, Counter(), Counter()
+    )
     features = []
     with tqdm(total=len(numbers), desc="read", unit="image", leave=False, mininterval=1) as bar:
         for start in range(0, len(numbers), batch_size):

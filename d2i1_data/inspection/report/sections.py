@@ -18,6 +18,7 @@ from .reading import ReadSamples
 from .source_images import SourceImages
 
 SAMPLES, PAIRS, CAPTIONS = 8, 8, 5  # numbers of samples, nearest pairs and captions on the page
+SIZES, SKIPPED_ROWS = 12, 50  # numbers of sizes and of rows that were left out on the page
 DPI = 150  # twice the resolution of a page that is 7.2 inches wide
 
 Section = dict[str, Any]
@@ -45,6 +46,8 @@ def columns(rows: Dataset, record: DatasetRecord, samples: ReadSamples, folder: 
         "cost": summary.cost(record),
         "quality": summary.quality_table(scores),
         "equal": samples.equal(),
+        "sizes": samples.sizes.most_common(SIZES),
+        "skipped": [*record.reasons.items()][:SKIPPED_ROWS],
     }
 
 
@@ -92,6 +95,7 @@ def maps(
                 "heads": [f"{c} {label}".strip() for label in compared for c in own.columns],
                 "lines": _side_by_side(compared),
                 "compared": len(compared) > 1,
+                "unknown": samples.unknown[name] / max(samples.pixels[name], 1),
             }
         )
     return sections

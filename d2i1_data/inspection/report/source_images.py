@@ -12,6 +12,8 @@ from ...sources.dataset import Dataset
 from ...sources.source import evenly_spaced
 from ..settings import ReportSettings
 
+IMPORT = "import"  # the act whose rows are equal to those of their source
+
 
 class SourceImages:
     """The images that the rows of a dataset were made from.
@@ -33,6 +35,9 @@ class SourceImages:
         self.source: Source | None = None
         self.missing: str | None = None
         self.place: dict[str, int] = {}
+        if settings.source is None and record.run and record.run.act == IMPORT:
+            self.missing = "Its rows are those of its source."
+            return
         spec = settings.source or record.setting("source")
         if spec is None:
             self.missing = "The dataset does not name its source; name it with --source."
