@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from numpy.typing import NDArray
+from PIL import Image
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -183,7 +184,8 @@ class Captioner(TextModel):
         own, text = self.settings, None
         if own.prompt or self.config.model_type == "blip-2":
             text = [own.prompt] * len(images)
-        inputs = self.processor(images=list(images), text=text, return_tensors="pt")
+        pictures = [Image.fromarray(image) for image in images]
+        inputs = self.processor(images=pictures, text=text, return_tensors="pt")
         pixels = inputs.pop("pixel_values").to(self.device, self.dtype)
         words = {name: one.to(self.device) for name, one in inputs.items()}
         search = self._search(names, own.sample) | {"min_new_tokens": own.min_new_tokens}

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .workers import Worker
 
-# they take seconds to import; one process imports them, and the others are copies of it
-LIBRARIES = ["torch", "datasets", "accelerate"]
-LIBRARIES += ["diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion"]
 OF_THIS_PROCESS: "list[Worker]" = []  # one, in a process that makes shards
 
 
@@ -51,7 +48,6 @@ def make_in_new_processes(settings: WriteSettings, plan: "Plan", folder: Path, c
         return
     # a copy of this process could wait for locks of threads that it does not have
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(LIBRARIES)
     given = (settings, folder, context.Value("i", 0), {**os.environ})
     pool = ProcessPoolExecutor(min(count, len(missing)), context, _begin, given)
     try:

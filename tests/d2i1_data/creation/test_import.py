@@ -1,6 +1,8 @@
 """`d2i1 import`: in processes, killed and continued, with a page about what was imported."""
 
 import json
+import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,8 @@ from tests.made import contents, run
 from tests.processes import start
 
 D2i1 = Callable[..., str]
-ROOMS = ("--source", "rooms:val", "--max_source_samples", 20, "--shard_size", 1)
+ROWS = 20
+ROOMS = ("--source", "rooms:val", "--max_source_samples", ROWS, "--shard_size", 1)
 
 
 def command(folder: Path, *flags: object) -> tuple[object, ...]:
@@ -26,6 +29,11 @@ def files(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in contents(folder).items() if name != "run.json"}
 
 
+def made(folder: Path) -> dict[str, int]:
+    """The finished shards, and when each was written."""
+    return {file.name: file.stat().st_mtime_ns for file in folder.glob("data/train-*.parquet")}
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What one process imports in one go."""
@@ -34,14 +42,40 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_killed_processes_end_and_continue_to_equal_files(whole: Path, tmp_path: Path) -> None:
+def test_a_killed_worker_is_told_and_the_command_continues(
+    whole: Path, tmp_path: Path, d2i1: D2i1
+) -> None:
+    folder = tmp_path / "rooms"
+
+    def kill_one() -> None:
+        begin = time.monotonic()
+        while len(made(folder)) < 2 and time.monotonic() - begin < 120:
+            time.sleep(0.02)
+        family = psutil.Process().children(recursive=True)
+        workers = [child for child in family if child.ppid() != os.getpid()]
+        max(workers, key=lambda worker: worker.pid).kill()
+
+    killer = threading.Thread(target=kill_one)
+    killer.start()
+    error = d2i1(*command(folder, "--workers", 2), code=2).splitlines()[-1]
+    killer.join()
+    assert "a worker ended, perhaps for lack of memory: repeat the command" in error
+    done = made(folder)
+    assert 2 <= len(done) < ROWS, "it was killed too late to show anything"
+    run(*command(folder))  # another number of processes
+    assert files(folder) == files(whole) and done.items() <= made(folder).items()
+
+
+@pytest.mark.slow  # the processes import all libraries
+def test_killed_at_once_all_processes_end_and_continue_to_equal_files(
+    whole: Path, tmp_path: Path
+) -> None:
     """Only the process that the user began is killed. The others end by themselves."""
     folder, log = tmp_path / "rooms", tmp_path / "log.txt"
-    arguments = ("-m", "d2i1_train", *command(folder, "--workers", 2))
-    process = start(*arguments, log=log)
+    process = start("-m", "d2i1_train", *command(folder, "--workers", 2), log=log)
     begin = time.monotonic()
-    while len(list(folder.glob("data/train-*.parquet"))) < 2:
-        assert process.exitcode is None and time.monotonic() - begin < 120, log.read_text()
+    while len(made(folder)) < 2:
+        assert process.exitcode is None and time.monotonic() - begin < 250, log.read_text()
         time.sleep(0.02)
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) >= 2
@@ -49,11 +83,10 @@ def test_killed_processes_end_and_continue_to_equal_files(whole: Path, tmp_path:
     process.join()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
-    done = {file: file.stat().st_mtime_ns for file in folder.glob("data/train-*.parquet")}
-    assert 2 <= len(done) < 20, "it was killed too late to show anything"
-    run(*command(folder))  # another number of processes
-    assert files(folder) == files(whole)
-    assert all(file.stat().st_mtime_ns == changed for file, changed in done.items())
+    done = made(folder)
+    assert 2 <= len(done) < ROWS, "it was killed too late to show anything"
+    run(*command(folder))
+    assert files(folder) == files(whole) and done.items() <= made(folder).items()
     assert not list(folder.rglob("*.tmp"))
     entries = [json.loads(line) for name in folder.glob("logs/*") for line in name.open()]
     assert {entry["process"] for entry in entries} == {0, 1}
