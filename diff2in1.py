@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from d2i1_data.app.settings import AppSettings
     from d2i1_data.captioning.caption import caption
     from d2i1_data.captioning.settings import CaptionSettings
-    from d2i1_data.creation.create import create, import_source, label
+    from d2i1_data.creation.create import create, label
     from d2i1_data.creation.settings import (
         CreateSettings,
         ImportSettings,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from d2i1_data.creation.verify import verify
     from d2i1_data.export.export import export
     from d2i1_data.export.settings import ExportSettings
+    from d2i1_data.inspection.importing import import_source
     from d2i1_data.inspection.judge import judge
     from d2i1_data.inspection.predict import predict
     from d2i1_data.inspection.report.report import report
