@@ -5,7 +5,7 @@ Letters in shape comments: B batch, C R channels, H W pixels, h w latent pixels.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import PIL.Image
@@ -59,6 +59,14 @@ def check_output_type(output_type: str, allowed: Iterable[str]) -> None:
         raise ValueError(f"output_type {output_type!r}: expected one of {', '.join(types)}")
 
 
+class Maps(NamedTuple):
+    """The finished maps of a batch for one task: `[B, C, H, W]`, and twice `[B, 1, H, W]`."""
+
+    predictions: Tensor
+    uncertainty: Tensor
+    expected_error: Tensor | None
+
+
 def finish_maps(
     families: Mapping[str, Any], raw: Mapping[str, Tensor], output_type: str
 ) -> Finished:
@@ -72,15 +80,23 @@ def finish_maps(
     Returns:
         All fields of an output except `images`.
     """
-    finished: Finished = {"predictions": {}, "uncertainty": {}, "expected_error": {}}
+    maps = {}
     for name, family in families.items():
         own = (family.finish, family.uncertainty, family.expected_error)
-        for kind, make in zip(finished, own, strict=True):
-            maps = make(raw[name])
-            if maps is None:
-                continue
+        maps[name] = Maps(*(make(raw[name]) for make in own))
+    return collect_maps(families, maps, output_type)
+
+
+def collect_maps(
+    families: Mapping[str, Any], maps: Mapping[str, Maps], output_type: str
+) -> Finished:
+    """The fields of an output for the maps of each task; see `finish_maps`."""
+    finished: Finished = {kind: {} for kind in Maps._fields}
+    for name, family in families.items():
+        for kind, batch in maps[name]._asdict().items():
             to_array = family.to_array if kind == "predictions" else _to_array
-            finished[kind][name] = [m if output_type == "pt" else to_array(m) for m in maps]
+            if batch is not None:
+                finished[kind][name] = [m if output_type == "pt" else to_array(m) for m in batch]
     return finished
 
 

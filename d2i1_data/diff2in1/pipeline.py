@@ -54,9 +54,10 @@ from .saving import (
     check_index,
     load_lora,
 )
+from .showing import ShowsMaps
 
 
-class Diff2in1Pipeline(SavedWithCode, DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
+class Diff2in1Pipeline(SavedWithCode, ShowsMaps, DiffusionPipeline, StableDiffusionLoraLoaderMixin):  # type: ignore[misc]
     """A Stable Diffusion base with a perception model that reads the features of its U-Net.
 
     `pipe(image, prompt)` creates a labelled variation of an image, `pipe.predict(image)` labels it.
@@ -345,6 +346,7 @@ class Diff2in1Pipeline(SavedWithCode, DiffusionPipeline, StableDiffusionLoraLoad
         batch_size: int = 8,
         output_type: OutputType = "pil",
         return_dict: bool = True,
+        ensemble_size: int = 1,
     ) -> Diff2in1Output:
         """Label images of any size. The same input gives the same output.
 
@@ -361,13 +363,15 @@ class Diff2in1Pipeline(SavedWithCode, DiffusionPipeline, StableDiffusionLoraLoad
             batch_size: number of images, all of one size, in one pass.
             output_type: "pil", "np" or "pt", see `Diff2in1Output`.
             return_dict: False gives a tuple of the fields of the output.
+            ensemble_size: average the predictions of 1 to 4 views of the image: as it is, mirrored,
+                and both enlarged by a stride. The uncertainty is that of the ensemble.
 
         Raises:
             ValueError: if an image or the output type cannot be used.
         """
         check_output_type(output_type, PREDICTED_TYPES)
         batches = to_batches(image)
-        how = (processing_resolution, flip, window, batch_size)
+        how = (processing_resolution, flip, window, batch_size, ensemble_size)
         maps = predict_maps(self, batches, output_type, *how)
         self.maybe_free_model_hooks()
         images = finish_images(batches, output_type)

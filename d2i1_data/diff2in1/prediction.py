@@ -3,9 +3,9 @@
 Letters in shape comments: B batch, C R channels, H W pixels, h w latent pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import DiffusionPipeline
@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .images import fit_longer_side, pad_to_stride
-from .outputs import Finished, finish_maps
+from .outputs import Finished, Maps, collect_maps, finish_maps
 from .windows import predict_in_windows
+
+MOST_VIEWS = 4  # of an ensemble; on rooms, six predict normals and depth worse than two
 
 
 def predict_maps(
@@ -25,6 +27,7 @@ def predict_maps(
     flip: bool = False,
     window: int | None = None,
     batch_size: int = 8,
+    ensemble_size: int = 1,
 ) -> Finished:
     """Predict the finished maps of images, in their order.
 
@@ -36,22 +39,62 @@ def predict_maps(
         flip: see `Diff2in1Pipeline.predict`.
         window: see `Diff2in1Pipeline.predict`.
         batch_size: see `Diff2in1Pipeline.predict`.
+        ensemble_size: see `Diff2in1Pipeline.predict`.
 
     Returns:
         All fields of an output except `images`.
+
+    Raises:
+        ValueError: if the settings do not fit together.
     """
-    total: Finished = {}
+    views = choose_views(ensemble_size)
+    if flip and ensemble_size > 1:
+        raise ValueError(f"flip with ensemble_size {ensemble_size}, which has mirrored images")
+    families, total = pipe.perception.families, Finished()
     for _, same in groupby(batches, lambda batch: batch.shape[2:]):
         group = list(same)
         for start in range(0, len(group), batch_size):
             pixels = torch.cat(group[start : start + batch_size]).to(pipe._execution_device)
-            raw = predict_raw(pipe, pixels, processing_resolution, flip, window)
-            finished = finish_maps(pipe.perception.families, raw, output_type)
+            if ensemble_size > 1:
+                maps = predict_ensemble(pipe, pixels, views, processing_resolution, window)
+                finished = collect_maps(families, maps, output_type)
+            else:
+                raw = predict_raw(pipe, pixels, processing_resolution, flip, window)
+                finished = finish_maps(families, raw, output_type)
             for kind, tasks in finished.items():
                 collected = total.setdefault(kind, {})
-                for name, maps in tasks.items():
-                    collected.setdefault(name, []).extend(maps)
+                for name, found in tasks.items():
+                    collected.setdefault(name, []).extend(found)
     return total
+
+
+class View(NamedTuple):
+    """A way to look at images: mirrored or not, and enlarged by a number of strides."""
+
+    mirrored: bool = False
+    strides: int = 0
+
+    def size(self, own: tuple[int, int], stride: int) -> tuple[int, int]:
+        """Height and width of an image of this size in the view.
+
+        Enlarged sides are multiples of the stride, because padding makes predictions worse.
+        """
+        if self.strides == 0:
+            return own
+        scale = (round(max(own) / stride) + self.strides) * stride / max(own)
+        height, width = (max(1, round(side * scale / stride)) * stride for side in own)
+        return height, width
+
+
+def choose_views(count: int) -> list[View]:
+    """The views of an ensemble: as it is, mirrored, then both enlarged. More contain the fewer.
+
+    Raises:
+        ValueError: if the count is out of range.
+    """
+    if not isinstance(count, int) or not 1 <= count <= MOST_VIEWS:
+        raise ValueError(f"ensemble_size {count}: expected 1 to {MOST_VIEWS}")
+    return [View(bool(k % 2), k // 2) for k in range(count)]
 
 
 @torch.no_grad()
@@ -77,7 +120,25 @@ def predict_raw(
     Raises:
         ValueError: if the window is smaller than the stride of the base.
     """
-    families, size = pipe.perception.families, (pixels.shape[2], pixels.shape[3])
+    size = (pixels.shape[2], pixels.shape[3])
+    views = choose_views(2 if flip else 1)
+    linear = predict_views(pipe, pixels, views, processing_resolution, window)
+    return raw_at_size(pipe.perception.families, average(linear), size)
+
+
+def predict_views(
+    pipe: DiffusionPipeline,
+    pixels: Tensor,
+    views: Sequence[View],
+    processing_resolution: int | None = None,
+    window: int | None = None,
+) -> list[dict[str, Tensor]]:
+    """Predict linear maps of images in several views; see `predict_raw`.
+
+    Returns:
+        For each view, task name -> map `[B, R, h, w]` as `Family.to_linear` gives it.
+    """
+    families = pipe.perception.families
     default = pipe.config.default_processing_resolution
     resolution = default if processing_resolution is None else processing_resolution or None
     pixels = fit_longer_side(pixels, resolution)
@@ -97,11 +158,68 @@ def predict_raw(
         maps = predict_in_windows(predict_part, image, window)
         return to_linear(maps, averages_logits=True)
 
-    linear = predict_whole(pixels)
-    if flip:
-        mirrored = predict_whole(pixels.flip(-1))
-        linear = {n: (x + families[n].flip(mirrored[n])) / 2 for n, x in linear.items()}
-    return raw_at_size(families, linear, size)
+    found = []
+    own = (pixels.shape[2], pixels.shape[3])
+    for view in views:
+        size = view.size(own, pipe.stride)
+        seen = pixels if size == own else F.interpolate(pixels, size, mode="bilinear")
+        linear = predict_whole(seen.flip(-1) if view.mirrored else seen)
+        if view.mirrored:
+            linear = {name: families[name].flip(maps) for name, maps in linear.items()}
+        if size != own:
+            linear = {n: F.interpolate(x, own, mode="bilinear") for n, x in linear.items()}
+        found.append(linear)
+    return found
+
+
+def average(linear: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of the linear maps of several views."""
+    first, *others = linear
+    return {n: sum((each[n] for each in others), x) / len(linear) for n, x in first.items()}
+
+
+@torch.no_grad()
+def predict_ensemble(
+    pipe: DiffusionPipeline,
+    pixels: Tensor,
+    views: Sequence[View],
+    processing_resolution: int | None = None,
+    window: int | None = None,
+) -> dict[str, Maps]:
+    """Predict maps of images in several views, and how uncertain their average is.
+
+    Each view gives a distribution; the ensemble is their mixture. Its uncertainty counts what every
+    view is unsure of, and how the views differ.
+
+    Args:
+        pipe: the pipeline.
+        pixels: images `[B, 3, H, W]` in [-1, 1].
+        views: see `choose_views`.
+        processing_resolution: see `Diff2in1Pipeline.predict`.
+        window: see `Diff2in1Pipeline.predict`.
+
+    Returns:
+        Task name -> its maps.
+    """
+    families, size = pipe.perception.families, (pixels.shape[2], pixels.shape[3])
+    linear = predict_views(pipe, pixels, views, processing_resolution, window)
+    mean = raw_at_size(families, average(linear), size)
+    answers = {name: family.finish(mean[name]) for name, family in families.items()}
+    unsure: dict[str, list[Tensor]] = {name: [] for name in families}
+    errors: dict[str, list[Tensor]] = {name: [] for name in families}
+    for each in linear:
+        for name, raw in raw_at_size(families, each, size).items():
+            unsure[name].append(families[name].uncertainty_about(raw, answers[name]))
+            error = families[name].expected_error_about(raw, answers[name])
+            errors[name] += [] if error is None else [error]
+    return {
+        name: Maps(
+            answers[name],
+            torch.stack(unsure[name]).mean(0),
+            torch.stack(errors[name]).mean(0) if errors[name] else None,
+        )
+        for name in families
+    }
 
 
 def raw_at_size(

@@ -1,8 +1,7 @@
 """Prediction for people: labels of image files, as pictures and arrays, without a dataset."""
 
-import io
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from glob import glob
 from pathlib import Path
 
@@ -14,9 +13,8 @@ from tqdm import tqdm
 
 from ..checkpoints.pipelines import open_pipeline
 from ..dataset.files import move_into_place, require_folder, temporary_path
-from ..diff2in1 import Family
-from ..diff2in1.families.family import encode_png
 from ..diff2in1.pictures import FORMATS, SUFFIXES
+from ..diff2in1.showing import map_files, write_files
 from ..errors import InputError
 from .photo import read_photo
 from .settings import PredictSettings
@@ -61,7 +59,7 @@ def predict(settings: PredictSettings) -> Path:
                 predictions = pipe.predict(images, **options).predictions
                 for n, (file, image) in enumerate(group):
                     maps = {name: predictions[name][n] for name in families}
-                    _write(temporary, file.stem, image, maps, families)
+                    write_files(temporary, map_files(file.stem, image, maps, families))
                 bar.update(len(group))
         _move(temporary, folder)
     finally:
@@ -121,31 +119,6 @@ def read_groups(
             group = []
         group.append((file, image))
     yield group
-
-
-def _write(
-    folder: Path,
-    name: str,
-    image: NDArray[np.uint8],
-    maps: Mapping[str, NDArray[np.generic]],
-    families: Mapping[str, Family],
-) -> None:
-    """Write the files of one image."""
-    for task, family in families.items():
-        colours = family.colorize(maps[task])
-        overlay = ((image.astype(np.uint16) + colours) // 2).astype(np.uint8)
-        array = io.BytesIO()
-        np.save(array, maps[task])
-        contents = {
-            f"labels/{task}/{name}.png": family.to_png(maps[task]),
-            f"arrays/{task}/{name}.npy": array.getvalue(),
-            f"pictures/{task}/{name}.png": encode_png(colours),
-            f"overlays/{task}/{name}.png": encode_png(overlay),
-        }
-        for path, data in contents.items():
-            file = folder / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(data)
 
 
 def _move(temporary: Path, folder: Path) -> None:

@@ -205,6 +205,24 @@ class Family(ABC):
     def uncertainty(self, raw: Tensor) -> Tensor:
         """Uncertainty of a raw prediction, in [0, 1], [B, 1, H, W]; see `unsure`."""
 
+    def uncertainty_about(self, raw: Tensor, answer: Tensor) -> Tensor:
+        """Uncertainty that the answer of an ensemble has by the raw prediction of one member.
+
+        The mean over all members is in [0, 1]. For the member's own answer it is `uncertainty`.
+
+        Args:
+            raw: [B, R, H, W].
+            answer: a map [B, C, H, W].
+
+        Returns:
+            [B, 1, H, W].
+        """
+        return torch.where(self.agrees(self.finish(raw), answer), self.uncertainty(raw), 1.0)
+
+    def expected_error_about(self, raw: Tensor, answer: Tensor) -> Tensor | None:
+        """As `uncertainty_about`, for `expected_error`."""
+        return None
+
     @abstractmethod
     def loss(self, raw: Tensor, target: Tensor) -> Tensor:
         """Loss of a raw prediction, the mean over the valid pixels of each sample, [B].

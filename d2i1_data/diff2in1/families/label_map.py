@@ -85,6 +85,10 @@ class LabelMap(Family):
         """One minus the probability of the predicted class."""
         return 1 - precise(raw).softmax(1).amax(1, keepdim=True)
 
+    def uncertainty_about(self, raw: Tensor, answer: Tensor) -> Tensor:
+        known = torch.where(self.valid(answer), answer, 0)
+        return 1 - precise(raw).softmax(1).gather(1, known)
+
     def loss(self, raw: Tensor, target: Tensor) -> Tensor:
         error = F.cross_entropy(precise(raw), target[:, 0], ignore_index=255, reduction="none")
         return mean_over(error[:, None], self.valid(target))

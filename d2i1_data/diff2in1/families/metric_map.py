@@ -55,6 +55,18 @@ class MetricMap(Family):
         """Probability that the truth differs from the prediction by more than a factor of 1.25."""
         return torch.exp(-math.log(1.25) / self._log_scale(raw).exp())
 
+    def expected_error_about(self, raw: Tensor, answer: Tensor) -> Tensor:
+        scale, apart = self._log_scale(raw).exp(), self.log_ratio(raw, answer).abs()
+        return apart + scale * torch.exp(-apart / scale)
+
+    def uncertainty_about(self, raw: Tensor, answer: Tensor) -> Tensor:
+        """Probability that the truth differs from the answer by more than a factor of 1.25."""
+        scale, apart = self._log_scale(raw).exp(), self.log_ratio(raw, answer).abs()
+        beyond = torch.exp(-(math.log(1.25) + apart) / scale) / 2  # on the side away from raw
+        gap = math.log(1.25) - apart
+        tail = torch.exp(-gap.abs() / scale) / 2
+        return beyond + torch.where(gap >= 0, tail, 1 - tail)
+
     def log_ratio(self, raw: Tensor, target: Tensor) -> Tensor:
         """Log of prediction over truth, [B, 1, H, W]; undefined where the truth is unknown."""
         return precise(raw[:, :1]) - torch.where(self.valid(target), target, 1.0).log()

@@ -42,6 +42,10 @@ class ProbabilityMap(Family):
         probability = self.finish(raw)
         return 2 * torch.minimum(probability, 1 - probability)
 
+    def uncertainty_about(self, raw: Tensor, answer: Tensor) -> Tensor:
+        probability = self.finish(raw)
+        return 2 * torch.where(answer > 0.5, 1 - probability, probability)
+
     def loss(self, raw: Tensor, target: Tensor) -> Tensor:
         logits = precise(raw)
         truth = target.clamp(min=0).to(logits)

@@ -70,6 +70,17 @@ class UnitVector(Family):
         """The expected angular error as a share of 90 degrees."""
         return (self.expected_error(raw) / 90).clamp(0, 1)
 
+    def expected_error_about(self, raw: Tensor, answer: Tensor) -> Tensor:
+        """The root of the summed squares of `expected_error` and the angle between both.
+
+        It is exact for small angles, where they are two independent errors.
+        """
+        apart = torch.rad2deg(self.angle(self.finish(raw), answer))
+        return (self.expected_error(raw).square() + apart.square()).sqrt()
+
+    def uncertainty_about(self, raw: Tensor, answer: Tensor) -> Tensor:
+        return (self.expected_error_about(raw, answer) / 90).clamp(0, 1)
+
     def nll(self, raw: Tensor, target: Tensor) -> Tensor:
         """Negative log density of the truth without the constant log 2 pi, [B, 1, H, W].
 
