@@ -27,7 +27,12 @@ from d2i1_data.tasks.protocols import find_protocol
 from .loop.reopen import open_theta
 from .settings import EvaluateSettings
 
-PREDICTION = ("processing_resolution", "flip", "window")  # settings that `predict` takes
+PREDICTION = (
+    "processing_resolution",
+    "flip",
+    "window",
+    "ensemble_size",
+)  # settings that `predict` takes
 PLACES = ("pipeline", "output_file", "sparsification")  # settings that do not affect metrics
 
 

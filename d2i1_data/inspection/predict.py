@@ -19,7 +19,13 @@ from ..errors import InputError
 from .photo import read_photo
 from .settings import PredictSettings
 
-PREDICTION = ("processing_resolution", "flip", "window", "batch_size")  # passed to the pipeline
+PREDICTION = (
+    "processing_resolution",
+    "flip",
+    "window",
+    "ensemble_size",
+    "batch_size",
+)  # passed to the pipeline
 BATCH_PIXELS = 8_000_000  # of several images; each takes about 200 bytes
 
 

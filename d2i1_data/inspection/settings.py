@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ..checks import MAX_PIXELS, MAX_SIDE, require_library, require_positive
+from ..checks import MAX_PIXELS, MAX_SIDE, require_between, require_library, require_positive
 from ..errors import InputError
 
 
@@ -19,12 +19,18 @@ class PredictionSettings:
     window: int | None = None
     """Predict in overlapping square windows with this side. None predicts the whole image at
     once."""
+    ensemble_size: int = 1
+    """Average the predictions of this many views, 1 to 4: the image, its mirror image, and both
+    enlarged. Cannot be used with `flip`."""
     max_pixels: int = MAX_PIXELS
     """Refuse images with more pixels than this. A small file can hold a huge image."""
 
     def check(self) -> None:
         """Refuse impossible values."""
         require_positive(self, "window", "max_pixels")
+        require_between(self, 1, 4, "ensemble_size")  # 4: `prediction.MOST_VIEWS`
+        if self.flip and self.ensemble_size > 1:
+            raise InputError(f"--flip: --ensemble_size {self.ensemble_size} has mirrored images")
         if not 0 <= (self.processing_resolution or 0) <= MAX_SIDE:
             raise InputError(
                 f"--processing_resolution {self.processing_resolution}: expected 0 to {MAX_SIDE}"

@@ -76,6 +76,7 @@ def by_hand(improved: Path, samples: int, **options: object) -> dict[str, dict[s
         (("--max_samples", 2), 2, {}),
         (("--flip",), 5, {"flip": True}),
         (("--window", 20), 5, {"window": 20}),
+        (("--ensemble_size", 2), 5, {"ensemble_size": 2}),
     ],
 )
 def test_figures_are_the_meters_on_what_predict_gives(
@@ -117,11 +118,12 @@ def test_flags_change_the_figures(evaluate: Callable[..., dict]) -> None:
             (),
             ("--flip",),
             ("--window", 20),
+            ("--ensemble_size", 4),
             ("--processing_resolution", 0),
             ("--theta", "exploitation"),
         )
     ]
-    assert len(set(figures)) == 5
+    assert len(set(figures)) == 6
 
 
 def rooms_by_hand(improved: Path, name: str, edit: Callable[..., Any], samples: int = 5) -> Tensor:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,13 +67,14 @@ def test_a_folder_gives_four_files_for_each_image_and_task(
             assert abs(2 * overlay - image - colours).max() <= 1
 
 
+@pytest.mark.parametrize("views", [{"flip": True}, {"ensemble_size": 2}])
 def test_options_are_those_of_the_pipeline(
-    d2i1: Command, pipeline: Path, images: Path, tmp_path: Path
+    d2i1: Command, pipeline: Path, images: Path, tmp_path: Path, views: dict[str, Any]
 ) -> None:
     file = images / "a.png"
-    flags = ("--flip", "--window", 16, "--processing_resolution", 20)
+    options = {**views, "window": 16, "processing_resolution": 20}
+    flags = [flag for name, value in options.items() for flag in (f"--{name}", str(value).lower())]
     predict(d2i1, pipeline, tmp_path / "out", file, *flags)
-    options = {"flip": True, "window": 16, "processing_resolution": 20}
     own = open_pipeline(str(pipeline)).predict(np.asarray(Image.open(file)), **options)
     plain = open_pipeline(str(pipeline)).predict(np.asarray(Image.open(file)))
     for task in TASKS:
