@@ -304,7 +304,7 @@ def test_every_setting_has_a_help_text(act: str) -> None:
     for kind in (settings, *settings.__mro__[1:-1]):
         body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body
         for field, following in zip(body, [*body[1:], None], strict=True):
-            if isinstance(field, ast.AnnAssign):
+            if isinstance(field, ast.AnnAssign) and "ClassVar" not in ast.unparse(field):
                 assert isinstance(following, ast.Expr), f"{kind.__name__}: {ast.unparse(field)}"
 
 

@@ -295,7 +295,7 @@ def test_every_ingredient_changes_what_theta_e_learns(
             ("--feature_dropout", 0),
             ("--real_feature_dropout", 0.5),
             ("--cutmix", 0),
-            ("--real_cutmix", 0),
+            ("--real_cutmix", 1),
             ("--created_weight", 2),
             ("--created_labels", "stored"),
             ("--created_batch_size", 0),
