@@ -10,12 +10,13 @@ from ..checks import parse_json
 from ..dataset.sample import Sample
 from ..errors import InputError
 from .source import Source, fingerprint
+from .wrapped import WrappedSource
 
 if TYPE_CHECKING:
     from ..dataset.schema import Schema
 
 
-class CaptionedSource(Source):
+class CaptionedSource(WrappedSource):
     """A source whose captions come from a file. They replace those of the source.
 
     Args:
@@ -27,9 +28,9 @@ class CaptionedSource(Source):
     """
 
     def __init__(self, source: Source, file: str) -> None:
-        super().__init__()
+        super().__init__(source)
         found, ids = read_captions(file), [source.identity(n) for n in range(len(source))]
-        self.source, self.file = source, file
+        self.file = file
         self.captions = {name: found[name] for name in ids if name in found}
         if not self.captions:
             first, other = next(iter(found), "none"), ids[0] if ids else "none"
@@ -37,30 +38,11 @@ class CaptionedSource(Source):
                 f"--captions {file}: no id is one of source {source.name}; the first are {first!r}"
                 f" in the file and {other!r} in the source"
             )
-        self.name, self.tasks, self.notes = source.name, source.tasks, source.notes
-        self.has_images, self.strays = source.has_images, source.strays
-        self.max_pixels = source.max_pixels
         self.fingerprint = fingerprint(source.fingerprint, self.captions)
-
-    def __len__(self) -> int:
-        return len(self.source)
 
     @property
     def schema(self) -> "Schema":
         return self.source.schema.with_columns(captions=True, provenance=())
-
-    @property
-    def original(self) -> Source:
-        return self.source.original
-
-    def identity(self, index: int) -> str:
-        return self.source.identity(index)
-
-    def check_pairs(self) -> None:
-        self.source.check_pairs()
-
-    def image_size(self, index: int) -> tuple[int, int]:
-        return self.source.image_size(index)
 
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         identity = self.identity(index)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,12 +9,10 @@ from ..dataset.sample import Sample
 from ..errors import InputError
 from .axes import OURS, read_axes, to_ours
 from .source import Source, fingerprint
-
-if TYPE_CHECKING:
-    from ..dataset.schema import Schema
+from .wrapped import WrappedSource
 
 
-class OtherAxes(Source):
+class OtherAxes(WrappedSource):
     """A source whose stored normals are read with these axes.
 
     Args:
@@ -27,30 +24,18 @@ class OtherAxes(Source):
     """
 
     def __init__(self, source: Source, axes: str) -> None:
-        super().__init__()
+        super().__init__(source)
         read_axes(axes, "--axes")
-        self.source, self.axes = source, axes
+        self.axes, self.camera = axes, source.camera
         self.directions = [name for name, task in source.tasks.items() if task.family.axes]
         if not self.directions:
             raise InputError(f"--axes: source {source.name} has no normals")
-        self.name, self.tasks, self.notes = source.name, source.tasks, source.notes
-        self.has_images, self.strays, self.camera = source.has_images, source.strays, source.camera
-        self.max_pixels, self.fingerprint = source.max_pixels, source.fingerprint
         if axes != (source.axes or OURS):
             self.fingerprint = fingerprint(source.fingerprint, axes)
 
-    def __len__(self) -> int:
-        return len(self.source)
-
     @property
-    def schema(self) -> "Schema":
-        return self.source.schema
-
-    def identity(self, index: int) -> str:
-        return self.source.identity(index)
-
-    def check_pairs(self) -> None:
-        self.source.check_pairs()
+    def original(self) -> Source:
+        return self
 
     def read(self, index: int, tasks: Iterable[str]) -> Sample:
         sample = self.source.read(index, tasks)

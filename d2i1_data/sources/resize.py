@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,7 @@ from ..checks import MAX_SIDE
 from ..dataset.sample import Sample
 from ..errors import InputError
 from .source import Source
-
-if TYPE_CHECKING:
-    from ..dataset.schema import Schema
+from .wrapped import WrappedSource
 
 Size = tuple[int, int]  # height, width
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -59,7 +57,7 @@ def parse_resolution(text: str | None) -> Resolution | None:
     return sides[0] if len(sides) == 1 else (sides[0], sides[1])
 
 
-class ResizedSource(Source):
+class ResizedSource(WrappedSource):
     """A source at another resolution. Images are resized with Lanczos, targets with nearest.
 
     Args:
@@ -68,28 +66,8 @@ class ResizedSource(Source):
     """
 
     def __init__(self, source: Source, resolution: Resolution) -> None:
-        super().__init__()
-        self.source, self.resolution = source, resolution
-        self.name, self.tasks, self.notes = source.name, source.tasks, source.notes
-        self.has_images, self.fingerprint = source.has_images, source.fingerprint
-        self.strays = source.strays
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    @property
-    def schema(self) -> "Schema":
-        return self.source.schema
-
-    @property
-    def original(self) -> Source:
-        return self.source.original
-
-    def identity(self, index: int) -> str:
-        return self.source.identity(index)
-
-    def check_pairs(self) -> None:
-        self.source.check_pairs()
+        super().__init__(source)
+        self.resolution = resolution
 
     def image_size(self, index: int) -> Size:
         if isinstance(self.resolution, tuple):

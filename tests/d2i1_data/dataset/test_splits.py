@@ -75,6 +75,14 @@ def test_variants_stay_together_in_every_dataset_of_the_same_images() -> None:
     assert draw_splits(many, shares) == [once[image] for image in many]
 
 
+def test_variants_stay_together_at_another_resolution(tmp_path: Path) -> None:
+    made = save_dataset(tmp_path / "made", variants(6), dict(Rooms.tasks))
+    flags = ("--source", f"dataset:{made}", "--resolution", 8, "--output_dir", tmp_path / "parted")
+    run("import", *flags, *HALVES)
+    train, val = (origins(tmp_path / "parted", name) for name in ("train", "val"))
+    assert len(train) == len(val) == 3 and not train & val
+
+
 def test_an_imported_dataset_has_them(tmp_path: Path, d2i1: D2i1) -> None:
     made = save_dataset(tmp_path / "made", variants(6), dict(Rooms.tasks))
     folder = tmp_path / "parted"
