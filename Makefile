@@ -64,6 +64,6 @@ format: .venv/installed
 	sed -n '/^dependencies/,/^]/s/^ *"\([a-z0-9-]*\)[^>]*>=\([0-9.]*\)".*/\1==\2/p' pyproject.toml \
 		| grep -v ^torch== > .venv-lowest/constraints.txt
 	$(LOWEST)/pip install --quiet $(TORCH)
-	$(LOWEST)/pip install --quiet --constraint .venv-lowest/constraints.txt $(TORCH) --editable . \
+	$(LOWEST)/pip install --quiet --constraint .venv-lowest/constraints.txt $(TORCH) --editable ".[import]" \
 		pytest pytest-timeout pytest-xdist
 	touch $@

@@ -157,7 +157,7 @@ def self_improve_settings(
     if arm not in BASELINES:
         return own
     dropout = own.feature_dropout if arm == DROPOUT else 0.0
-    return replace(own, created="none", real_feature_dropout=dropout, real_cutmix=0.0)
+    return replace(own, created="none", real_feature_dropout=dropout)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Measure the images that schedulers create on rooms, for docs/results.md.
+"""Measure the images that schedulers create on rooms.
 
 python scripts/measure_schedulers.py --images 96
 """
