@@ -1,7 +1,7 @@
 """The source `dataset:`: a Hugging Face dataset in our schema, in a folder or on the Hub."""
 
 import io
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class Dataset(Source):
         self.fingerprint = fingerprint(
             self.name, split, metadata.decode(errors="replace"), min_quality
         )
-        rows = _load(path, split or TRAIN)
+        rows = _load(path, split or TRAIN, self.splits)
         _check_columns(rows.features.arrow_schema, self.stored_schema.arrow, f"dataset {path}")
         self.rows = rows.with_format("arrow")  # undecoded
         if min_quality:
@@ -231,8 +231,13 @@ def _fits(found: pa.DataType, expected: pa.DataType) -> bool:
     )
 
 
-def _load(path: str, split: str) -> datasets.Dataset:
+def _load(path: str, split: str, splits: Sequence[str]) -> datasets.Dataset:
     """Load the shards of a split. Other files are not read, whatever the card of a stranger names.
+
+    Args:
+        path: folder or Hub id.
+        split: the split.
+        splits: all splits. Older versions of `datasets` compare them with those of the card.
 
     Raises:
         InputError: if there is no such shard, or one is not complete.
@@ -242,7 +247,8 @@ def _load(path: str, split: str) -> datasets.Dataset:
     for shard in shards:
         read_shard_record(shard)  # or else `datasets` logs the error too
     try:
-        return datasets.load_dataset(path, split=split, data_files={split: pattern})
+        files = {name: f"data/{name}-*.parquet" for name in dict.fromkeys([*splits, split])}
+        return datasets.load_dataset(path, split=split, data_files=files)
     except Exception as error:  # `datasets` raises errors of many kinds for a damaged shard
         for shard in shards:
             check_content(shard)
